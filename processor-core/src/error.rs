@@ -1,0 +1,110 @@
+//! What can go wrong with a record, said so that a person can act on it.
+
+use std::error::Error;
+use std::fmt;
+
+/// An error that an operator returns. Any error converts into it with `?`.
+///
+/// What follows (stop, skip, retry, dead letter) is the topology's policy, not the operator's code.
+pub struct OperatorError(Cause);
+
+enum Cause {
+    User(Box<dyn Error + Send + Sync>),
+    /// The failure is already written down in the task: an operator further down or a store failed.
+    Recorded,
+}
+
+impl OperatorError {
+    /// An error made of words.
+    pub fn message(message: impl fmt::Display) -> Self {
+        Self(Cause::User(message.to_string().into()))
+    }
+
+    pub(crate) fn recorded() -> Self {
+        Self(Cause::Recorded)
+    }
+
+    /// The user's error; `None` where the failure was written down before.
+    pub(crate) fn into_user(self) -> Option<Box<dyn Error + Send + Sync>> {
+        match self.0 {
+            Cause::User(error) => Some(error),
+            Cause::Recorded => None,
+        }
+    }
+}
+
+impl<E: Error + Send + Sync + 'static> From<E> for OperatorError {
+    fn from(error: E) -> Self {
+        Self(Cause::User(Box::new(error)))
+    }
+}
+
+impl fmt::Debug for OperatorError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Cause::User(error) => write!(f, "{error}"),
+            Cause::Recorded => f.write_str("a later operator or a store failed"),
+        }
+    }
+}
+
+impl fmt::Display for OperatorError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// Bytes that a codec cannot read, or a value it cannot write.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct CodecError(pub String);
+
+impl CodecError {
+    /// Says what was wrong.
+    pub fn new(what: impl fmt::Display) -> Self {
+        Self(what.to_string())
+    }
+}
+
+/// Why a record could not be processed. The runtime adds where it stood (topic-partition@offset).
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{kind} in node '{node}': {message}")]
+pub struct RecordFailure {
+    /// What kind of failure, and so whose fault.
+    pub kind: FailureKind,
+    /// The name of the node.
+    pub node: String,
+    /// What the codec, the operator or the store said.
+    pub message: String,
+}
+
+/// What kind of failure a [`RecordFailure`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// The record's bytes are not what the source's codec reads.
+    Decode,
+    /// The operator returned an error.
+    Process,
+    /// The operator panicked.
+    Panic,
+    /// An output or a store value could not be encoded.
+    Encode,
+    /// Local state could not be read: not the record's fault.
+    State {
+        /// Whether the stored bytes are damaged, so that the task's state must be wiped and restored.
+        corrupt: bool,
+    },
+}
+
+impl fmt::Display for FailureKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Decode => "decoding failed",
+            Self::Process => "the operator failed",
+            Self::Panic => "the operator panicked",
+            Self::Encode => "encoding failed",
+            Self::State { corrupt: false } => "reading state failed",
+            Self::State { corrupt: true } => "local state is damaged",
+        })
+    }
+}

@@ -1,0 +1,163 @@
+//! Newtypes for every number and name that could be confused with another one.
+//!
+//! An offset of an input topic and an offset of a changelog topic are both 64-bit integers, and mixing them up loses
+//! data without a trace; so each has its own type and none converts into the other.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// Declares a transparent integer newtype with the conversions and the formatting that all of them share.
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name($inner);
+
+        impl $name {
+            /// Wraps the bare number.
+            pub const fn new(number: $inner) -> Self {
+                Self(number)
+            }
+
+            /// The bare number, for the wire and for display.
+            pub const fn get(self) -> $inner {
+                self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+number!(
+    /// A partition number of a topic, from 0.
+    Partition(i32)
+);
+number!(
+    /// A position in an input partition: of a record, or (as a committed offset) of the next record to process.
+    Offset(i64)
+);
+number!(
+    /// A position in a changelog partition; as a bound it names the next record to read.
+    ChangelogOffset(i64)
+);
+number!(
+    /// Milliseconds since 1970-01-01 UTC, as Kafka counts them.
+    Timestamp(i64)
+);
+number!(
+    /// Counts the committed transactions that touched a task; it never goes back (EO-8).
+    BatchId(u64)
+);
+number!(
+    /// Where an input topic stands in the topology's list of input topics.
+    InputIndex(u16)
+);
+number!(
+    /// Where an output topic stands in the topology's list of output topics.
+    OutputIndex(u16)
+);
+number!(
+    /// Where a store stands in its task's list of stores. Never written to a topic or to disk: names are.
+    StoreIndex(u16)
+);
+
+impl Offset {
+    /// The offset of the next record.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl ChangelogOffset {
+    /// The position behind this record.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl BatchId {
+    /// The id before the first batch.
+    pub const NONE: Self = Self(0);
+
+    /// The id of the batch after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl InputIndex {
+    /// The index as a list position.
+    pub fn slot(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+impl OutputIndex {
+    /// The index as a list position.
+    pub fn slot(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+impl StoreIndex {
+    /// The index as a list position.
+    pub fn slot(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// A partition of a topic.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicPartition {
+    /// The topic's name.
+    pub topic: Arc<str>,
+    /// The partition's number.
+    pub partition: Partition,
+}
+
+impl TopicPartition {
+    /// Names a partition of a topic.
+    pub fn new(topic: impl Into<Arc<str>>, partition: Partition) -> Self {
+        Self { topic: topic.into(), partition }
+    }
+}
+
+impl fmt::Display for TopicPartition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.topic, self.partition)
+    }
+}
+
+/// A task: one sub-topology on one partition number of its input topics.
+///
+/// The sub-topology carries the name of its alphabetically first source node, so adding an operator elsewhere moves
+/// neither state directories nor changelog topics. As text, and as the name of its state directory, it reads
+/// `<sub-topology>_<partition>`; the part behind the last underscore is always the partition.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TaskId {
+    /// The name of the sub-topology.
+    pub subtopology: Arc<str>,
+    /// The partition number shared by all inputs of the task.
+    pub partition: Partition,
+}
+
+impl TaskId {
+    /// Names a task.
+    pub fn new(subtopology: impl Into<Arc<str>>, partition: Partition) -> Self {
+        Self { subtopology: subtopology.into(), partition }
+    }
+}
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}_{}", self.subtopology, self.partition)
+    }
+}

@@ -1,0 +1,9 @@
+//! One import for a program: `use processor_core::prelude::*;`
+
+pub use crate::codec::{Bincode, Codec, DecimalText, JavaDouble, JavaLong, Optional, Raw, Utf8};
+pub use crate::error::{CodecError, OperatorError};
+pub use crate::ids::{Offset, Partition, TaskId, Timestamp};
+pub use crate::operator::{Context, OpenContext, Operator, Store, StoreError};
+pub use crate::record::{BatchInfo, Record, RecordMetadata};
+pub use crate::store::{KeyValueStoreDef, StoreKey, StoreValue};
+pub use crate::topology::{Topology, TopologyBuilder, TopologyError};

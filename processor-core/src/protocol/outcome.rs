@@ -1,0 +1,93 @@
+//! What to do when a transactional call does not say yes: architecture section 2.2 as one pure function.
+//!
+//! The runtime sorts a client's error into a [`TxnErrorKind`], says in which [`Phase`] it came and whether the producer
+//! is tainted, and executes the [`Step`] it is told. Nothing here knows a client or a broker.
+
+/// An error of a transactional call, by what the protocol may conclude from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TxnErrorKind {
+    /// The call did not end within its time; it may still.
+    TimedOut,
+    /// Passes by itself; the same call may be made again.
+    Retriable,
+    /// The transaction must be aborted; the producer lives (`txn_requires_abort`).
+    Abortable,
+    /// The group has moved on: `ILLEGAL_GENERATION`, `UNKNOWN_MEMBER_ID`.
+    Moved,
+    /// Another live member uses the same `group.instance.id`: `FENCED_INSTANCE_ID`.
+    FencedInstance,
+    /// A newer producer has the same transactional id, or the broker timed the transaction out.
+    Fenced,
+    /// The producer is beyond use, or the error carries no flag at all.
+    Fatal,
+    /// The broker refuses for a reason that a person must mend: rights, a record too large for the topic.
+    Refused,
+}
+
+/// How far the transaction had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// `EndTxn` was not sent: the transaction can only abort.
+    BeforeCommit,
+    /// `commit` was called: only its `Ok` is an answer.
+    Committing,
+    /// `abort` was called.
+    Aborting,
+}
+
+/// What the stream thread does next with the transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Make the same call again while time is left.
+    Again,
+    /// Abort, drop the overlay, rewind every input to its committed offset.
+    AbortAndRewind,
+    /// Abort, drop the overlay, and poll: the rebalance decides what is owned.
+    AbortAndPoll,
+    /// New producer with the same id; restore every owned partition from its changelog. Never abort, never apply.
+    Rebuild {
+        /// Whether it counts towards "more than three fences by others in five minutes".
+        fenced: bool,
+    },
+    /// Stop the stream thread: a person must act.
+    Stop,
+}
+
+/// Decides what follows an error. `time_left`: whether the transaction's time budget allows the same call again.
+pub const fn after_error(phase: Phase, kind: TxnErrorKind, time_left: bool) -> Step {
+    match (phase, kind) {
+        (Phase::BeforeCommit, TxnErrorKind::Retriable | TxnErrorKind::TimedOut) if time_left => Step::Again,
+        (Phase::BeforeCommit, TxnErrorKind::Retriable | TxnErrorKind::TimedOut | TxnErrorKind::Abortable) => {
+            Step::AbortAndRewind
+        }
+        (Phase::BeforeCommit, TxnErrorKind::Moved) => Step::AbortAndPoll,
+        (Phase::BeforeCommit, TxnErrorKind::FencedInstance | TxnErrorKind::Refused) => Step::Stop,
+        // librdkafka's commit and abort are resumable: the same call continues the same request.
+        (Phase::Committing | Phase::Aborting, TxnErrorKind::Retriable | TxnErrorKind::TimedOut) if time_left => {
+            Step::Again
+        }
+        (_, TxnErrorKind::Fenced) => Step::Rebuild { fenced: true },
+        // Once EndTxn(commit) may have been sent, "abortable" is no answer any more: the outcome is unknown.
+        (
+            Phase::Committing,
+            TxnErrorKind::Retriable
+            | TxnErrorKind::TimedOut
+            | TxnErrorKind::Abortable
+            | TxnErrorKind::Moved
+            | TxnErrorKind::FencedInstance
+            | TxnErrorKind::Fatal
+            | TxnErrorKind::Refused,
+        )
+        | (
+            Phase::Aborting,
+            TxnErrorKind::Retriable
+            | TxnErrorKind::TimedOut
+            | TxnErrorKind::Abortable
+            | TxnErrorKind::Moved
+            | TxnErrorKind::FencedInstance
+            | TxnErrorKind::Fatal
+            | TxnErrorKind::Refused,
+        )
+        | (Phase::BeforeCommit, TxnErrorKind::Fatal) => Step::Rebuild { fenced: false },
+    }
+}

@@ -1,0 +1,14 @@
+//! Typed stores: how a user names them, what a batch writes over them, and how they are written down.
+
+mod base;
+mod definition;
+mod key;
+mod overlay;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use base::{Base, BaseError};
+pub use definition::{KeyValueStoreDef, StoreValue};
+pub use key::StoreKey;
+pub use overlay::VALUE_FORMAT;
+pub(crate) use overlay::{AnyOverlay, Overlay, OverlayError};

@@ -1,0 +1,152 @@
+//! A task over a map: what a record leaves behind when it succeeds, and that it leaves nothing when it fails (EO-9).
+
+use super::*;
+use crate::ids::{OutputIndex, StoreIndex};
+use crate::prelude::*;
+use crate::record::TargetPartition;
+use crate::store::testing::MapBase;
+
+const SUMS: KeyValueStoreDef<String, i64> = KeyValueStoreDef::new("sums");
+
+/// Adds up by key; fails, panics or swallows a failure on request, after having written and forwarded.
+struct Sum;
+
+impl Operator for Sum {
+    type KeyIn = String;
+    type ValueIn = i64;
+    type KeyOut = String;
+    type ValueOut = i64;
+
+    fn process(&mut self, record: Record<String, i64>, ctx: &mut Context<'_, String, i64>) -> Result<(), OperatorError> {
+        let sum = ctx.store(&SUMS).update(&record.key, |sum| {
+            *sum += record.value;
+            *sum
+        })?;
+        let value = record.value;
+        ctx.forward(record.with_value(sum))?;
+        match value {
+            -1 => Err(OperatorError::message("minus one is not allowed")),
+            -2 => panic!("minus two"),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Bytes {
+    key: Vec<u8>,
+    value: Option<Vec<u8>>,
+    timestamp: i64,
+    offset: i64,
+}
+
+impl InputRecord for Bytes {
+    fn key(&self) -> Option<&[u8]> {
+        Some(&self.key)
+    }
+    fn value(&self) -> Option<&[u8]> {
+        self.value.as_deref()
+    }
+    fn timestamp(&self) -> Option<Timestamp> {
+        Some(Timestamp::new(self.timestamp))
+    }
+    fn offset(&self) -> Offset {
+        Offset::new(self.offset)
+    }
+}
+
+fn topology() -> Topology {
+    let mut topology = Topology::builder();
+    topology
+        .source("numbers", "in", (Utf8, JavaLong))
+        .process("sum", || Sum)
+        .with_store(&SUMS)
+        .sink("sums", "out", (Utf8, JavaLong))
+        .to_source_partition();
+    topology.build().expect("the topology is right")
+}
+
+fn started() -> Task {
+    let mut task = topology().task(&TaskId::new("numbers", Partition::new(3)), 1 << 20);
+    task.start(&[(InputIndex::new(0), Offset::new(10))], None).expect("operators open");
+    task
+}
+
+fn record(offset: i64, key: &str, value: i64) -> Bytes {
+    Bytes { key: key.into(), value: Some(value.to_be_bytes().to_vec()), timestamp: 1_000 + offset, offset }
+}
+
+fn batch(index: u32) -> BatchInfo {
+    BatchInfo { id: BatchId::new(1), index, size: 9 }
+}
+
+fn state(task: &Task, base: &MapBase) -> Vec<(StoreIndex, Vec<u8>, Option<Vec<u8>>)> {
+    let _ = base;
+    let mut changes = ChangeSet::default();
+    task.collect_changes(&mut changes).expect("integers can be encoded");
+    changes.changes().map(|c| (c.store, c.key.to_vec(), c.value.map(<[u8]>::to_vec))).collect()
+}
+
+#[test]
+fn outputs_keep_key_timestamp_and_partition() {
+    let (mut task, base) = (started(), MapBase::default());
+    task.process(0, &record(10, "a", 2), batch(0), &base).expect("the record is right");
+    let output = task.outbox().records().next().map(|o| (o.topic, o.partition, o.timestamp, o.key.map(<[u8]>::to_vec)));
+    let expected = (OutputIndex::new(0), TargetPartition::Exactly(Partition::new(3)), Timestamp::new(1_010), Some(b"a".to_vec()));
+    assert_eq!(output, Some(expected));
+    assert_eq!(task.offsets().collect::<Vec<_>>(), [(InputIndex::new(0), Offset::new(11))]);
+}
+
+/// EO-9: error, panic and undecodable bytes leave no output, no write, no stream time and no offset.
+#[test]
+fn a_failed_record_leaves_nothing() {
+    let (mut task, base) = (started(), MapBase::default());
+    task.process(0, &record(10, "a", 2), batch(0), &base).expect("the record is right");
+    task.outbox().clear();
+    let before = (state(&task, &base), task.stream_time(), task.offsets().collect::<Vec<_>>());
+    let undecodable = Bytes { value: Some(vec![1, 2]), ..record(11, "a", 0) };
+    let failures = [(record(11, "a", -1), "minus one"), (record(11, "b", -2), "minus two"), (undecodable, "2 bytes, not 8")];
+    for (record, reason) in failures {
+        let failure = task.process(0, &record, batch(1), &base).expect_err("the record fails");
+        assert!(failure.to_string().contains(reason), "{failure}");
+        assert!(task.outbox().is_empty());
+        assert_eq!((state(&task, &base), task.stream_time(), task.offsets().collect::<Vec<_>>()), before);
+    }
+}
+
+#[test]
+fn an_abandoned_batch_leaves_the_task_where_it_was_committed() {
+    let (mut task, mut base) = (started(), MapBase::default());
+    task.process(0, &record(10, "a", 2), batch(0), &base).expect("the record is right");
+    task.outbox().clear();
+    let mut changes = ChangeSet::default();
+    task.collect_changes(&mut changes).expect("integers can be encoded");
+    base.apply(&changes);
+    task.applied();
+    task.process(0, &record(11, "a", 5), batch(0), &base).expect("the record is right");
+    task.outbox().clear();
+    assert!(task.has_uncommitted());
+    task.abandon();
+    assert!(!task.has_uncommitted());
+    assert_eq!(task.stream_time(), Some(Timestamp::new(1_010)));
+    task.process(0, &record(11, "a", 5), batch(0), &base).expect("the record is right");
+    let sum = task.outbox().records().next().and_then(|output| output.value.map(<[u8]>::to_vec));
+    assert_eq!(sum, Some(7_i64.to_be_bytes().to_vec()), "2 as committed + 5, the abandoned 5 not counted");
+}
+
+#[test]
+#[should_panic(expected = "EO-8")]
+fn a_record_that_was_processed_is_refused() {
+    let (mut task, base) = (started(), MapBase::default());
+    let _ = task.process(0, &record(9, "a", 1), batch(0), &base);
+}
+
+#[test]
+fn inputs_are_merged_lowest_timestamp_first() {
+    let mut group = PartitionGroup::new(2);
+    for (input, offset, timestamp) in [(0, 0, 5), (0, 1, 6), (1, 0, 1), (1, 1, 6)] {
+        group.push(input, Bytes { timestamp, ..record(offset, "k", 0) });
+    }
+    let order: Vec<_> = std::iter::from_fn(|| group.pop()).map(|(input, record)| (input, record.offset)).collect();
+    assert_eq!(order, [(1, 0), (0, 0), (0, 1), (1, 1)]);
+}

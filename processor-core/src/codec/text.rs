@@ -14,7 +14,8 @@ impl Codec<String> for Utf8 {
     }
 
     fn decode(&self, bytes: Option<&[u8]>) -> Result<String, CodecError> {
-        let text = std::str::from_utf8(present(bytes)?).map_err(|error| CodecError::new(format_args!("not UTF-8: {error}")))?;
+        let text = std::str::from_utf8(present(bytes)?)
+            .map_err(|error| CodecError::new(format_args!("not UTF-8: {error}")))?;
         Ok(text.to_owned())
     }
 }

@@ -30,11 +30,7 @@ pub(crate) struct Origin {
 impl TaskEnv {
     /// Writes the record's failure down, unless an earlier one stands there.
     pub(crate) fn fail(&mut self, kind: FailureKind, node: &str, message: impl std::fmt::Display) -> Recorded {
-        self.failure.get_or_insert_with(|| RecordFailure {
-            kind,
-            node: node.to_owned(),
-            message: message.to_string(),
-        });
+        self.failure.get_or_insert_with(|| RecordFailure { kind, node: node.to_owned(), message: message.to_string() });
         Recorded
     }
 }

@@ -3,8 +3,8 @@
 mod context;
 mod store;
 
-pub use context::{Context, OpenContext};
 pub(crate) use context::{Children, Origin, Receive, Recorded, TaskEnv};
+pub use context::{Context, OpenContext};
 pub use store::{Store, StoreError};
 
 use crate::error::OperatorError;

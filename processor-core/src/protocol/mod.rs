@@ -1,3 +1,7 @@
 //! The decisions of the exactly-once protocol, as pure functions: what happened in, what to do out.
 
+pub mod assignment;
+pub mod batch;
+pub mod metadata;
 pub mod outcome;
+pub mod restore;

@@ -91,3 +91,58 @@ pub const fn after_error(phase: Phase, kind: TxnErrorKind, time_left: bool) -> S
         | (Phase::BeforeCommit, TxnErrorKind::Fatal) => Step::Rebuild { fenced: false },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use TxnErrorKind::{Abortable, Fatal, Fenced, FencedInstance, Moved, Refused, Retriable, TimedOut};
+
+    /// Architecture 2.2, line by line: (phase, kind, with time left, without).
+    #[test]
+    fn every_outcome_has_its_step() {
+        use Phase::{Aborting, BeforeCommit, Committing};
+        let rebuild = Step::Rebuild { fenced: false };
+        let fenced = Step::Rebuild { fenced: true };
+        let table = [
+            (BeforeCommit, TimedOut, Step::Again, Step::AbortAndRewind),
+            (BeforeCommit, Retriable, Step::Again, Step::AbortAndRewind),
+            (BeforeCommit, Abortable, Step::AbortAndRewind, Step::AbortAndRewind),
+            (BeforeCommit, Moved, Step::AbortAndPoll, Step::AbortAndPoll),
+            (BeforeCommit, FencedInstance, Step::Stop, Step::Stop),
+            (BeforeCommit, Refused, Step::Stop, Step::Stop),
+            (BeforeCommit, Fenced, fenced, fenced),
+            (BeforeCommit, Fatal, rebuild, rebuild),
+            (Committing, TimedOut, Step::Again, rebuild),
+            (Committing, Retriable, Step::Again, rebuild),
+            (Committing, Abortable, rebuild, rebuild),
+            (Committing, Moved, rebuild, rebuild),
+            (Committing, FencedInstance, rebuild, rebuild),
+            (Committing, Refused, rebuild, rebuild),
+            (Committing, Fenced, fenced, fenced),
+            (Committing, Fatal, rebuild, rebuild),
+            (Aborting, TimedOut, Step::Again, rebuild),
+            (Aborting, Retriable, Step::Again, rebuild),
+            (Aborting, Abortable, rebuild, rebuild),
+            (Aborting, Moved, rebuild, rebuild),
+            (Aborting, FencedInstance, rebuild, rebuild),
+            (Aborting, Refused, rebuild, rebuild),
+            (Aborting, Fenced, fenced, fenced),
+            (Aborting, Fatal, rebuild, rebuild),
+        ];
+        for (phase, kind, with_time, without) in table {
+            assert_eq!(after_error(phase, kind, true), with_time, "{phase:?} {kind:?} with time left");
+            assert_eq!(after_error(phase, kind, false), without, "{phase:?} {kind:?} without time left");
+        }
+    }
+
+    /// Once a commit was called, nothing but its Ok is an answer: no step aborts.
+    #[test]
+    fn an_unknown_commit_is_never_aborted() {
+        for kind in [TimedOut, Retriable, Abortable, Moved, FencedInstance, Fenced, Fatal, Refused] {
+            for time_left in [true, false] {
+                let step = after_error(Phase::Committing, kind, time_left);
+                assert!(matches!(step, Step::Again | Step::Rebuild { .. }), "{kind:?}: {step:?}");
+            }
+        }
+    }
+}

@@ -62,7 +62,8 @@ impl Base for MapBase {
             };
             above && below
         };
-        let mut found: Vec<_> = self.entries.iter().filter(|((index, key), _)| *index == store && inside(key)).collect();
+        let mut found: Vec<_> =
+            self.entries.iter().filter(|((index, key), _)| *index == store && inside(key)).collect();
         if reverse {
             found.reverse();
         }

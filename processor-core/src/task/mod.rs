@@ -88,7 +88,11 @@ impl Task {
     ///
     /// # Panics
     /// If an input of the task is missing from `committed`.
-    pub fn start(&mut self, committed: &[(InputIndex, Offset)], stream_time: Option<Timestamp>) -> Result<(), RecordFailure> {
+    pub fn start(
+        &mut self,
+        committed: &[(InputIndex, Offset)],
+        stream_time: Option<Timestamp>,
+    ) -> Result<(), RecordFailure> {
         for input in &mut self.sources {
             let found = committed.iter().find(|(index, _)| *index == input.index);
             let (_, offset) = found.expect("EO-12: a task starts with an absolute offset for every input");

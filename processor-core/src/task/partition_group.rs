@@ -25,7 +25,8 @@ impl<R: InputRecord> PartitionGroup<R> {
 
     /// Takes the record that is next in time, with its input.
     pub fn pop(&mut self) -> Option<(usize, R)> {
-        let heads = self.queues.iter().enumerate().filter_map(|(input, queue)| Some((queue.front()?.timestamp(), input)));
+        let heads =
+            self.queues.iter().enumerate().filter_map(|(input, queue)| Some((queue.front()?.timestamp(), input)));
         let (_, input) = heads.min()?;
         self.len -= 1;
         self.queues[input].pop_front().map(|record| (input, record))

@@ -17,7 +17,11 @@ impl Operator for Sum {
     type KeyOut = String;
     type ValueOut = i64;
 
-    fn process(&mut self, record: Record<String, i64>, ctx: &mut Context<'_, String, i64>) -> Result<(), OperatorError> {
+    fn process(
+        &mut self,
+        record: Record<String, i64>,
+        ctx: &mut Context<'_, String, i64>,
+    ) -> Result<(), OperatorError> {
         let sum = ctx.store(&SUMS).update(&record.key, |sum| {
             *sum += record.value;
             *sum
@@ -92,7 +96,8 @@ fn outputs_keep_key_timestamp_and_partition() {
     let (mut task, base) = (started(), MapBase::default());
     task.process(0, &record(10, "a", 2), batch(0), &base).expect("the record is right");
     let output = task.outbox().records().next().map(|o| (o.topic, o.partition, o.timestamp, o.key.map(<[u8]>::to_vec)));
-    let expected = (OutputIndex::new(0), TargetPartition::Exactly(Partition::new(3)), Timestamp::new(1_010), Some(b"a".to_vec()));
+    let expected =
+        (OutputIndex::new(0), TargetPartition::Exactly(Partition::new(3)), Timestamp::new(1_010), Some(b"a".to_vec()));
     assert_eq!(output, Some(expected));
     assert_eq!(task.offsets().collect::<Vec<_>>(), [(InputIndex::new(0), Offset::new(11))]);
 }
@@ -105,7 +110,8 @@ fn a_failed_record_leaves_nothing() {
     task.outbox().clear();
     let before = (state(&task, &base), task.stream_time(), task.offsets().collect::<Vec<_>>());
     let undecodable = Bytes { value: Some(vec![1, 2]), ..record(11, "a", 0) };
-    let failures = [(record(11, "a", -1), "minus one"), (record(11, "b", -2), "minus two"), (undecodable, "2 bytes, not 8")];
+    let failures =
+        [(record(11, "a", -1), "minus one"), (record(11, "b", -2), "minus two"), (undecodable, "2 bytes, not 8")];
     for (record, reason) in failures {
         let failure = task.process(0, &record, batch(1), &base).expect_err("the record fails");
         assert!(failure.to_string().contains(reason), "{failure}");

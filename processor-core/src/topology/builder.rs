@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::nodes::{self, SinkPartition};
-use super::{Node, Parts, StoreMaker, SubTopology, Topology, TopologyError, Wiring, Erased};
+use super::{Erased, Node, Parts, StoreMaker, SubTopology, Topology, TopologyError, Wiring};
 use crate::codec::Codec;
 use crate::ids::{InputIndex, OutputIndex};
 use crate::operator::Operator;
@@ -69,9 +69,18 @@ struct Draft {
 }
 
 enum Kind {
-    Source { topic: String, make: Box<dyn Fn(Wiring) -> Erased + Send + Sync> },
-    Process { make: Box<dyn Fn(Wiring) -> Erased + Send + Sync> },
-    Sink { topic: String, partition: SinkPartition, make: Arc<dyn Fn(Wiring, OutputIndex, SinkPartition) -> Erased + Send + Sync> },
+    Source {
+        topic: String,
+        make: Box<dyn Fn(Wiring) -> Erased + Send + Sync>,
+    },
+    Process {
+        make: Box<dyn Fn(Wiring) -> Erased + Send + Sync>,
+    },
+    Sink {
+        topic: String,
+        partition: SinkPartition,
+        make: Arc<dyn Fn(Wiring, OutputIndex, SinkPartition) -> Erased + Send + Sync>,
+    },
 }
 
 struct StoreDraft {
@@ -129,7 +138,11 @@ pub struct Stream<K, V> {
 
 impl<K: Clone + 'static, V: Clone + 'static> Stream<K, V> {
     /// Passes every record through an operator; `factory` makes one for each task.
-    pub fn process<O>(&self, name: impl Into<String>, factory: impl Fn() -> O + Send + Sync + 'static) -> Processed<O::KeyOut, O::ValueOut>
+    pub fn process<O>(
+        &self,
+        name: impl Into<String>,
+        factory: impl Fn() -> O + Send + Sync + 'static,
+    ) -> Processed<O::KeyOut, O::ValueOut>
     where
         O: Operator<KeyIn = K, ValueIn = V>,
     {
@@ -139,7 +152,12 @@ impl<K: Clone + 'static, V: Clone + 'static> Stream<K, V> {
     }
 
     /// Writes every record to a topic, to the partition that the key's hash names (murmur2, as Kafka's Java clients do).
-    pub fn sink<KC: Codec<K>, VC: Codec<V>>(&self, name: impl Into<String>, topic: impl Into<String>, (key, value): (KC, VC)) -> Sink {
+    pub fn sink<KC: Codec<K>, VC: Codec<V>>(
+        &self,
+        name: impl Into<String>,
+        topic: impl Into<String>,
+        (key, value): (KC, VC),
+    ) -> Sink {
         let make = Arc::new(move |wiring, topic, partition| {
             nodes::sink::<K, V, KC, VC>(wiring, topic, partition, key.clone(), value.clone())
         });
@@ -311,7 +329,8 @@ fn node_of(draft: Draft, outputs: &[Arc<str>]) -> Node {
     let instantiate: Box<dyn Fn(Wiring) -> Erased + Send + Sync> = match draft.kind {
         Kind::Source { make, .. } | Kind::Process { make } => make,
         Kind::Sink { topic, partition, make } => {
-            let output = outputs.binary_search_by(|known| (**known).cmp(&topic)).expect("outputs holds every sink's topic");
+            let output =
+                outputs.binary_search_by(|known| (**known).cmp(&topic)).expect("outputs holds every sink's topic");
             let output = OutputIndex::new(u16::try_from(output).expect("build() bounds the number of outputs"));
             Box::new(move |wiring| make(wiring, output, partition))
         }

@@ -11,7 +11,9 @@ pub enum TopologyError {
     #[error("sources '{0}' and '{1}' both read topic '{2}': use one source and connect both operators to it")]
     DuplicateInput(String, String, String),
     /// A name has a character that topics and directories do not take.
-    #[error("{what} '{name}' may hold only letters, digits, '.', '_' and '-', at most 200 of them, and at least one that is not '.'")]
+    #[error(
+        "{what} '{name}' may hold only letters, digits, '.', '_' and '-', at most 200 of them, and at least one that is not '.'"
+    )]
     IllegalName {
         /// Of what: a node, a store or a topic.
         what: &'static str,
@@ -22,7 +24,9 @@ pub enum TopologyError {
     #[error("store '{0}' is defined twice with different types: use one constant for it")]
     StoreTypes(String),
     /// A store is used by sub-topologies that share nothing else.
-    #[error("store '{0}' is used by nodes that are not connected with each other: state belongs to one task; give each its own store")]
+    #[error(
+        "store '{0}' is used by nodes that are not connected with each other: state belongs to one task; give each its own store"
+    )]
     StoreShared(String),
     /// A source leads nowhere.
     #[error("nothing is connected to node '{0}': add an operator or a sink behind it, or remove it")]

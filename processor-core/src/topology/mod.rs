@@ -100,9 +100,11 @@ impl Topology {
             let source = self.instantiate(node, subtopology).0.downcast::<Box<dyn SourceNode>>();
             (input, *source.expect("the builder registers only source nodes as sources"))
         });
-        let stores = subtopology.store_makers.iter().zip(0..).map(|(maker, index)| {
-            maker.0(StoreIndex::new(index), cache_bytes_max)
-        });
+        let stores = subtopology
+            .store_makers
+            .iter()
+            .zip(0..)
+            .map(|(maker, index)| maker.0(StoreIndex::new(index), cache_bytes_max));
         Task::new(id.clone(), self.clone(), sources.collect(), stores.collect())
     }
 
@@ -127,4 +129,3 @@ impl std::fmt::Debug for Topology {
         f.debug_list().entries(&self.0.subtopologies).finish()
     }
 }
-

@@ -32,7 +32,13 @@ impl Wiring {
 
 /// Where a task takes in the records of one topic.
 pub(crate) trait SourceNode {
-    fn process(&mut self, record: &dyn InputRecord, timestamp: Timestamp, env: &mut TaskEnv, base: &dyn Base) -> Result<(), Recorded>;
+    fn process(
+        &mut self,
+        record: &dyn InputRecord,
+        timestamp: Timestamp,
+        env: &mut TaskEnv,
+        base: &dyn Base,
+    ) -> Result<(), Recorded>;
     fn open(&mut self, env: &mut TaskEnv) -> Result<(), Recorded>;
     fn close(&mut self);
 }
@@ -56,11 +62,18 @@ where
 }
 
 impl<K: Clone, V: Clone, KC: Codec<K>, VC: Codec<V>> SourceNode for Source<K, V, KC, VC> {
-    fn process(&mut self, record: &dyn InputRecord, timestamp: Timestamp, env: &mut TaskEnv, base: &dyn Base) -> Result<(), Recorded> {
+    fn process(
+        &mut self,
+        record: &dyn InputRecord,
+        timestamp: Timestamp,
+        env: &mut TaskEnv,
+        base: &dyn Base,
+    ) -> Result<(), Recorded> {
         let key = self.key.decode(record.key());
         let key = key.map_err(|error| env.fail(FailureKind::Decode, &self.name, format_args!("the key: {error}")))?;
         let value = self.value.decode(record.value());
-        let value = value.map_err(|error| env.fail(FailureKind::Decode, &self.name, format_args!("the value: {error}")))?;
+        let value =
+            value.map_err(|error| env.fail(FailureKind::Decode, &self.name, format_args!("the value: {error}")))?;
         self.children.forward(Record { key, value, timestamp }, env, base)
     }
 
@@ -87,7 +100,12 @@ pub(crate) fn process<O: Operator>(wiring: Wiring, operator: O) -> Erased {
 }
 
 impl<O: Operator> Receive<O::KeyIn, O::ValueIn> for Process<O> {
-    fn receive(&mut self, record: Record<O::KeyIn, O::ValueIn>, env: &mut TaskEnv, base: &dyn Base) -> Result<(), Recorded> {
+    fn receive(
+        &mut self,
+        record: Record<O::KeyIn, O::ValueIn>,
+        env: &mut TaskEnv,
+        base: &dyn Base,
+    ) -> Result<(), Recorded> {
         let mut ctx = Context { env, base, children: &mut self.children, stores: &self.stores, node: &self.name };
         match self.operator.process(record, &mut ctx) {
             Ok(()) if env.failure.is_none() => Ok(()),
@@ -100,9 +118,9 @@ impl<O: Operator> Receive<O::KeyIn, O::ValueIn> for Process<O> {
     }
 
     fn open(&mut self, env: &mut TaskEnv) -> Result<(), Recorded> {
-        self.operator.open(&OpenContext { task: &env.task }).map_err(|error| {
-            env.fail(FailureKind::Process, &self.name, format_args!("open: {error}"))
-        })?;
+        self.operator
+            .open(&OpenContext { task: &env.task })
+            .map_err(|error| env.fail(FailureKind::Process, &self.name, format_args!("open: {error}")))?;
         self.children.open(env)
     }
 
@@ -127,7 +145,13 @@ struct Sink<KC, VC> {
     value: VC,
 }
 
-pub(crate) fn sink<K, V, KC, VC>(wiring: Wiring, topic: OutputIndex, partition: SinkPartition, key: KC, value: VC) -> Erased
+pub(crate) fn sink<K, V, KC, VC>(
+    wiring: Wiring,
+    topic: OutputIndex,
+    partition: SinkPartition,
+    key: KC,
+    value: VC,
+) -> Erased
 where
     K: 'static,
     V: 'static,

@@ -1,0 +1,106 @@
+//! How large the next poll batch may be.
+//!
+//! A transaction has a price that does not depend on its records. With little load a batch is what is there, and is
+//! committed at once. Under load the batch grows until that price is a small part of the turn, and shrinks when a turn
+//! takes longer than its budget.
+
+use std::time::Duration;
+
+/// The bounds of a poll batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchBounds {
+    /// Never fewer records than this.
+    pub records_min: usize,
+    /// Never more.
+    pub records_max: usize,
+    /// How long a turn may take before batches shrink; well under the transaction time-out.
+    pub turn_max: Duration,
+}
+
+/// Adapts the number of records a poll may return.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchSize {
+    bounds: BatchBounds,
+    records: usize,
+}
+
+/// What a turn cost.
+#[derive(Clone, Copy, Debug)]
+pub struct TurnCost {
+    /// How many records it processed.
+    pub records: usize,
+    /// How long it took to process them.
+    pub process: Duration,
+    /// How long it took to drain, send the offsets, commit and apply.
+    pub commit: Duration,
+}
+
+/// The commit's part of a turn above which a full batch grows: one part in this many.
+const COMMIT_SHARE: u32 = 8;
+
+impl BatchSize {
+    /// Starts small.
+    pub fn new(bounds: BatchBounds) -> Self {
+        assert!(0 < bounds.records_min && bounds.records_min <= bounds.records_max, "batch bounds are ordered");
+        Self { bounds, records: bounds.records_min }
+    }
+
+    /// How many records the next poll may return.
+    pub fn records_max(&self) -> usize {
+        self.records
+    }
+
+    /// Learns from a turn.
+    pub fn learn(&mut self, cost: &TurnCost) {
+        let turn = cost.process + cost.commit;
+        let was_full = cost.records >= self.records;
+        if turn > self.bounds.turn_max {
+            let fitting = self.bounds.turn_max.as_secs_f64() / turn.as_secs_f64();
+            self.records = (cost.records as f64 * fitting) as usize;
+        } else if was_full && cost.commit * COMMIT_SHARE > turn {
+            let doubled = turn * 2 <= self.bounds.turn_max;
+            self.records = if doubled { self.records * 2 } else { self.records + self.records / 8 };
+        }
+        self.records = self.records.clamp(self.bounds.records_min, self.bounds.records_max);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: BatchBounds =
+        BatchBounds { records_min: 100, records_max: 100_000, turn_max: Duration::from_millis(200) };
+
+    /// A world where a record costs 2 µs and a commit 10 ms, and this many records are always there.
+    fn settle(available: usize) -> usize {
+        let mut size = BatchSize::new(BOUNDS);
+        for _ in 0..200 {
+            let records = available.min(size.records_max());
+            let process = Duration::from_nanos(2_000 * records as u64);
+            size.learn(&TurnCost { records, process, commit: Duration::from_millis(10) });
+        }
+        size.records_max()
+    }
+
+    #[test]
+    fn under_load_the_commit_becomes_a_small_part_of_the_turn() {
+        let records = settle(usize::MAX);
+        let process = Duration::from_nanos(2_000 * records as u64);
+        assert!(process >= Duration::from_millis(60), "{records} records");
+        assert!(process <= BOUNDS.turn_max, "{records} records");
+    }
+
+    #[test]
+    fn a_trickle_never_waits_for_more() {
+        assert_eq!(settle(5), BOUNDS.records_min);
+    }
+
+    #[test]
+    fn a_turn_over_its_budget_shrinks_the_batch() {
+        let mut size = BatchSize::new(BOUNDS);
+        size.records = 50_000;
+        size.learn(&TurnCost { records: 50_000, process: Duration::from_secs(4), commit: Duration::ZERO });
+        assert_eq!(size.records_max(), 2_500);
+    }
+}

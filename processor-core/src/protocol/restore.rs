@@ -1,0 +1,218 @@
+//! From what is committed, what is stored and where the changelog ends to what must be replayed: architecture
+//! section 2.3 as pure functions.
+//!
+//! The order in which the facts are gathered is part of the proof: all committed offsets **C** of a task, stable and
+//! after its assignment, then the changelog's ends **E**, read uncommitted. Then everything that was committed before C
+//! was read lies below E, and replaying up to E, read committed, misses none of it.
+
+use crate::ids::{ChangelogOffset, Offset, Timestamp};
+
+/// What is known about one store before it is restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreFacts {
+    /// Whether the group has committed an offset for the task.
+    pub committed: bool,
+    /// The changelog's end as the commit names it.
+    pub named_end: Option<ChangelogOffset>,
+    /// The first offset of the changelog partition.
+    pub log_start: ChangelogOffset,
+    /// Its high watermark (E).
+    pub log_end: ChangelogOffset,
+    /// How far local state contains it.
+    pub stored: Option<ChangelogOffset>,
+    /// How long ago, in milliseconds, local state was last written.
+    pub stored_age_ms: i64,
+    /// `delete.retention.ms` of the changelog: for so long a tombstone is kept for those who have not read it.
+    pub delete_retention_ms: i64,
+}
+
+/// How to restore a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StorePlan {
+    /// Whether, and why, local state is emptied first.
+    pub wipe: Option<WipeReason>,
+    /// Where to begin reading.
+    pub from: ChangelogOffset,
+    /// The position that must be reached.
+    pub until: ChangelogOffset,
+}
+
+/// Why local state cannot be continued and is restored in full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WipeReason {
+    /// Its position lies beyond the changelog's end: the topic was made again, or lost records.
+    BeyondEnd,
+    /// Its position lies before the changelog's start: records it has not seen were deleted.
+    BeforeStart,
+    /// It is older than tombstones are kept: keys deleted meanwhile would come back.
+    TooOld,
+}
+
+impl std::fmt::Display for WipeReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::BeyondEnd => "its position lies beyond the end of the changelog",
+            Self::BeforeStart => "its position lies before the start of the changelog",
+            Self::TooOld => "it is older than the changelog's delete.retention.ms, so deleted keys could come back",
+        })
+    }
+}
+
+/// Why a task must not start; a person decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestoreRefusal {
+    /// The changelog ends before the end that a commit names: it has lost committed records.
+    ChangelogLost {
+        /// The end that the commit names.
+        named_end: ChangelogOffset,
+        /// Where the log ends.
+        log_end: ChangelogOffset,
+    },
+    /// There is state, but no committed offset that it belongs to: offsets were reset, or have expired.
+    OffsetsLost,
+}
+
+/// Plans the restore of one store.
+///
+/// # Errors
+/// The facts contradict each other in a way that continuing would make wrong.
+pub fn plan(facts: &StoreFacts) -> Result<StorePlan, RestoreRefusal> {
+    if let Some(named_end) = facts.named_end
+        && named_end > facts.log_end
+    {
+        return Err(RestoreRefusal::ChangelogLost { named_end, log_end: facts.log_end });
+    }
+    if !facts.committed && facts.stored.is_some() {
+        return Err(RestoreRefusal::OffsetsLost);
+    }
+    let wipe = facts.stored.and_then(|stored| wipe_reason(facts, stored));
+    let from = match (facts.stored, wipe) {
+        (Some(stored), None) => stored,
+        (None, _) | (_, Some(_)) => facts.log_start,
+    };
+    assert!(from <= facts.log_end, "EO-4: replay starts at or before the changelog's end");
+    Ok(StorePlan { wipe, from, until: facts.log_end })
+}
+
+fn wipe_reason(facts: &StoreFacts, stored: ChangelogOffset) -> Option<WipeReason> {
+    if stored > facts.log_end {
+        Some(WipeReason::BeyondEnd)
+    } else if stored < facts.log_start {
+        Some(WipeReason::BeforeStart)
+    } else if facts.stored_age_ms > facts.delete_retention_ms && stored < facts.log_end {
+        Some(WipeReason::TooOld)
+    } else {
+        None
+    }
+}
+
+/// Where a task that never committed begins to read an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartRule {
+    /// At the first record that is still there.
+    Earliest,
+    /// Behind the last one.
+    Latest,
+    /// Nowhere: a person decides.
+    Refuse,
+}
+
+/// Resolves the start of an input: what is committed, else by the rule, as a number that the first transaction commits.
+pub fn start_offset(committed: Option<Offset>, rule: StartRule, log_start: Offset, log_end: Offset) -> Option<Offset> {
+    match (committed, rule) {
+        (Some(offset), _) => Some(offset),
+        (None, StartRule::Earliest) => Some(log_start),
+        (None, StartRule::Latest) => Some(log_end),
+        (None, StartRule::Refuse) => None,
+    }
+}
+
+/// Whether local state of this age may be continued to the end of a restore that ends now.
+pub fn still_young(written_at: Timestamp, now: Timestamp, delete_retention_ms: i64) -> bool {
+    now.get().saturating_sub(written_at.get()) <= delete_retention_ms
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(offset: i64) -> ChangelogOffset {
+        ChangelogOffset::new(offset)
+    }
+
+    const FACTS: StoreFacts = StoreFacts {
+        committed: true,
+        named_end: Some(ChangelogOffset::new(90)),
+        log_start: ChangelogOffset::new(10),
+        log_end: ChangelogOffset::new(100),
+        stored: Some(ChangelogOffset::new(80)),
+        stored_age_ms: 0,
+        delete_retention_ms: 1_000,
+    };
+
+    #[test]
+    fn only_the_tail_is_replayed() {
+        assert_eq!(plan(&FACTS), Ok(StorePlan { wipe: None, from: at(80), until: at(100) }));
+    }
+
+    #[test]
+    fn without_state_everything_is_replayed() {
+        let plan = plan(&StoreFacts { stored: None, ..FACTS });
+        assert_eq!(plan, Ok(StorePlan { wipe: None, from: at(10), until: at(100) }));
+    }
+
+    #[test]
+    fn a_position_that_the_log_cannot_continue_is_wiped() {
+        let cases = [
+            (StoreFacts { stored: Some(at(101)), ..FACTS }, WipeReason::BeyondEnd),
+            (StoreFacts { stored: Some(at(9)), ..FACTS }, WipeReason::BeforeStart),
+            (StoreFacts { stored_age_ms: 1_001, ..FACTS }, WipeReason::TooOld),
+        ];
+        for (facts, reason) in cases {
+            assert_eq!(plan(&facts), Ok(StorePlan { wipe: Some(reason), from: at(10), until: at(100) }));
+        }
+        let idle = StoreFacts { stored_age_ms: 1_001, stored: Some(at(100)), ..FACTS };
+        assert_eq!(plan(&idle).map(|plan| plan.wipe), Ok(None), "nothing was written since, so nothing was deleted");
+    }
+
+    #[test]
+    fn a_changelog_that_lost_committed_records_stops_the_task() {
+        let facts = StoreFacts { named_end: Some(at(101)), ..FACTS };
+        assert_eq!(plan(&facts), Err(RestoreRefusal::ChangelogLost { named_end: at(101), log_end: at(100) }));
+    }
+
+    #[test]
+    fn state_without_a_committed_offset_stops_the_task() {
+        let facts = StoreFacts { committed: false, named_end: None, ..FACTS };
+        assert_eq!(plan(&facts), Err(RestoreRefusal::OffsetsLost));
+    }
+
+    #[test]
+    fn a_missing_offset_is_resolved_to_a_number_once() {
+        let resolve = |committed, rule| start_offset(committed, rule, Offset::new(5), Offset::new(50));
+        assert_eq!(resolve(Some(Offset::new(7)), StartRule::Refuse), Some(Offset::new(7)));
+        assert_eq!(resolve(None, StartRule::Earliest), Some(Offset::new(5)));
+        assert_eq!(resolve(None, StartRule::Latest), Some(Offset::new(50)));
+        assert_eq!(resolve(None, StartRule::Refuse), None);
+    }
+
+    proptest! {
+        /// EO-4: a plan never continues from a position that the changelog does not hold, and always ends at E.
+        #[test]
+        fn a_plan_stays_inside_the_log(
+            committed in any::<bool>(), named in prop::option::of(0..200_i64), start in 0..100_i64, len in 0..100_i64,
+            stored in prop::option::of(0..250_i64), age in 0..2_000_i64,
+        ) {
+            let facts = StoreFacts {
+                committed, named_end: named.map(at), log_start: at(start), log_end: at(start + len),
+                stored: stored.map(at), stored_age_ms: age, delete_retention_ms: 1_000,
+            };
+            if let Ok(plan) = plan(&facts) {
+                prop_assert!(facts.log_start <= plan.from && plan.from <= facts.log_end);
+                prop_assert_eq!(plan.until, facts.log_end);
+                prop_assert!(plan.wipe.is_some() || facts.stored.is_none_or(|stored| stored == plan.from));
+            }
+        }
+    }
+}

@@ -1,1 +1,19 @@
-//! Placeholder while the layers are written.
+//! How a topology runs exactly once on Apache Kafka.
+//!
+//! An application calls [`main`] with its topology and gets a command line, or [`app::run`] with a
+//! [`Config`](config::Config). The loop is [`stream_thread`], the commit [`transaction`], the restore [`restore`].
+
+pub mod app;
+mod cli;
+pub mod clock;
+pub mod config;
+pub mod kafka;
+pub mod restore;
+pub mod seeded_bugs;
+pub mod state;
+pub mod stream_thread;
+pub mod tasks;
+pub mod topics;
+pub mod transaction;
+
+pub use cli::main;

@@ -1,0 +1,203 @@
+//! An application: start-up checks, its stream threads, and a clean end.
+//!
+//! Order at start: settings → state directory → topics → a producer for every thread, all initialised, so that whatever
+//! this worker left open in an earlier life is ended → only then the threads join the group.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use processor_core::topology::Topology;
+
+use crate::clock::SystemClock;
+use crate::config::{Config, ConfigError, member, transactional_id};
+use crate::kafka::admin::Admin;
+use crate::kafka::cluster::Cluster;
+use crate::kafka::{Kafka, Progress, TransactionalProducer, TxnErrorKind};
+use crate::state::{RocksDirectory, StateSettings};
+use crate::stream_thread::{StreamThread, ThreadError, ThreadPlan, producer_topics};
+use crate::topics::{self, CheckedTopics};
+use crate::transaction::Clean;
+
+/// How long one call that initialises a producer may take before the stop flag is looked at.
+const INIT_SLICE: Duration = Duration::from_millis(500);
+/// The least that each store of a task may cache.
+const CACHE_BYTES_MIN: usize = 64 << 10;
+
+/// Why an application has stopped.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum AppError {
+    /// A setting, a topic or the state directory does not fit: nothing was processed.
+    #[error("{0}")]
+    Start(String),
+    /// A stream thread could not go on; what it had committed is safe.
+    #[error("{0}")]
+    Thread(String),
+}
+
+impl From<ConfigError> for AppError {
+    fn from(error: ConfigError) -> Self {
+        Self::Start(error.0)
+    }
+}
+
+/// Runs a topology until `stop` is set or a thread cannot go on. Blocks; call it from a thread of its own where signals
+/// are to be heard meanwhile.
+///
+/// # Errors
+/// See [`AppError`].
+pub fn run(config: &Config, topology: &Topology, stop: &Arc<AtomicBool>) -> Result<(), AppError> {
+    config.check(topology)?;
+    let cluster = Cluster::new(config.cluster_settings()).map_err(|error| AppError::Start(error.message))?;
+    let settings = StateSettings { memory_budget_bytes: config.memory_budget_bytes, ..StateSettings::default() };
+    let directory = RocksDirectory::open(&config.state_dir, &config.application_id, settings);
+    let directory = Arc::new(directory.map_err(|error| AppError::Start(error.message))?);
+    let admin = Admin::connect(&config.cluster_settings()).map_err(|error| AppError::Start(error.message))?;
+    let topics = topics::check(config, topology, &admin)?;
+    drop(admin);
+    let instance_id = match &config.instance_id {
+        Some(id) => id.clone(),
+        None => directory.instance_id().map_err(|error| AppError::Start(error.message))?,
+    };
+    log_start(config, topology, &topics, &instance_id);
+    let cluster = Arc::new(cluster);
+    let plans: Vec<_> = (0..config.threads).map(|thread| plan(config, topology, &topics, &instance_id, thread)).collect();
+    let mut producers = Vec::new();
+    for plan in &plans {
+        match initialised(&cluster, plan, stop)? {
+            Some(producer) => producers.push(producer),
+            None => return Ok(()),
+        }
+    }
+    let threads = plans.into_iter().zip(producers).map(|(plan, producer)| {
+        spawn(plan, cluster.clone(), directory.clone(), producer, stop.clone())
+    });
+    let threads: Result<Vec<_>, AppError> = threads.collect();
+    let outcome = threads.and_then(|threads| join(threads, stop));
+    stop.store(true, Ordering::Relaxed);
+    outcome
+}
+
+fn plan(config: &Config, topology: &Topology, topics: &CheckedTopics, instance_id: &str, thread: usize) -> ThreadPlan {
+    let id = transactional_id(&config.application_id, instance_id, thread);
+    let store_tasks = topology.subtopologies().iter().map(|sub| sub.stores.len() * topics.partitions[&sub.name]).sum::<usize>();
+    ThreadPlan {
+        topology: topology.clone(),
+        member: member(instance_id, config.instance_id.is_some(), thread, &id),
+        transactional_id: id,
+        changelogs: topics.changelogs.clone(),
+        layouts: topics.layouts.clone(),
+        start_rule: config.auto_offset_reset,
+        batch: config.batch_bounds(),
+        batch_bytes_max: config.batch_bytes_max,
+        transaction_timeout: config.transaction_timeout,
+        rebalance_wait: config.session_timeout * 2,
+        cache_bytes_max: (config.cache_bytes / store_tasks.max(1)).max(CACHE_BYTES_MIN),
+        leave_on_stop: config.instance_id.is_none(),
+    }
+}
+
+/// A producer that has fenced its predecessor; `None` if the stop came first.
+fn initialised(
+    cluster: &Cluster,
+    plan: &ThreadPlan,
+    stop: &AtomicBool,
+) -> Result<Option<Clean<<Cluster as Kafka>::Producer>>, AppError> {
+    let topics = producer_topics(plan);
+    let start = |error: String| AppError::Start(error);
+    let mut producer = cluster.producer(&plan.transactional_id, &topics).map_err(|error| start(error.message))?;
+    while !stop.load(Ordering::Relaxed) {
+        match producer.init(INIT_SLICE) {
+            Ok(Progress::Done) => return Ok(Some(Clean::initialised(producer))),
+            Ok(Progress::Pending) => {}
+            Err(error) if matches!(error.kind, TxnErrorKind::Retriable | TxnErrorKind::TimedOut) => {
+                tracing::warn!("initialising '{}' goes on: {error}", plan.transactional_id);
+            }
+            Err(error) => {
+                return Err(AppError::Start(format!(
+                    "the transactional id '{}' cannot be initialised: {error}. The application needs the right to Write and Describe it, \
+                     and transaction.timeout.ms must not be above the brokers' transaction.max.timeout.ms",
+                    plan.transactional_id
+                )));
+            }
+        }
+    }
+    Ok(None)
+}
+
+type Running = JoinHandle<Result<(), ThreadError>>;
+
+fn spawn(
+    plan: ThreadPlan,
+    cluster: Arc<Cluster>,
+    directory: Arc<RocksDirectory>,
+    producer: Clean<<Cluster as Kafka>::Producer>,
+    stop: Arc<AtomicBool>,
+) -> Result<Running, AppError> {
+    let name = plan.transactional_id.to_string();
+    let span = tracing::info_span!("thread", id = %name);
+    let run = move || {
+        let _entered = span.entered();
+        // However this thread ends, the others end with it: a worker that does part of its work looks healthy.
+        let ends_all = StopOnDrop(stop.clone());
+        let thread = StreamThread::new(plan, cluster, directory, SystemClock::default(), producer)?;
+        let ended = thread.run(&stop, |_| {});
+        drop(ends_all);
+        ended
+    };
+    let spawned = std::thread::Builder::new().name(name).spawn(run);
+    spawned.map_err(|error| AppError::Start(format!("the operating system gives no thread: {error}")))
+}
+
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn join(threads: Vec<Running>, stop: &AtomicBool) -> Result<(), AppError> {
+    let mut outcome = Ok(());
+    for thread in threads {
+        let id = thread.thread().name().unwrap_or("stream thread").to_owned();
+        let ended = match thread.join() {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(AppError::Thread(format!("{id}: {error}"))),
+            Err(panic) => Err(AppError::Thread(format!("{id}: a law of the engine was broken, so it stopped: {}", message(&*panic)))),
+        };
+        if let Err(error) = &ended {
+            tracing::error!("{error}");
+            stop.store(true, Ordering::Relaxed);
+        }
+        outcome = outcome.and(ended);
+    }
+    outcome
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}
+
+/// What runs where, in a few lines.
+fn log_start(config: &Config, topology: &Topology, topics: &CheckedTopics, instance_id: &str) {
+    let Config { application_id, bootstrap_servers, state_dir, threads, .. } = config;
+    tracing::info!("processor {}: application '{application_id}', instance '{instance_id}'", env!("CARGO_PKG_VERSION"));
+    tracing::info!("brokers {bootstrap_servers}, {threads} stream thread(s), state in {}", state_dir.join(application_id).display());
+    for subtopology in topology.subtopologies() {
+        let names = |topics: Vec<&str>| topics.join(", ");
+        let inputs = names(subtopology.inputs.iter().map(|input| &*topology.inputs()[input.slot()]).collect());
+        let stores = names(subtopology.stores.iter().map(|store| &**store).collect());
+        let partitions = topics.partitions[&subtopology.name];
+        tracing::info!("sub-topology '{}': {partitions} task(s), reads {inputs}; stores: {stores}", subtopology.name);
+    }
+    tracing::info!("writes {}", topology.outputs().join(", "));
+    tracing::info!(
+        "time-outs: session {:?}, heartbeat {:?}, transaction {:?}, between polls {:?}",
+        config.session_timeout, config.heartbeat_interval, config.transaction_timeout, config.max_poll_interval
+    );
+    let member = if config.instance_id.is_some() { "static: a restart moves no partition" } else { "dynamic: a stop leaves the group" };
+    tracing::info!("group member: {member}");
+}

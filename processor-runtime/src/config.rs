@@ -1,0 +1,211 @@
+//! The settings of an application, and who its threads are.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use processor_core::protocol::batch::BatchBounds;
+use processor_core::protocol::metadata::{METADATA_BYTES_MAX, OffsetMetadata};
+use processor_core::protocol::restore::StartRule;
+use processor_core::topology::Topology;
+
+use crate::kafka::cluster::ClusterSettings;
+use crate::kafka::{Member, TransactionalId};
+
+/// What stands between the parts of a transactional id. No part can hold it.
+const SEPARATOR: char = ':';
+/// The longest application or instance id.
+const ID_BYTES_MAX: usize = 200;
+
+/// The settings of an application.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The application's id: its consumer group, and the prefix of its topics, transactional ids and directories.
+    pub application_id: String,
+    /// `host:port` of some brokers, with commas between.
+    pub bootstrap_servers: String,
+    /// Where state is kept; the application's own directory is made below it.
+    pub state_dir: PathBuf,
+    /// The worker's name, the same after a restart: with it each thread is a static member of the group, and a restart
+    /// within the session time-out moves no partition. Without it a name is made once and kept in the state directory.
+    pub instance_id: Option<String>,
+    /// How many stream threads this process runs.
+    pub threads: usize,
+    /// Where an input begins that has no committed offset.
+    pub auto_offset_reset: StartRule,
+    /// librdkafka properties that pass through; those that the guarantee needs are refused.
+    pub kafka: BTreeMap<String, String>,
+    /// `session.timeout.ms`: how long the group waits for a silent member before it moves its partitions.
+    pub session_timeout: Duration,
+    /// `heartbeat.interval.ms`: at most a third of the session time-out.
+    pub heartbeat_interval: Duration,
+    /// `max.poll.interval.ms`.
+    pub max_poll_interval: Duration,
+    /// `transaction.timeout.ms`: how long the broker lets a transaction stay open whose producer is silent.
+    pub transaction_timeout: Duration,
+    /// How many partitions' replicas a changelog topic gets when it is made; `None`: the brokers' default.
+    pub replication_factor: Option<usize>,
+    /// Memory of all state databases together: block cache and write buffers.
+    pub memory_budget_bytes: usize,
+    /// Memory of all decoded, clean values together.
+    pub cache_bytes: usize,
+    /// The most records in one transaction.
+    pub batch_records_max: usize,
+    /// The most bytes of keys and values in one transaction.
+    pub batch_bytes_max: usize,
+    /// How long a turn may take under load before batches shrink.
+    pub batch_time_max: Duration,
+}
+
+impl Config {
+    /// The defaults.
+    pub fn new(
+        application_id: impl Into<String>,
+        bootstrap_servers: impl Into<String>,
+        state_dir: impl Into<PathBuf>,
+    ) -> Self {
+        Self {
+            application_id: application_id.into(),
+            bootstrap_servers: bootstrap_servers.into(),
+            state_dir: state_dir.into(),
+            instance_id: None,
+            threads: 1,
+            auto_offset_reset: StartRule::Earliest,
+            kafka: BTreeMap::new(),
+            session_timeout: Duration::from_secs(6),
+            heartbeat_interval: Duration::from_millis(1_500),
+            max_poll_interval: Duration::from_secs(300),
+            transaction_timeout: Duration::from_secs(10),
+            replication_factor: None,
+            memory_budget_bytes: 64 << 20,
+            cache_bytes: 64 << 20,
+            batch_records_max: 100_000,
+            batch_bytes_max: 16 << 20,
+            batch_time_max: Duration::from_millis(150),
+        }
+    }
+
+    /// Checks what does not need the cluster.
+    ///
+    /// # Errors
+    /// What is wrong, and what would be right.
+    pub fn check(&self, topology: &Topology) -> Result<(), ConfigError> {
+        check_id("application.id", &self.application_id)?;
+        if let Some(instance_id) = &self.instance_id {
+            check_id("instance.id", instance_id)?;
+        }
+        let refuse = |message: &str| Err(ConfigError(message.to_owned()));
+        if self.bootstrap_servers.is_empty() {
+            return refuse("bootstrap.servers is empty: name at least one broker as host:port");
+        }
+        if !(1..=64).contains(&self.threads) {
+            return refuse("threads must lie between 1 and 64; run more workers instead");
+        }
+        if self.transaction_timeout < self.batch_time_max * 4 {
+            return refuse("the transaction time-out must be at least four times the time of a batch (batch_time_max)");
+        }
+        if self.batch_records_max == 0 || self.batch_bytes_max == 0 {
+            return refuse("a batch must be allowed at least one record and one byte");
+        }
+        self.check_metadata(topology)
+    }
+
+    /// Offset metadata must fit what brokers take, whatever the numbers in it.
+    fn check_metadata(&self, topology: &Topology) -> Result<(), ConfigError> {
+        let longest_instance = self.instance_id.clone().unwrap_or_else(|| "x".repeat(32));
+        let id = transactional_id(&self.application_id, &longest_instance, self.threads);
+        for subtopology in topology.subtopologies() {
+            let bytes = OffsetMetadata::bytes_max(&id.0, &subtopology.stores);
+            if bytes > METADATA_BYTES_MAX {
+                return Err(ConfigError(format!(
+                    "the metadata of committed offsets could take {bytes} bytes, and only {METADATA_BYTES_MAX} are sure to be taken by brokers: \
+                     shorten the application id, the instance id or the store names of sub-topology '{}'",
+                    subtopology.name
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// The part that the clients need.
+    pub fn cluster_settings(&self) -> ClusterSettings {
+        let mut settings = ClusterSettings::new(self.bootstrap_servers.clone(), self.application_id.clone());
+        settings.properties.clone_from(&self.kafka);
+        settings.session_timeout = self.session_timeout;
+        settings.heartbeat_interval = self.heartbeat_interval;
+        settings.max_poll_interval = self.max_poll_interval;
+        settings.transaction_timeout = self.transaction_timeout;
+        settings
+    }
+
+    /// The bounds of a poll batch.
+    pub fn batch_bounds(&self) -> BatchBounds {
+        BatchBounds {
+            records_min: self.batch_records_max.min(1_000),
+            records_max: self.batch_records_max,
+            turn_max: self.batch_time_max,
+        }
+    }
+}
+
+/// A setting that cannot work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(pub String);
+
+fn check_id(name: &str, id: &str) -> Result<(), ConfigError> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let starts_well = id.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if starts_well && id.len() <= ID_BYTES_MAX && id.chars().all(legal) {
+        return Ok(());
+    }
+    Err(ConfigError(format!(
+        "{name} '{id}' must begin with a letter or digit and may hold only letters, digits, '.', '_' and '-', at most {ID_BYTES_MAX}: it becomes \
+         part of topic names, transactional ids and directories"
+    )))
+}
+
+/// The transactional id of a thread: `<application id>:<instance id>:<thread>`.
+pub fn transactional_id(application_id: &str, instance_id: &str, thread: usize) -> TransactionalId {
+    TransactionalId(Arc::from(format!("{application_id}{SEPARATOR}{instance_id}{SEPARATOR}{thread}")))
+}
+
+/// The place of a thread in the group. Its client id is its transactional id, so that whoever finds the one knows
+/// whether the other is alive. Kafka takes only the characters of a topic name in a `group.instance.id`, so there the
+/// thread stands behind the last `-`.
+pub fn member(instance_id: &str, is_configured: bool, thread: usize, id: &TransactionalId) -> Member {
+    Member { client_id: id.to_string(), group_instance_id: is_configured.then(|| format!("{instance_id}-{thread}")) }
+}
+
+/// The name of a store's changelog topic.
+pub fn changelog_topic(application_id: &str, store: &str) -> Arc<str> {
+    Arc::from(format!("{application_id}-{store}-changelog"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_that_could_be_taken_for_others_are_refused() {
+        for id in ["", "a:b", "a/b", ".", "..", "-a", "ä", "a b", &"x".repeat(201)] {
+            assert!(check_id("application.id", id).is_err(), "{id:?}");
+        }
+        for id in ["a", "orders-1.eu_west", "0"] {
+            assert_eq!(check_id("application.id", id), Ok(()), "{id:?}");
+        }
+    }
+
+    #[test]
+    fn different_threads_have_different_ids() {
+        let of = |app: &str, instance: &str, thread| transactional_id(app, instance, thread);
+        let ids = [of("a", "b", 0), of("a", "b", 1), of("a-b", "c", 0), of("a", "b-c", 0), of("a", "b-1", 0)];
+        let distinct: std::collections::BTreeSet<_> = ids.iter().collect();
+        assert_eq!(distinct.len(), ids.len());
+        let static_ids = [("pod", 1), ("pod-1", 0), ("pod-1", 1), ("pod", 10)];
+        let members = static_ids.map(|(instance, thread)| member(instance, true, thread, &ids[0]).group_instance_id);
+        let distinct: std::collections::BTreeSet<_> = members.iter().collect();
+        assert_eq!(distinct.len(), members.len());
+    }
+}

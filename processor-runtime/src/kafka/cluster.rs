@@ -1,0 +1,123 @@
+//! A real cluster: the factory of the clients.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::changelog::Changelog;
+use super::consumer::Consumer;
+use super::ffi::{Client, Kind};
+use super::producer::Producer;
+use super::properties::{self, Role};
+use super::{Isolation, Kafka, KafkaError, KafkaErrorKind, Member, TransactionalId};
+
+/// How to reach a cluster, and how its clients behave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterSettings {
+    /// `host:port` of some brokers, with commas between.
+    pub bootstrap_servers: String,
+    /// The application's id: also its consumer group.
+    pub application_id: String,
+    /// librdkafka properties of the user: security, tuning. A name may carry the prefix `consumer.` or `producer.`.
+    pub properties: BTreeMap<String, String>,
+    /// After this long without a heartbeat the group gives a member's partitions to others.
+    pub session_timeout: Duration,
+    /// How often a member shows that it lives; at most a third of the session time-out.
+    pub heartbeat_interval: Duration,
+    /// After this long without a poll a member gives its partitions up.
+    pub max_poll_interval: Duration,
+    /// After this long the broker aborts a transaction that its producer left open.
+    pub transaction_timeout: Duration,
+}
+
+impl ClusterSettings {
+    /// The defaults: 6 s session, 1.5 s heartbeat, 5 min between polls, 10 s transaction.
+    pub fn new(bootstrap_servers: impl Into<String>, application_id: impl Into<String>) -> Self {
+        Self {
+            bootstrap_servers: bootstrap_servers.into(),
+            application_id: application_id.into(),
+            properties: BTreeMap::new(),
+            session_timeout: Duration::from_secs(6),
+            heartbeat_interval: Duration::from_millis(1_500),
+            max_poll_interval: Duration::from_mins(5),
+            transaction_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A cluster that is reached through librdkafka.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    settings: ClusterSettings,
+}
+
+impl Cluster {
+    /// Checks the settings. Connects to nothing.
+    ///
+    /// # Errors
+    /// Kind `Config`: a property that the guarantee does not allow, or time-outs that do not fit each other.
+    pub fn new(settings: ClusterSettings) -> Result<Self, KafkaError> {
+        properties::check(&settings)?;
+        Ok(Self { settings })
+    }
+
+    /// What it was made with.
+    pub fn settings(&self) -> &ClusterSettings {
+        &self.settings
+    }
+
+    /// Makes a native client for a role.
+    pub(super) fn client(&self, role: Role<'_>) -> Result<Arc<Client>, KafkaError> {
+        let kind = match role {
+            Role::Consumer(_) | Role::Changelog { .. } => Kind::Consumer,
+            Role::Producer(_) | Role::Admin => Kind::Producer,
+        };
+        Client::new(kind, &properties::resolve(&self.settings, role)).map_err(|reason| KafkaError {
+            kind: KafkaErrorKind::Config,
+            message: format!("the kafka client cannot be made: {reason}; correct the property"),
+        })
+    }
+}
+
+impl Kafka for Cluster {
+    type Consumer = Consumer;
+    type Producer = Producer;
+    type Changelog = Changelog;
+
+    fn consumer(&self, member: &Member, inputs: &[Arc<str>]) -> Result<Consumer, KafkaError> {
+        Consumer::new(self.client(Role::Consumer(member))?, &self.settings.application_id, inputs)
+    }
+
+    fn producer(&self, id: &TransactionalId, topics: &[Arc<str>]) -> Result<Producer, KafkaError> {
+        Ok(Producer::new(self.client(Role::Producer(id))?, id.clone(), topics))
+    }
+
+    fn changelog(&self, client_id: &str, isolation: Isolation) -> Result<Changelog, KafkaError> {
+        Changelog::new(self.client(Role::Changelog { client_id, isolation })?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_can_be_made_without_a_broker() {
+        let cluster = Cluster::new(ClusterSettings::new("127.0.0.1:1", "app")).expect("the defaults are consistent");
+        let member = Member { client_id: "app-i-0".to_owned(), group_instance_id: Some("i-0".to_owned()) };
+        cluster.consumer(&member, &["in".into()]).expect("every property is known to librdkafka");
+        cluster.producer(&TransactionalId("app|i|0".into()), &["out".into()]).expect("as above");
+        cluster.changelog("app-i-0-restore", Isolation::ReadCommitted).expect("as above");
+        cluster.client(Role::Admin).expect("as above");
+    }
+
+    #[test]
+    fn a_wrong_property_is_a_config_error_that_names_it() {
+        let mut settings = ClusterSettings::new("127.0.0.1:1", "app");
+        settings.properties.insert("consumer.fetch.wait.max".to_owned(), "1".to_owned());
+        let cluster = Cluster::new(settings).expect("names are checked by librdkafka");
+        let error = cluster.changelog("r", Isolation::ReadCommitted).expect_err("there is no such property");
+        assert_eq!(error.kind, KafkaErrorKind::Config);
+        assert!(error.message.contains("fetch.wait.max"), "{error}");
+    }
+}

@@ -1,0 +1,232 @@
+//! Fencing a dead owner: whoever died inside a transaction is in the way of its successor, and of every read_committed
+//! reader of its outputs, until the broker times that transaction out. Initialising its transactional id ends it now.
+//!
+//! Whom to fence is known from the metadata of the last commit, or, where that does not help (the owner never
+//! committed), from the header on the changelog records of the open transaction. Fencing is harmless even if the owner
+//! lives: it is fenced once, finds out, and recovers.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use processor_core::ids::{ChangelogOffset, TaskId, TopicPartition};
+use processor_core::protocol::metadata::OffsetMetadata;
+
+use super::recovery::{Recovery, Step};
+use super::restorer::StepContext;
+use super::RestoreError;
+use crate::clock::Clock;
+use crate::kafka::{
+    ChangelogEvent, ChangelogReader, Committed, Isolation, Kafka, Progress, TransactionalId, TransactionalProducer,
+};
+use crate::state::{StateDirectory, TaskState};
+
+/// How long a blocker that may be alive is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long an id that was fenced is not fenced again.
+const FENCE_AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// How long one step may spend on initialising.
+const INIT_SLICE: Duration = Duration::from_millis(50);
+/// How many events of a changelog's tail one step looks at.
+const TAIL_EVENTS_A_STEP: usize = 5_000;
+
+/// What is known of those who are in the way, and the fencing of one of them at a time.
+pub(super) struct Blockers<K: Kafka> {
+    own_id: TransactionalId,
+    owners: BTreeMap<TaskId, Option<Arc<str>>>,
+    members: Option<Vec<String>>,
+    to_fence: VecDeque<TransactionalId>,
+    fencing: Option<(TransactionalId, K::Producer)>,
+    fenced_at: BTreeMap<TransactionalId, Duration>,
+    tail: Option<Tail<K::Changelog>>,
+    tail_read_at: Option<Duration>,
+}
+
+/// A read-uncommitted look at the end of changelogs, for headers.
+struct Tail<R> {
+    reader: R,
+    open: usize,
+}
+
+impl<K: Kafka> Blockers<K> {
+    pub(super) fn new(own_id: TransactionalId) -> Self {
+        Self {
+            own_id,
+            owners: BTreeMap::new(),
+            members: None,
+            to_fence: VecDeque::new(),
+            fencing: None,
+            fenced_at: BTreeMap::new(),
+            tail: None,
+            tail_read_at: None,
+        }
+    }
+
+    /// The assignment is over; a fence that has begun is finished all the same.
+    pub(super) fn forget(&mut self) {
+        self.owners.clear();
+        self.members = None;
+        self.to_fence.clear();
+        self.tail = None;
+        self.tail_read_at = None;
+    }
+
+    pub(super) fn is_fencing(&self) -> bool {
+        self.fencing.is_some()
+    }
+
+    pub(super) fn unblocked(&mut self, task: &TaskId) {
+        self.owners.remove(task);
+    }
+
+    pub(super) fn knows_owner(&self, task: &TaskId) -> bool {
+        self.owners.contains_key(task)
+    }
+
+    pub(super) fn knows_members(&self) -> bool {
+        self.members.is_some()
+    }
+
+    pub(super) fn remember_owner(&mut self, task: &TaskId, owner: Arc<str>) {
+        self.owners.insert(task.clone(), Some(owner));
+    }
+
+    pub(super) fn on_members(&mut self, members: Vec<String>) {
+        self.members = Some(members);
+    }
+
+    /// The offsets as they are, not waiting for open transactions, have been answered for these tasks.
+    pub(super) fn on_owners<T: TaskState>(
+        &mut self,
+        tasks: &[TaskId],
+        answers: &[(TopicPartition, Committed)],
+        recoveries: &BTreeMap<TaskId, Recovery<T>>,
+    ) {
+        for task in tasks {
+            let Some(recovery) = recoveries.get(task) else { continue };
+            let of_task = answers.iter().filter(|(partition, _)| recovery.inputs.iter().any(|(_, own)| own == partition));
+            let metadata = of_task.filter_map(|(_, committed)| match committed {
+                Committed::At { metadata, .. } => OffsetMetadata::parse(metadata).ok(),
+                Committed::Nothing | Committed::Unstable => None,
+            });
+            let owner = metadata.max_by_key(|metadata| metadata.batch).map(|metadata| metadata.transactional_id);
+            self.owners.insert(task.clone(), owner);
+        }
+    }
+
+    /// Decides whom to fence, and goes on fencing.
+    pub(super) fn step<S: StateDirectory, C: Clock>(
+        &mut self,
+        ctx: &mut StepContext<'_, K, S, C>,
+        recoveries: &mut BTreeMap<TaskId, Recovery<S::Task>>,
+    ) -> Result<(), RestoreError> {
+        let now = ctx.clock.monotonic();
+        let mut unknown = Vec::new();
+        for (task, recovery) in recoveries.iter() {
+            let Some(since) = recovery.blocked_since else { continue };
+            let patient = now < since + PATIENCE;
+            match self.owners.get(task) {
+                Some(Some(owner)) if !patient || self.is_gone(owner) => {
+                    let id = TransactionalId(owner.clone());
+                    let waited_since_fence = self.fenced_at.get(&id).is_some_and(|&at| now >= at + PATIENCE);
+                    self.suspect(id, now);
+                    if waited_since_fence && !patient {
+                        unknown.push(task.clone());
+                    }
+                }
+                Some(None) if !patient => unknown.push(task.clone()),
+                Some(_) | None => {}
+            }
+        }
+        self.read_tails(ctx, recoveries, &unknown)?;
+        self.fence(ctx)
+    }
+
+    /// Whether the group has no member with this id (a thread's client id is its transactional id).
+    fn is_gone(&self, owner: &str) -> bool {
+        self.members.as_ref().is_some_and(|members| !members.iter().any(|member| member == owner))
+    }
+
+    fn suspect(&mut self, id: TransactionalId, now: Duration) {
+        let lately = self.fenced_at.get(&id).is_some_and(|&at| now < at + FENCE_AGAIN_AFTER);
+        let under_way = self.fencing.as_ref().is_some_and(|(fencing, _)| *fencing == id);
+        if id != self.own_id && !lately && !under_way && !self.to_fence.contains(&id) {
+            self.to_fence.push_back(id);
+        }
+    }
+
+    fn fence<S, C: Clock>(&mut self, ctx: &mut StepContext<'_, K, S, C>) -> Result<(), RestoreError> {
+        if self.fencing.is_none()
+            && let Some(id) = self.to_fence.pop_front()
+        {
+            tracing::warn!(transactional_id = %id, "a transaction of this id is in the way of a restore: fencing it");
+            let producer = ctx.kafka.producer(&id, &[])?;
+            self.fencing = Some((id, producer));
+        }
+        let Some((id, producer)) = &mut self.fencing else { return Ok(()) };
+        match producer.init(INIT_SLICE) {
+            Ok(Progress::Pending) => {}
+            Ok(Progress::Done) => {
+                self.fenced_at.insert(id.clone(), ctx.clock.monotonic());
+                self.fencing = None;
+            }
+            Err(error) => {
+                tracing::warn!(transactional_id = %id, "fencing failed, it is tried again: {error}");
+                self.fencing = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks into the changelogs' tails for the ids of transactions that never committed.
+    fn read_tails<S: StateDirectory, C: Clock>(
+        &mut self,
+        ctx: &mut StepContext<'_, K, S, C>,
+        recoveries: &BTreeMap<TaskId, Recovery<S::Task>>,
+        unknown: &[TaskId],
+    ) -> Result<(), RestoreError> {
+        let now = ctx.clock.monotonic();
+        let lately = self.tail_read_at.is_some_and(|at| now < at + FENCE_AGAIN_AFTER);
+        if self.tail.is_none() && !unknown.is_empty() && !lately {
+            self.tail_read_at = Some(now);
+            let positions: Vec<_> = unknown.iter().flat_map(|task| tail_positions(&recoveries[task])).collect();
+            if !positions.is_empty() {
+                let client_id = format!("{}-tail", self.own_id);
+                let mut reader = ctx.kafka.changelog(&client_id, Isolation::ReadUncommitted)?;
+                reader.read(&positions)?;
+                self.tail = Some(Tail { reader, open: positions.len() });
+            }
+        }
+        let Some(tail) = &mut self.tail else { return Ok(()) };
+        let mut found = Vec::new();
+        let mut ended = 0;
+        tail.reader.poll(Duration::ZERO, TAIL_EVENTS_A_STEP, &mut |event| match event {
+            ChangelogEvent::Record { transactional_id: Some(id), .. } => found.extend(std::str::from_utf8(id).map(Arc::<str>::from)),
+            ChangelogEvent::Record { transactional_id: None, .. } => {}
+            ChangelogEvent::End { .. } | ChangelogEvent::OutOfRange { .. } => ended += 1,
+        })?;
+        tail.open = tail.open.saturating_sub(ended);
+        if tail.open == 0 {
+            self.tail = None;
+        }
+        for id in found {
+            self.suspect(TransactionalId(id), now);
+        }
+        Ok(())
+    }
+}
+
+/// Where to begin looking: behind what is known to be committed.
+fn tail_positions<T: TaskState>(recovery: &Recovery<T>) -> Vec<(TopicPartition, ChangelogOffset)> {
+    let stored = recovery.state.as_ref().map(|state| state.positions().changelogs.clone()).unwrap_or_default();
+    let position = |(slot, partition): (usize, &TopicPartition)| {
+        let from = match &recovery.step {
+            Step::Replaying(replay) => replay.stores[slot].reached,
+            Step::Committed | Step::Bounds { .. } | Step::Planned { .. } | Step::Replayed(_) => {
+                stored.get(slot).copied().flatten().unwrap_or(ChangelogOffset::new(0))
+            }
+        };
+        (partition.clone(), from)
+    };
+    recovery.changelogs.iter().map(|changelog| &changelog.partition).enumerate().map(position).collect()
+}

@@ -1,0 +1,57 @@
+//! Recovering tasks: committed offset, changelog's end, replay. A thread drives [`Restorer::step`] once a turn; nothing
+//! here waits for an answer, so partitions that are ready run while others restore.
+
+mod blocker;
+mod recovery;
+mod restorer;
+
+pub use recovery::{ChangelogSource, Recovered, Recovery};
+pub use restorer::{Restorer, StepContext};
+
+use crate::kafka::{KafkaError, KafkaErrorKind};
+use crate::state::{StateError, StateErrorKind};
+
+/// A task cannot be recovered.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct RestoreError {
+    /// What to do.
+    pub kind: RestoreErrorKind,
+    /// What happened, to which task and partition, and what to do next.
+    pub message: String,
+}
+
+/// What to do about a [`RestoreError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestoreErrorKind {
+    /// A person must act: stop the thread.
+    Stop,
+    /// Another live member uses the same `group.instance.id`: stop.
+    FencedInstance,
+}
+
+impl RestoreError {
+    fn stop(message: String) -> Self {
+        Self { kind: RestoreErrorKind::Stop, message }
+    }
+}
+
+impl From<KafkaError> for RestoreError {
+    fn from(error: KafkaError) -> Self {
+        let kind = match error.kind {
+            KafkaErrorKind::FencedInstance => RestoreErrorKind::FencedInstance,
+            KafkaErrorKind::Retry | KafkaErrorKind::Config | KafkaErrorKind::Fatal => RestoreErrorKind::Stop,
+        };
+        Self { kind, message: error.message }
+    }
+}
+
+impl From<StateError> for RestoreError {
+    fn from(error: StateError) -> Self {
+        match error.kind {
+            StateErrorKind::Disk | StateErrorKind::Corrupt | StateErrorKind::InUse | StateErrorKind::Foreign => {
+                Self::stop(error.message)
+            }
+        }
+    }
+}

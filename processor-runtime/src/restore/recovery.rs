@@ -1,0 +1,410 @@
+//! One task on its way from "assigned" to "running": architecture section 2.3 as a state machine.
+//!
+//! ```text
+//! Committed ──C──▶ Bounds ──E──▶ Planned ──plan──▶ Replaying ──position ≥ E──▶ Replayed
+//! ```
+//! The steps are taken by what arrives; nothing here waits. The order is the proof: E is asked for only when every C of
+//! the task is known, so all that was committed up to C lies below E.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use processor_core::ids::{BatchId, ChangelogOffset, InputIndex, Offset, StoreIndex, Timestamp, TopicPartition};
+use processor_core::protocol::metadata::OffsetMetadata;
+use processor_core::protocol::restore::{self, RestoreRefusal, StartRule, StoreFacts, StorePlan};
+use processor_core::task::{ChangeSet, Task};
+
+use super::RestoreError;
+use crate::clock::Clock;
+use crate::kafka::{Committed, Isolation, LogBounds};
+use crate::state::{Permit, Positions, RestoredBatch, StateError, TaskState};
+
+/// Where a store's changelog is.
+#[derive(Clone, Debug)]
+pub struct ChangelogSource {
+    /// The store.
+    pub store: Arc<str>,
+    /// The partition that holds this task's part of it.
+    pub partition: TopicPartition,
+    /// `delete.retention.ms` of the topic.
+    pub delete_retention_ms: i64,
+}
+
+/// A task that is being recovered.
+#[derive(Debug)]
+pub struct Recovery<T> {
+    pub(super) task: Task,
+    pub(super) inputs: Vec<(InputIndex, TopicPartition)>,
+    pub(super) changelogs: Vec<ChangelogSource>,
+    /// Open state; `None` while another thread holds it, and for a task without stores.
+    pub(super) state: Option<T>,
+    pub(super) step: Step,
+    /// Since when a transaction of somebody else has been in the way.
+    pub(super) blocked_since: Option<Duration>,
+    pub(super) changes: ChangeSet,
+    pub(super) records_replayed: u64,
+}
+
+#[derive(Debug)]
+pub(super) enum Step {
+    Committed,
+    Bounds { committed: Vec<CommittedInput> },
+    Planned { committed: Vec<CommittedInput>, bounds: BTreeMap<TopicPartition, LogBounds> },
+    Replaying(Replay),
+    Replayed(Replay),
+}
+
+/// What was committed for one input.
+#[derive(Clone, Debug)]
+pub(super) struct CommittedInput {
+    input: InputIndex,
+    partition: TopicPartition,
+    committed: Option<(Offset, Option<OffsetMetadata>)>,
+}
+
+#[derive(Debug)]
+pub(super) struct Replay {
+    pub(super) stores: Vec<StoreReplay>,
+    start: Vec<(InputIndex, Offset)>,
+    committed: bool,
+    stream_time: Option<Timestamp>,
+    batch: BatchId,
+    /// When the local state that is continued was written, if any is.
+    continued_from: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StoreReplay {
+    pub(super) from: ChangelogOffset,
+    pub(super) reached: ChangelogOffset,
+    pub(super) until: ChangelogOffset,
+    /// The end that the reader has last seen, if it has seen one.
+    pub(super) end_seen: bool,
+}
+
+/// A task that stands where it was committed, with all committed state.
+#[derive(Debug)]
+pub struct Recovered<T> {
+    /// The task, started.
+    pub task: Task,
+    /// Its state; `None` if it has no stores.
+    pub state: Option<T>,
+    /// How far its changelogs are written, for the metadata of the next commit.
+    pub changelog_ends: Vec<Option<ChangelogOffset>>,
+    /// The last batch that was committed.
+    pub batch: BatchId,
+    /// How many changelog records were replayed.
+    pub records_replayed: u64,
+}
+
+impl<T: TaskState> Recovery<T> {
+    /// Begins to recover a task. `state`: its open state, if it is at hand.
+    pub fn new(
+        task: Task,
+        inputs: Vec<(InputIndex, TopicPartition)>,
+        changelogs: Vec<ChangelogSource>,
+        state: Option<T>,
+    ) -> Self {
+        Self {
+            task,
+            inputs,
+            changelogs,
+            state,
+            step: Step::Committed,
+            blocked_since: None,
+            changes: ChangeSet::default(),
+            records_replayed: 0,
+        }
+    }
+
+    /// Gives back what outlives the assignment.
+    pub fn into_parts(self) -> (Task, Option<T>) {
+        (self.task, self.state)
+    }
+
+    pub(super) fn needs_state(&self) -> bool {
+        self.state.is_none() && !self.changelogs.is_empty()
+    }
+
+    /// C has been answered. `false`: a transaction that holds an offset of this task is open, ask again.
+    pub(super) fn on_committed(
+        &mut self,
+        answers: &BTreeMap<TopicPartition, Committed>,
+        now: Duration,
+    ) -> Result<bool, RestoreError> {
+        let mut found = Vec::new();
+        for (input, partition) in &self.inputs {
+            let committed = match answers.get(partition) {
+                Some(Committed::At { offset, metadata }) => Some((*offset, parse_metadata(partition, metadata)?)),
+                Some(Committed::Nothing) => None,
+                Some(Committed::Unstable) => {
+                    self.blocked_since.get_or_insert(now);
+                    return Ok(false);
+                }
+                None => return Ok(false),
+            };
+            found.push(CommittedInput { input: *input, partition: partition.clone(), committed });
+        }
+        self.blocked_since = None;
+        self.step = Step::Bounds { committed: found };
+        Ok(true)
+    }
+
+    /// The partitions whose bounds are needed: the changelogs', and those of inputs that have no offset yet.
+    pub(super) fn bounds_needed(&self) -> Vec<TopicPartition> {
+        let Step::Bounds { committed } = &self.step else { return Vec::new() };
+        let unknown = committed.iter().filter(|input| input.committed.is_none()).map(|input| input.partition.clone());
+        self.changelogs.iter().map(|changelog| changelog.partition.clone()).chain(unknown).collect()
+    }
+
+    /// E has been answered.
+    pub(super) fn on_bounds(&mut self, bounds: &BTreeMap<TopicPartition, LogBounds>) {
+        let needed = self.bounds_needed();
+        if let Step::Bounds { committed } = &self.step
+            && needed.iter().all(|partition| bounds.contains_key(partition))
+        {
+            let bounds = needed.into_iter().map(|partition| (partition.clone(), bounds[&partition])).collect();
+            self.step = Step::Planned { committed: committed.clone(), bounds };
+        }
+    }
+
+    /// Plans the replay, once everything is known and the state is open.
+    pub(super) fn plan(&mut self, rule: StartRule, clock: &impl Clock) -> Result<(), RestoreError> {
+        if self.needs_state() {
+            return Ok(());
+        }
+        let Step::Planned { committed, bounds } = &self.step else { return Ok(()) };
+        let newest = newest_metadata(committed);
+        let any_committed = committed.iter().any(|input| input.committed.is_some());
+        let start = self.start_offsets(committed, bounds, rule)?;
+        let now = clock.wall();
+        let mut stores = Vec::new();
+        let mut wipes = Vec::new();
+        let mut continued_from = None;
+        for (slot, changelog) in self.changelogs.iter().enumerate() {
+            let positions = self.state.as_ref().expect("checked above: a task with stores has its state").positions();
+            let log = bounds[&changelog.partition];
+            let facts = StoreFacts {
+                committed: any_committed,
+                named_end: newest.and_then(|metadata| metadata.changelog_end(&changelog.store)),
+                log_start: ChangelogOffset::new(log.start),
+                log_end: ChangelogOffset::new(log.end),
+                stored: positions.changelogs[slot],
+                stored_age_ms: now.get().saturating_sub(positions.written_at.get()),
+                delete_retention_ms: changelog.delete_retention_ms,
+            };
+            let StorePlan { wipe, from, until } = restore::plan(&facts).map_err(|refusal| self.refused(changelog, refusal))?;
+            if wipe.is_none() && facts.stored.is_some() && from < until {
+                continued_from = Some(positions.written_at);
+            }
+            wipes.extend(wipe.map(|reason| (slot, reason)));
+            stores.push(StoreReplay { from, reached: from, until, end_seen: false });
+        }
+        let replay = Replay {
+            stores,
+            start,
+            committed: any_committed,
+            stream_time: newest.and_then(|metadata| metadata.stream_time),
+            batch: newest.map_or(BatchId::NONE, |metadata| metadata.batch),
+            continued_from,
+        };
+        for (slot, reason) in wipes {
+            let changelog = &self.changelogs[slot];
+            tracing::warn!(task = %self.task.id(), store = %changelog.store, changelog = %changelog.partition,
+                "local state is wiped and restored in full: {reason}");
+            self.wipe_store(slot)?;
+        }
+        self.step = Step::Replaying(replay);
+        Ok(())
+    }
+
+    fn start_offsets(
+        &self,
+        committed: &[CommittedInput],
+        bounds: &BTreeMap<TopicPartition, LogBounds>,
+        rule: StartRule,
+    ) -> Result<Vec<(InputIndex, Offset)>, RestoreError> {
+        let resolve = |input: &CommittedInput| {
+            let offset = input.committed.as_ref().map(|(offset, _)| *offset);
+            let log = bounds.get(&input.partition).copied().unwrap_or(LogBounds { start: 0, end: 0 });
+            let start = restore::start_offset(offset, rule, Offset::new(log.start), Offset::new(log.end));
+            let start = start.ok_or_else(|| RestoreError::stop(format!(
+                "no offset is committed for {}, and auto.offset.reset is 'none': commit one with kafka-consumer-groups --reset-offsets, \
+                 or set auto.offset.reset to earliest or latest for the first start", input.partition)))?;
+            Ok((input.input, start))
+        };
+        committed.iter().map(resolve).collect()
+    }
+
+    fn refused(&self, changelog: &ChangelogSource, refusal: RestoreRefusal) -> RestoreError {
+        let (task, partition) = (self.task.id(), &changelog.partition);
+        RestoreError::stop(match refusal {
+            RestoreRefusal::ChangelogLost { named_end, log_end } => format!(
+                "task {task}: changelog {partition} ends at {log_end}, but a commit names {named_end} as its end: it has lost committed \
+                 records of store '{}' (was it deleted, or an unclean leader elected?). Restore the topic, or start over with another application id",
+                changelog.store
+            ),
+            RestoreRefusal::OffsetsLost => offsets_lost(task, partition),
+        })
+    }
+
+    fn wipe_store(&mut self, slot: usize) -> Result<(), RestoreError> {
+        let store = StoreIndex::new(u16::try_from(slot).expect("build() bounds the number of stores"));
+        let state = self.state.as_mut().expect("only stores that are open are wiped");
+        state.wipe(store).map_err(RestoreError::from)
+    }
+
+    /// A committed record of a store's changelog has been read.
+    pub(super) fn on_record(
+        &mut self,
+        store: usize,
+        offset: ChangelogOffset,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) -> Result<(), RestoreError> {
+        let Step::Replaying(replay) = &mut self.step else { return Ok(()) };
+        let partition = &self.changelogs[store].partition;
+        if !replay.committed {
+            return Err(RestoreError::stop(offsets_lost(self.task.id(), partition)));
+        }
+        let Some(key) = key else {
+            return Err(RestoreError::stop(format!(
+                "{partition}@{offset} has no key: it was not written by this application; keep others from writing to changelog topics"
+            )));
+        };
+        let progress = &mut replay.stores[store];
+        assert!(offset >= progress.reached, "EO-8: {partition}@{offset} came after {} was reached", progress.reached);
+        progress.reached = offset.next();
+        progress.end_seen = false;
+        self.blocked_since = None;
+        self.records_replayed += 1;
+        let index = StoreIndex::new(u16::try_from(store).expect("build() bounds the number of stores"));
+        self.changes.push(index, key, value);
+        Ok(())
+    }
+
+    /// The reader stands at the end of what it may see.
+    pub(super) fn on_end(&mut self, store: usize, position: ChangelogOffset, now: Duration) {
+        let Step::Replaying(replay) = &mut self.step else { return };
+        let progress = &mut replay.stores[store];
+        progress.end_seen = true;
+        if position > progress.reached {
+            progress.reached = position;
+            self.blocked_since = None;
+        }
+        if progress.reached < progress.until {
+            self.blocked_since.get_or_insert(now);
+        }
+    }
+
+    /// The log has nothing where we read: it was truncated meanwhile. Everything is asked for again.
+    pub(super) fn on_out_of_range(&mut self) {
+        self.changes.clear();
+        self.step = Step::Committed;
+    }
+
+    /// Writes what was read into the base, with the position (EO-3), and looks whether the end is reached.
+    pub(super) fn apply_read(&mut self, clock: &impl Clock) -> Result<(), RestoreError> {
+        let Step::Replaying(replay) = &self.step else { return Ok(()) };
+        if let Some(state) = &mut self.state {
+            let mut positions = state.positions().clone();
+            let mut moved = false;
+            for (stored, progress) in positions.changelogs.iter_mut().zip(&replay.stores) {
+                if progress.reached > progress.from && *stored != Some(progress.reached) {
+                    *stored = Some(progress.reached);
+                    moved = true;
+                }
+            }
+            if moved {
+                // While the tail is being replayed the age still counts from the state that is continued.
+                positions.written_at = replay.continued_from.unwrap_or_else(|| clock.wall());
+                apply(state, &self.changes, &positions)?;
+            }
+            self.changes.clear();
+        }
+        if replay.stores.iter().all(|progress| progress.reached >= progress.until)
+            && let Step::Replaying(replay) = std::mem::replace(&mut self.step, Step::Committed)
+        {
+            self.step = Step::Replayed(replay);
+        }
+        Ok(())
+    }
+
+    /// Finishes a task that has reached its end; others come back as they are.
+    pub(super) fn finish(mut self, clock: &impl Clock) -> Result<Result<Recovered<T>, Self>, RestoreError> {
+        let Step::Replayed(replay) = &self.step else { return Ok(Err(self)) };
+        if let Some(written_at) = replay.continued_from
+            && !self.changelogs.iter().all(|log| restore::still_young(written_at, clock.wall(), log.delete_retention_ms))
+        {
+            tracing::warn!(task = %self.task.id(), "the restore outlasted the changelog's delete.retention.ms: it starts over in full");
+            (0..self.changelogs.len()).try_for_each(|slot| self.wipe_store(slot))?;
+            self.step = Step::Committed;
+            return Ok(Err(self));
+        }
+        let mut stream_time = replay.stream_time;
+        let mut batch = replay.batch;
+        let mut changelog_ends = Vec::new();
+        if let Some(state) = &mut self.state {
+            let mut positions = state.positions().clone();
+            stream_time = stream_time.max(positions.stream_time);
+            batch = batch.max(positions.batch);
+            changelog_ends.clone_from(&positions.changelogs);
+            (positions.stream_time, positions.batch) = (stream_time, batch);
+            if &positions != state.positions() {
+                positions.written_at = clock.wall();
+                apply(state, &ChangeSet::default(), &positions)?;
+            }
+            let ahead = state.positions().changelogs.iter().zip(&replay.stores);
+            for (stored, progress) in ahead {
+                let within = stored.is_none_or(|stored| stored <= progress.reached.max(progress.until));
+                assert!(within, "EO-4: the base of {} is not ahead of the committed changelog", self.task.id());
+            }
+        }
+        let started = self.task.start(&replay.start, stream_time);
+        started.map_err(|failure| RestoreError::stop(format!("task {}: {failure}", self.task.id())))?;
+        let records_replayed = self.records_replayed;
+        Ok(Ok(Recovered { task: self.task, state: self.state, changelog_ends, batch, records_replayed }))
+    }
+
+    /// The transactional id that the last commit names, as far as it is known.
+    pub(super) fn last_owner(&self) -> Option<Arc<str>> {
+        match &self.step {
+            Step::Bounds { committed } | Step::Planned { committed, .. } => {
+                newest_metadata(committed).map(|metadata| metadata.transactional_id.clone())
+            }
+            Step::Committed | Step::Replaying(_) | Step::Replayed(_) => None,
+        }
+    }
+}
+
+fn apply<T: TaskState>(state: &mut T, changes: &ChangeSet, positions: &Positions) -> Result<(), StateError> {
+    let read = RestoredBatch::read_with(Isolation::ReadCommitted);
+    state.apply(Permit::restored(&read), changes, positions)
+}
+
+fn newest_metadata(committed: &[CommittedInput]) -> Option<&OffsetMetadata> {
+    let metadata = committed.iter().filter_map(|input| input.committed.as_ref()?.1.as_ref());
+    metadata.max_by_key(|metadata| metadata.batch)
+}
+
+/// Offsets that a person has set carry no metadata, and that is right; anything else must be ours.
+fn parse_metadata(partition: &TopicPartition, text: &str) -> Result<Option<OffsetMetadata>, RestoreError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let parsed = OffsetMetadata::parse(text);
+    parsed.map(Some).map_err(|error| {
+        RestoreError::stop(format!(
+            "{partition}: {error}. Is another program, or a newer version of this one, in the group?"
+        ))
+    })
+}
+
+fn offsets_lost(task: &processor_core::ids::TaskId, partition: &TopicPartition) -> String {
+    format!(
+        "task {task}: there is committed state in {partition}, but no committed offset that it belongs to: offsets were deleted or have \
+         expired (offsets.retention.minutes). Either set the offset where processing shall go on with kafka-consumer-groups --reset-offsets, \
+         or delete the application's changelog topics and its state directory to start over"
+    )
+}

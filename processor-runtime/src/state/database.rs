@@ -1,0 +1,230 @@
+//! An open database of a task: its column families, and the reads.
+//!
+//! Shared between the task that writes it and the readers that serve queries from it. Values are read from RocksDB's
+//! own memory and copied once, into the caller's buffer.
+
+use std::ops::{Bound, ControlFlow};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use processor_core::ids::{StoreIndex, TaskId};
+use processor_core::store::BaseError;
+use rocksdb::{BoundColumnFamily, DBRawIteratorWithThreadMode, DBWithThreadMode, MultiThreaded, ReadOptions};
+
+use super::claim::Claim;
+use super::memory::Memory;
+use super::{open, options, positions};
+
+/// RocksDB, with column families that can come and go while others read.
+pub(super) type Db = DBWithThreadMode<MultiThreaded>;
+
+/// Is shown the entries of a range until it breaks.
+pub(super) type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
+
+/// An open database of a task.
+pub(super) struct Database {
+    // Fields are dropped in this order: the database is closed before the claim is given back.
+    db: Db,
+    claim: Arc<Claim>,
+    path: PathBuf,
+    /// The column families in the order of [`StoreIndex`].
+    families: Vec<String>,
+    read: ReadOptions,
+    memory: Arc<Memory>,
+    written_at_ms: AtomicU64,
+}
+
+impl Database {
+    /// Takes over what [`open`] has opened.
+    pub(super) fn new(db: Db, path: PathBuf, families: Vec<String>, memory: &Arc<Memory>, claim: Claim) -> Arc<Self> {
+        let database = Arc::new(Self {
+            db,
+            claim: Arc::new(claim),
+            path,
+            families,
+            read: ReadOptions::default(),
+            memory: Arc::clone(memory),
+            written_at_ms: AtomicU64::new(memory.now_ms()),
+        });
+        memory.register(&database);
+        database
+    }
+
+    /// RocksDB itself.
+    pub(super) fn db(&self) -> &Db {
+        &self.db
+    }
+
+    /// The task it belongs to.
+    pub(super) fn task(&self) -> &TaskId {
+        self.claim.task()
+    }
+
+    /// The right to have it open, for what must be done after it is closed and before another can open it.
+    pub(super) fn claim(&self) -> Arc<Claim> {
+        Arc::clone(&self.claim)
+    }
+
+    /// Its directory.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The memory it shares with the others.
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// A store's column family name.
+    pub(super) fn family_name(&self, store: StoreIndex) -> &str {
+        &self.families[store.slot()]
+    }
+
+    /// A store's column family; there is none while the store is being wiped.
+    pub(super) fn family(&self, store: StoreIndex) -> Option<Arc<BoundColumnFamily<'_>>> {
+        self.db.cf_handle(self.family_name(store))
+    }
+
+    /// Remembers that it was written, and makes room if all databases together have written too much.
+    pub(super) fn note_write(&self) {
+        self.written_at_ms.store(self.memory.now_ms(), Ordering::Relaxed);
+        self.memory.relieve();
+    }
+
+    /// When it was last written, by [`Memory::now_ms`].
+    pub(super) fn written_at_ms(&self) -> u64 {
+        self.written_at_ms.load(Ordering::Relaxed)
+    }
+
+    /// How much it holds that was not flushed.
+    pub(super) fn write_buffer_bytes(&self) -> u64 {
+        let of = |family: Arc<BoundColumnFamily<'_>>| {
+            let size = self.db.property_int_value_cf(&family, rocksdb::properties::CUR_SIZE_ALL_MEM_TABLES);
+            size.ok().flatten().unwrap_or(0)
+        };
+        self.all_families().into_iter().map(of).sum()
+    }
+
+    /// Starts a flush of all families together.
+    pub(super) fn start_flush(&self) {
+        let families = self.all_families();
+        let families: Vec<_> = families.iter().collect();
+        if let Err(error) = self.db.flush_cfs_opt(&families, &options::background_flush()) {
+            tracing::warn!(task = %self.task(), %error, "an idle task's write buffers could not be flushed; memory stays in use");
+        }
+    }
+
+    fn all_families(&self) -> Vec<Arc<BoundColumnFamily<'_>>> {
+        let names = self.families.iter().map(String::as_str).chain([positions::FAMILY]);
+        names.filter_map(|name| self.db.cf_handle(name)).collect()
+    }
+
+    /// See [`processor_core::store::Base::get`].
+    pub(super) fn get(&self, store: StoreIndex, key: &[u8], value: &mut Vec<u8>) -> Result<bool, BaseError> {
+        let family = self.readable(store)?;
+        let found = self.db.get_pinned_cf_opt(&family, key, &self.read);
+        match found.map_err(|error| self.read_failed(store, &error))? {
+            Some(found) => {
+                value.extend_from_slice(&found);
+                Ok(true)
+            }
+            None => Ok(false),
+        }
+    }
+
+    /// See [`processor_core::store::Base::range`].
+    pub(super) fn range(
+        &self,
+        store: StoreIndex,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        reverse: bool,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), BaseError> {
+        let Some(read) = between(from, to) else { return Ok(()) };
+        let family = self.readable(store)?;
+        let mut entries = self.db.raw_iterator_cf_opt(&family, read);
+        if reverse {
+            entries.seek_to_last();
+        } else {
+            entries.seek_to_first();
+        }
+        while let Some((key, value)) = entries.item() {
+            if visit(key, value).is_break() {
+                return Ok(());
+            }
+            step(&mut entries, reverse);
+        }
+        entries.status().map_err(|error| self.read_failed(store, &error))
+    }
+
+    /// See [`processor_core::store::Base::approximate_len`].
+    pub(super) fn approximate_len(&self, store: StoreIndex) -> Result<u64, BaseError> {
+        let family = self.readable(store)?;
+        let keys = self.db.property_int_value_cf(&family, rocksdb::properties::ESTIMATE_NUM_KEYS);
+        Ok(keys.map_err(|error| self.read_failed(store, &error))?.unwrap_or(0))
+    }
+
+    fn readable(&self, store: StoreIndex) -> Result<Arc<BoundColumnFamily<'_>>, BaseError> {
+        self.family(store).ok_or_else(|| BaseError {
+            corrupt: false,
+            message: format!(
+                "`{}` of task {} is being wiped; read it again when it is restored",
+                self.family_name(store),
+                self.task()
+            ),
+        })
+    }
+
+    fn read_failed(&self, store: StoreIndex, error: &rocksdb::Error) -> BaseError {
+        let corrupt = open::is_damage(error);
+        let next = if corrupt {
+            "it must be wiped and restored from its changelog"
+        } else {
+            "check the disk, its rights and the limit on open files"
+        };
+        let (task, family, path) = (self.task(), self.family_name(store), self.path.display());
+        BaseError { corrupt, message: format!("`{family}` of task {task} in {path} cannot be read ({error}); {next}") }
+    }
+}
+
+fn step(entries: &mut DBRawIteratorWithThreadMode<'_, Db>, reverse: bool) {
+    if reverse {
+        entries.prev();
+    } else {
+        entries.next();
+    }
+}
+
+/// The options of a scan between bounds; `None` if nothing can lie between them. RocksDB includes its lower bound and
+/// excludes its upper one; `key ‖ 0` is the key that follows `key`.
+fn between(from: Bound<&[u8]>, to: Bound<&[u8]>) -> Option<ReadOptions> {
+    let successor = |key: &[u8]| [key, &[0]].concat();
+    let lower = match from {
+        Bound::Included(key) => Some(key.to_vec()),
+        Bound::Excluded(key) => Some(successor(key)),
+        Bound::Unbounded => None,
+    };
+    let upper = match to {
+        Bound::Included(key) => Some(successor(key)),
+        Bound::Excluded(key) => Some(key.to_vec()),
+        Bound::Unbounded => None,
+    };
+    if let (Some(lower), Some(upper)) = (&lower, &upper)
+        && lower >= upper
+    {
+        return None;
+    }
+    if upper.as_ref().is_some_and(Vec::is_empty) {
+        return None;
+    }
+    let mut read = ReadOptions::default();
+    if let Some(lower) = lower {
+        read.set_iterate_lower_bound(lower);
+    }
+    if let Some(upper) = upper {
+        read.set_iterate_upper_bound(upper);
+    }
+    Some(read)
+}

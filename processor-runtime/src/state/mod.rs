@@ -1,0 +1,158 @@
+//! Local state, as the runtime needs it: the traits of the seam, with their contracts.
+//!
+//! State is one database per task. It holds committed values only, so no crash, fence or abort ever wipes it: it is
+//! always a valid older state, and the changelog supplies the rest. This directory alone names rocksdb, and
+//! [`apply`](TaskState::apply) is the only way anything gets into it (EO-2).
+
+use std::sync::Arc;
+
+use processor_core::ids::{BatchId, ChangelogOffset, StoreIndex, TaskId, Timestamp};
+use processor_core::store::Base;
+use processor_core::task::ChangeSet;
+
+mod permit;
+
+mod apply;
+mod directory;
+mod offline;
+mod open;
+mod positions;
+mod task;
+
+mod claim;
+mod database;
+mod files;
+mod memory;
+mod options;
+
+#[cfg(test)]
+mod tests;
+
+pub use directory::RocksDirectory;
+pub use files::application_directory;
+pub use offline::{StoreDump, TaskDump, read_task_offline};
+pub use options::StateSettings;
+pub use permit::{Permit, RestoredBatch};
+pub use positions::{PositionsError, StoreRecord, TaskRecord};
+pub use task::{RocksTask, TaskReader};
+
+/// The state directory of one application in one process.
+///
+/// # Contract
+/// A task's state is open at most once in a process, and the directory is used by at most one process.
+pub trait StateDirectory: Send + Sync + 'static {
+    /// The open state of a task.
+    type Task: TaskState;
+
+    /// Opens a task's state, or takes it back if it was parked. `Ok(None)`: another thread of this process still holds
+    /// it; try again soon.
+    ///
+    /// Damaged state, and state that was written for another cluster or another incarnation of a changelog topic, is
+    /// wiped with a warning: the changelog has it all.
+    ///
+    /// # Errors
+    /// See [`StateErrorKind`].
+    fn open(&self, task: &TaskId, layout: &Layout) -> Result<Option<Self::Task>, StateError>;
+
+    /// Gives a task's state back without closing it, so that whoever gets the task next need not open it. It is closed
+    /// after a while, or when the process ends.
+    fn park(&self, state: Self::Task);
+
+    /// Closes a task's state and removes it from the disk, damaged or not: what a [`StateErrorKind::Corrupt`] asks for.
+    /// The next `open` makes it new.
+    ///
+    /// # Errors
+    /// Nothing that opens is left behind, not even by an error: either all of the state is still there, or none.
+    fn discard(&self, state: Self::Task) -> Result<(), StateError>;
+}
+
+/// What a task keeps on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// The stores in the order of [`StoreIndex`].
+    pub stores: Vec<StoreLayout>,
+    /// The cluster that the changelogs live on.
+    pub cluster_id: String,
+}
+
+/// A store on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreLayout {
+    /// The store's name; it names the column family.
+    pub name: Arc<str>,
+    /// The id that the cluster gave the changelog topic when it was created.
+    pub changelog_topic_id: String,
+}
+
+/// The open state of one task.
+///
+/// # Contract
+/// - Reads are of one committed state (see [`Base`]).
+/// - `apply` is atomic: after a crash at any point, either all of it is there or nothing, over all stores and the
+///   positions (EO-3), and what is there is a prefix of the applied batches in order.
+pub trait TaskState: Base + Send {
+    /// The task.
+    fn task(&self) -> &TaskId;
+
+    /// How far the changelogs are contained in the values.
+    fn positions(&self) -> &Positions;
+
+    /// Writes the changes and the new positions as one atomic change. Never waits for the disk (no fsync).
+    ///
+    /// # Panics
+    /// If a position or the stream time would go back, or a changed store's position would not advance (EO-3, EO-8).
+    ///
+    /// # Errors
+    /// Nothing was written; the same call may be made again.
+    fn apply(&mut self, permit: Permit<'_>, changes: &ChangeSet, positions: &Positions) -> Result<(), StateError>;
+
+    /// Empties one store and forgets its position.
+    fn wipe(&mut self, store: StoreIndex) -> Result<(), StateError>;
+}
+
+/// How far the changelogs are contained in a task's state, and what else a commit carried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Positions {
+    /// Per store, in the order of [`StoreIndex`]: the next changelog record to replay; `None`: replay from the start.
+    pub changelogs: Vec<Option<ChangelogOffset>>,
+    /// The highest timestamp the task had seen.
+    pub stream_time: Option<Timestamp>,
+    /// The last batch that was applied.
+    pub batch: BatchId,
+    /// A time at which every store's position was the end of its changelog, or was on the way there without a pause:
+    /// older than a changelog's `delete.retention.ms`, tombstones may be missing.
+    ///
+    /// IMPORTANT: it speaks for all stores of the task. A restore keeps the old value until the last of them has reached
+    /// its end; else a crash in the middle lets a store that was not restored yet pass for fresh.
+    pub written_at: Timestamp,
+}
+
+impl Positions {
+    /// Of a task with this many stores that has no state yet.
+    pub fn empty(stores: usize) -> Self {
+        Self { changelogs: vec![None; stores], stream_time: None, batch: BatchId::NONE, written_at: Timestamp::new(0) }
+    }
+}
+
+/// Local state could not be opened, written or wiped. Its kind is what to do about it.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct StateError {
+    /// What to do.
+    pub kind: StateErrorKind,
+    /// What happened, to which task, store or file, and what to do next.
+    pub message: String,
+}
+
+/// What to do about a [`StateError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateErrorKind {
+    /// The disk is full or refuses: the write may be tried again.
+    Disk,
+    /// Damaged: [discard](StateDirectory::discard) the task's state and restore it.
+    Corrupt,
+    /// Another process uses the directory.
+    InUse,
+    /// The directory belongs to another application, or to a topology that no longer fits.
+    Foreign,
+}

@@ -1,0 +1,129 @@
+//! The open state of one task on RocksDB.
+
+use std::fmt;
+use std::ops::{Bound, ControlFlow};
+use std::sync::{Arc, Weak};
+
+use processor_core::ids::{StoreIndex, TaskId};
+use processor_core::store::{Base, BaseError};
+use processor_core::task::ChangeSet;
+
+use super::database::Database;
+use super::{Layout, Permit, Positions, StateError, TaskState, apply};
+
+/// The open state of one task on RocksDB. Dropping it closes it.
+pub struct RocksTask {
+    pub(super) database: Arc<Database>,
+    pub(super) layout: Layout,
+    /// What the database holds under the same names; changed by `apply` only.
+    pub(super) positions: Positions,
+}
+
+impl RocksTask {
+    pub(super) fn new(database: Arc<Database>, layout: Layout, positions: Positions) -> Self {
+        assert!(positions.changelogs.len() == layout.stores.len(), "EO-3: there is a position for every store");
+        Self { database, layout, positions }
+    }
+
+    /// What it was opened with.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// A handle for queries from other threads. It sees committed state only (EO-10), as all of this does.
+    pub fn reader(&self) -> TaskReader {
+        TaskReader { database: Arc::downgrade(&self.database) }
+    }
+}
+
+impl fmt::Debug for RocksTask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RocksTask")
+            .field("task", self.database.task())
+            .field("path", &self.database.path())
+            .field("positions", &self.positions)
+            .finish_non_exhaustive()
+    }
+}
+
+impl TaskState for RocksTask {
+    fn task(&self) -> &TaskId {
+        self.database.task()
+    }
+
+    fn positions(&self) -> &Positions {
+        &self.positions
+    }
+
+    fn apply(&mut self, _permit: Permit<'_>, changes: &ChangeSet, positions: &Positions) -> Result<(), StateError> {
+        apply::apply(self, changes, positions)
+    }
+
+    fn wipe(&mut self, store: StoreIndex) -> Result<(), StateError> {
+        apply::wipe(self, store)
+    }
+}
+
+impl Base for RocksTask {
+    fn get(&self, store: StoreIndex, key: &[u8], value: &mut Vec<u8>) -> Result<bool, BaseError> {
+        self.database.get(store, key, value)
+    }
+
+    fn range(
+        &self,
+        store: StoreIndex,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        reverse: bool,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), BaseError> {
+        self.database.range(store, from, to, reverse, visit)
+    }
+
+    fn approximate_len(&self, store: StoreIndex) -> Result<u64, BaseError> {
+        self.database.approximate_len(store)
+    }
+}
+
+/// Reads a task's state from another thread, for as long as this process has it open.
+#[derive(Clone)]
+pub struct TaskReader {
+    database: Weak<Database>,
+}
+
+impl TaskReader {
+    fn open(&self) -> Result<Arc<Database>, BaseError> {
+        self.database.upgrade().ok_or_else(|| BaseError {
+            corrupt: false,
+            message: "the task's state is no longer open here; ask the worker that owns the partition now".to_owned(),
+        })
+    }
+}
+
+impl fmt::Debug for TaskReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let task = self.database.upgrade().map(|database| database.task().clone());
+        f.debug_struct("TaskReader").field("task", &task).finish()
+    }
+}
+
+impl Base for TaskReader {
+    fn get(&self, store: StoreIndex, key: &[u8], value: &mut Vec<u8>) -> Result<bool, BaseError> {
+        self.open()?.get(store, key, value)
+    }
+
+    fn range(
+        &self,
+        store: StoreIndex,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        reverse: bool,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), BaseError> {
+        self.open()?.range(store, from, to, reverse, visit)
+    }
+
+    fn approximate_len(&self, store: StoreIndex) -> Result<u64, BaseError> {
+        self.open()?.approximate_len(store)
+    }
+}

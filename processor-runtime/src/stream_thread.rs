@@ -1,0 +1,771 @@
+//! The loop of a stream thread.
+//!
+//! ```text
+//! poll            no transaction is open here (EO-5); ownership changes here and nowhere else
+//!  └ process      records in timestamp order per task; outputs go out while later records are processed
+//!  └ commit       changelog → drain → offsets → commit
+//!  └ apply        with the receipt only: values, positions and stream time as one change (EO-2, EO-3)
+//! ```
+//! The thread owns its consumer, its producer and its tasks; nothing is shared on the path of a record.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use processor_core::error::{FailureKind, RecordFailure};
+use processor_core::ids::{InputIndex, Offset, OutputIndex, TaskId, TopicPartition};
+use processor_core::protocol::assignment::{self, Inputs, TaskAction};
+use processor_core::protocol::batch::{BatchBounds, BatchSize, TurnCost};
+use processor_core::protocol::restore::StartRule;
+use processor_core::record::{BatchInfo, InputRecord};
+use processor_core::task::Task;
+use processor_core::topology::Topology;
+
+use crate::clock::Clock;
+use crate::kafka::{
+    DeliveryTag, GroupConsumer, GroupEvent, GroupMetadata, Kafka, KafkaErrorKind, Member, Membership, OffsetToCommit,
+    PolledRecord, ProducerRecord, Progress, TRANSACTIONAL_ID_HEADER, TransactionalId, TransactionalProducer, TxnError,
+    TxnErrorKind,
+};
+use crate::restore::{ChangelogSource, Recovery, RestoreErrorKind, Restorer, StepContext};
+use crate::state::{Layout, StateDirectory, TaskState};
+use crate::tasks::{NoStores, Running, Tasks};
+use crate::transaction::{Broken, Clean, CommitReceipt, Ended, Next, Open, Why};
+
+/// How long a turn waits for something to happen when there is nothing to do.
+const IDLE_WAIT: Duration = Duration::from_millis(100);
+/// How long it waits while answers or changelog records are under way.
+const BUSY_WAIT: Duration = Duration::from_millis(1);
+/// How long one turn may spend on initialising a producer.
+const INIT_SLICE: Duration = Duration::from_millis(100);
+/// After how many records the clock is looked at.
+const CLOCK_EVERY: usize = 64;
+/// Fences within [`FENCES_WITHIN`] that are put up with.
+const FENCES_MAX: usize = 3;
+/// The time in which fences are counted.
+const FENCES_WITHIN: Duration = Duration::from_secs(300);
+
+/// What a stream thread needs to know; the same for all threads of an application but for the identity.
+#[derive(Clone, Debug)]
+pub struct ThreadPlan {
+    /// The topology.
+    pub topology: Topology,
+    /// The thread's transactional id.
+    pub transactional_id: TransactionalId,
+    /// The thread's place in the group.
+    pub member: Member,
+    /// Per sub-topology: the changelog topic of each store with its `delete.retention.ms`.
+    pub changelogs: BTreeMap<Arc<str>, Vec<ChangelogTopic>>,
+    /// Per sub-topology with stores: what its tasks keep on disk.
+    pub layouts: BTreeMap<Arc<str>, Layout>,
+    /// Where inputs begin that have no committed offset.
+    pub start_rule: StartRule,
+    /// The bounds of a poll batch.
+    pub batch: BatchBounds,
+    /// The most bytes of keys and values in a poll batch.
+    pub batch_bytes_max: usize,
+    /// `transaction.timeout.ms`.
+    pub transaction_timeout: Duration,
+    /// How long a member that was told it is out of date waits for the rebalance before it recovers by itself.
+    pub rebalance_wait: Duration,
+    /// The most bytes of clean values that each store of a task keeps decoded.
+    pub cache_bytes_max: usize,
+    /// Whether to leave the group when the thread stops: partitions move at once, instead of waiting for a restart.
+    pub leave_on_stop: bool,
+}
+
+/// A changelog topic.
+#[derive(Clone, Debug)]
+pub struct ChangelogTopic {
+    /// The store it belongs to.
+    pub store: Arc<str>,
+    /// The topic.
+    pub topic: Arc<str>,
+    /// `delete.retention.ms`.
+    pub delete_retention_ms: i64,
+}
+
+/// Why a stream thread has stopped.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ThreadError(pub String);
+
+/// What a turn did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turn {
+    /// Records that were processed and committed.
+    pub committed: usize,
+    /// Whether the thread has a task, and every task it has is running.
+    pub running: bool,
+}
+
+type Consumer<K> = <K as Kafka>::Consumer;
+type Polled<K> = <Consumer<K> as GroupConsumer>::Record;
+
+/// One stream thread.
+pub struct StreamThread<K: Kafka, S: StateDirectory, C> {
+    plan: ThreadPlan,
+    kafka: Arc<K>,
+    directory: Arc<S>,
+    clock: C,
+    inputs: Vec<Inputs>,
+    producer_topics: Vec<Arc<str>>,
+    consumer: Consumer<K>,
+    producer: ProducerSlot<K::Producer>,
+    restorer: Restorer<K, S>,
+    tasks: Tasks<S::Task, Polled<K>>,
+    membership: Option<Membership>,
+    owned: BTreeSet<TopicPartition>,
+    /// The group has moved on, so we were told at this time; the rebalance decides what follows.
+    moved_at: Option<Duration>,
+    /// What every running task holds is in doubt: recover all, once there is a producer.
+    recover_all: bool,
+    /// The inputs must be read from where the tasks stand.
+    refetch: bool,
+    batch_size: BatchSize,
+    fenced_at: Vec<Duration>,
+    records: Vec<Polled<K>>,
+    events: Vec<GroupEvent>,
+    failed: Option<ThreadError>,
+}
+
+enum ProducerSlot<P> {
+    Initialising(P),
+    Ready(Clean<P>),
+    /// Gone; a new one must be made.
+    Missing,
+}
+
+/// A batch that was processed, its outputs sent, nothing committed.
+struct Processed<P> {
+    transaction: Open<P>,
+    records: usize,
+    took: Duration,
+}
+
+impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
+    /// Makes a thread. `producer` has been initialised with the thread's transactional id: all ids of a process are,
+    /// before any of its threads subscribes.
+    ///
+    /// # Errors
+    /// The group member cannot be made.
+    pub fn new(
+        plan: ThreadPlan,
+        kafka: Arc<K>,
+        directory: Arc<S>,
+        clock: C,
+        producer: Clean<K::Producer>,
+    ) -> Result<Self, ThreadError> {
+        let consumer = kafka.consumer(&plan.member, plan.topology.inputs()).map_err(|error| ThreadError(error.message))?;
+        let inputs = plan.topology.subtopologies().iter().map(|subtopology| Inputs {
+            subtopology: subtopology.name.clone(),
+            topics: subtopology.inputs.iter().map(|input| plan.topology.inputs()[input.slot()].clone()).collect(),
+        });
+        Ok(Self {
+            inputs: inputs.collect(),
+            producer_topics: producer_topics(&plan),
+            restorer: Restorer::new(plan.transactional_id.clone(), plan.start_rule, plan.layouts.clone()),
+            batch_size: BatchSize::new(plan.batch),
+            consumer,
+            producer: ProducerSlot::Ready(producer),
+            plan,
+            kafka,
+            directory,
+            clock,
+            tasks: Tasks::default(),
+            membership: None,
+            owned: BTreeSet::new(),
+            moved_at: None,
+            recover_all: false,
+            refetch: false,
+            fenced_at: Vec::new(),
+            records: Vec::new(),
+            events: Vec::new(),
+            failed: None,
+        })
+    }
+
+    /// Turns until `stop` is set, then closes everything that a clean stop closes.
+    ///
+    /// # Errors
+    /// Why the thread cannot go on. Its open transaction is aborted, and nothing is lost.
+    pub fn run(mut self, stop: &AtomicBool, mut each_turn: impl FnMut(Turn)) -> Result<(), ThreadError> {
+        while !stop.load(Ordering::Relaxed) {
+            let turn = self.turn()?;
+            each_turn(turn);
+        }
+        self.stop();
+        Ok(())
+    }
+
+    /// One turn. No transaction is open when it begins and none when it ends (EO-5).
+    ///
+    /// # Errors
+    /// Why the thread cannot go on.
+    pub fn turn(&mut self) -> Result<Turn, ThreadError> {
+        self.poll()?;
+        self.follow_group()?;
+        self.recover()?;
+        let committed = match self.process()? {
+            Some(processed) => self.commit(processed)?,
+            None => 0,
+        };
+        self.fetch_where_tasks_stand()?;
+        match self.failed.take() {
+            Some(error) => Err(error),
+            None => Ok(Turn { committed, running: self.is_running() }),
+        }
+    }
+
+    /// The running and recovering tasks, for logs and tests.
+    pub fn tasks(&self) -> Vec<(TaskId, bool)> {
+        let running = self.tasks.iter().map(|running| (running.task.id().clone(), true));
+        running.chain(self.restorer.tasks().map(|task| (task.clone(), false))).collect()
+    }
+
+    fn is_running(&self) -> bool {
+        !self.tasks.is_empty() && self.restorer.is_idle() && self.is_ready()
+    }
+
+    fn is_ready(&self) -> bool {
+        matches!(self.producer, ProducerSlot::Ready(_)) && !self.recover_all
+    }
+
+    fn poll(&mut self) -> Result<(), ThreadError> {
+        let busy = !self.restorer.is_idle() || !self.is_ready();
+        let wait = if busy { BUSY_WAIT } else { IDLE_WAIT };
+        let can_process = self.is_ready() && !self.tasks.is_empty() && self.tasks.nothing_waits();
+        let records_max = if can_process { self.batch_size.records_max() } else { 0 };
+        let polled =
+            self.consumer.poll(wait, records_max, self.plan.batch_bytes_max, &mut self.records, &mut self.events);
+        polled.map_err(|error| match error.kind {
+            KafkaErrorKind::FencedInstance => self.instance_used_twice(&error.message),
+            KafkaErrorKind::Retry | KafkaErrorKind::Config | KafkaErrorKind::Fatal => ThreadError(error.message),
+        })
+    }
+
+    /// Carries out what the group has decided.
+    fn follow_group(&mut self) -> Result<(), ThreadError> {
+        for event in std::mem::take(&mut self.events) {
+            match event {
+                GroupEvent::Assigned { partitions, membership } => {
+                    tracing::info!(generation = membership.generation, partitions = %listed(&partitions), "assigned");
+                    self.membership = Some(membership);
+                    self.assign(&partitions);
+                }
+                GroupEvent::Revoked { lost } => {
+                    tracing::info!(lost, "revoked");
+                    self.membership = None;
+                    self.assign(&[]);
+                }
+                GroupEvent::OutOfRange { partition, reason } => {
+                    return Err(ThreadError(format!(
+                        "{partition}: {reason}: the record that is next to process is not there any more. Input was lost: retention \
+                         deleted it before it was processed, or the topic was made again. Raise retention.ms above the longest downtime; \
+                         to go on without the lost records set the group's offset with kafka-consumer-groups --reset-offsets"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ownership has changed: what goes is suspended, what is owned now is recovered, whether it was held or not.
+    fn assign(&mut self, partitions: &[TopicPartition]) {
+        self.moved_at = None;
+        self.recover_all = false;
+        self.refetch = false;
+        self.owned = partitions.iter().cloned().collect();
+        let mut held = self.take_all_tasks();
+        let ids: BTreeSet<TaskId> = held.keys().cloned().collect();
+        for action in assignment::diff(&ids, partitions, &self.inputs) {
+            match action {
+                TaskAction::Suspend(task) => {
+                    let (task, state) = held.remove(&task).expect("only held tasks are suspended");
+                    self.suspend(task, state);
+                }
+                TaskAction::Recover(id) => {
+                    let (task, state) = held.remove(&id).unwrap_or_else(|| (self.new_task(&id), None));
+                    self.begin_recovery(task, state);
+                }
+                TaskAction::Incomplete { task, missing } => {
+                    tracing::error!(%task, missing = %listed(&missing), "the assignor gave this thread only a part of a task's inputs, so the \
+                        task does not run: its input topics must have the same number of partitions");
+                }
+            }
+        }
+        assert!(held.is_empty(), "every held task is suspended or recovered");
+    }
+
+    fn take_all_tasks(&mut self) -> BTreeMap<TaskId, (Task, Option<S::Task>)> {
+        let recovering = self.restorer.abandon().into_iter().map(Recovery::into_parts);
+        let running = self.tasks.take_all().into_iter().map(|running| (running.task, running.state));
+        recovering.chain(running).map(|(task, state)| (task.id().clone(), (task, state))).collect()
+    }
+
+    fn new_task(&self, id: &TaskId) -> Task {
+        self.plan.topology.task(id, self.plan.cache_bytes_max)
+    }
+
+    fn suspend(&self, mut task: Task, state: Option<S::Task>) {
+        task.close();
+        if let Some(state) = state {
+            self.directory.park(state);
+        }
+    }
+
+    fn begin_recovery(&mut self, task: Task, state: Option<S::Task>) {
+        let inputs = self.inputs_of(&task);
+        let changelogs = self.changelogs_of(task.id()).into_iter().map(|(source, _)| source).collect();
+        self.restorer.begin(Recovery::new(task, inputs, changelogs, state));
+    }
+
+    fn inputs_of(&self, task: &Task) -> Vec<(InputIndex, TopicPartition)> {
+        let topics = self.plan.topology.inputs();
+        let partition = |input: InputIndex| TopicPartition::new(topics[input.slot()].clone(), task.partition());
+        task.inputs().map(|input| (input, partition(input))).collect()
+    }
+
+    fn changelogs_of(&self, task: &TaskId) -> Vec<(ChangelogSource, OutputIndex)> {
+        let Some(topics) = self.plan.changelogs.get(&task.subtopology) else { return Vec::new() };
+        let of_topic = |changelog: &ChangelogTopic| {
+            let index = self.producer_topics.iter().position(|topic| *topic == changelog.topic);
+            let index = index.expect("the producer's topics hold every changelog");
+            let source = ChangelogSource {
+                store: changelog.store.clone(),
+                partition: TopicPartition::new(changelog.topic.clone(), task.partition),
+                delete_retention_ms: changelog.delete_retention_ms,
+            };
+            (source, OutputIndex::new(u16::try_from(index).expect("build() bounds the number of topics")))
+        };
+        topics.iter().map(of_topic).collect()
+    }
+
+    /// One bounded step of everything that must be mended before records can be processed.
+    fn recover(&mut self) -> Result<(), ThreadError> {
+        self.initialise_producer()?;
+        let now = self.clock.monotonic();
+        if let Some(moved_at) = self.moved_at
+            && now >= moved_at + self.plan.rebalance_wait
+            && self.membership.is_some()
+        {
+            tracing::warn!("the group said it had moved on, but no rebalance came: recovering what is owned");
+            self.moved_at = None;
+            self.recover_all = true;
+        }
+        if self.recover_all && self.membership.is_some() && matches!(self.producer, ProducerSlot::Ready(_)) {
+            self.recover_all = false;
+            for (task, state) in self.take_all_tasks().into_values() {
+                self.begin_recovery(task, state);
+            }
+        }
+        self.restore()
+    }
+
+    /// A producer that is gone is replaced by one with the same id; initialising it ends whatever the old one left.
+    fn initialise_producer(&mut self) -> Result<(), ThreadError> {
+        let mut producer = match std::mem::replace(&mut self.producer, ProducerSlot::Missing) {
+            ProducerSlot::Ready(clean) => {
+                self.producer = ProducerSlot::Ready(clean);
+                return Ok(());
+            }
+            ProducerSlot::Initialising(producer) => producer,
+            ProducerSlot::Missing => {
+                let made = self.kafka.producer(&self.plan.transactional_id, &self.producer_topics);
+                made.map_err(|error| ThreadError(error.message))?
+            }
+        };
+        match producer.init(INIT_SLICE) {
+            Ok(Progress::Done) => self.producer = ProducerSlot::Ready(Clean::initialised(producer)),
+            Ok(Progress::Pending) => self.producer = ProducerSlot::Initialising(producer),
+            Err(error) if error.kind == TxnErrorKind::Refused => return Err(self.refused(&error.to_string())),
+            Err(error) if error.kind == TxnErrorKind::Fenced => self.count_fence(&error.to_string())?,
+            Err(error) => tracing::warn!("initialising transactions failed, trying again: {error}"),
+        }
+        Ok(())
+    }
+
+    fn restore(&mut self) -> Result<(), ThreadError> {
+        let wait = if self.tasks.is_empty() { BUSY_WAIT } else { Duration::ZERO };
+        let mut ctx = StepContext {
+            kafka: &*self.kafka,
+            consumer: &mut self.consumer,
+            directory: &*self.directory,
+            clock: &self.clock,
+            wait,
+        };
+        let recovered = match self.restorer.step(&mut ctx) {
+            Ok(recovered) => recovered,
+            Err(error) if error.kind == RestoreErrorKind::FencedInstance => return Err(self.instance_used_twice(&error.message)),
+            Err(error) => return Err(ThreadError(error.message)),
+        };
+        for recovered in recovered {
+            let id = recovered.task.id().clone();
+            let replayed = recovered.records_replayed;
+            let inputs = self.inputs_of(&recovered.task);
+            let running = Running::new(recovered, inputs, self.changelogs_of(&id));
+            tracing::info!(task = %id, from = %listed_positions(&running.positions()), replayed, "running");
+            self.tasks.insert(running);
+            self.refetch = true;
+        }
+        Ok(())
+    }
+
+    /// Processes what was polled; outputs go to the producer as they come.
+    fn process(&mut self) -> Result<Option<Processed<K::Producer>>, ThreadError> {
+        let routed = self.tasks.route_records(&mut self.records);
+        if self.tasks.nothing_waits() || !self.is_ready() || self.moved_at.is_some() {
+            return Ok(None);
+        }
+        let began = self.clock.monotonic();
+        let budget = self.plan.transaction_timeout * 4 / 5;
+        let ProducerSlot::Ready(producer) = std::mem::replace(&mut self.producer, ProducerSlot::Missing) else {
+            unreachable!("is_ready has just said so");
+        };
+        let mut transaction = match producer.begin(&self.clock, budget) {
+            Ok(transaction) => transaction,
+            Err(broken) => return self.broken(&broken).map(|()| None),
+        };
+        match self.process_tasks(&mut transaction, began + self.plan.transaction_timeout * 2 / 5) {
+            Ok(records) => {
+                assert!(records <= routed || routed == 0, "EO-6: {records} records were processed of {routed} polled");
+                let took = self.clock.monotonic().saturating_sub(began);
+                Ok(Some(Processed { transaction, records, took }))
+            }
+            Err(Interrupted::Producer(error)) => {
+                let ended = transaction.fail(&self.clock, &error);
+                self.ended(ended).map(|()| None)
+            }
+            Err(Interrupted::Corrupt(task, failure)) => {
+                let ended = transaction.abort(&self.clock, Why::Failed(failure.to_string()));
+                self.ended(ended)?;
+                self.wipe_and_recover(&task, &failure).map(|()| None)
+            }
+        }
+    }
+
+    fn process_tasks(&mut self, transaction: &mut Open<K::Producer>, deadline: Duration) -> Result<usize, Interrupted> {
+        let mut processed = 0;
+        for running in self.tasks.iter_mut() {
+            let size = u32::try_from(running.group.len()).expect("batches are bounded");
+            let mut info = BatchInfo { id: running.batch(), index: 0, size };
+            while let Some((input, record)) = running.group.pop() {
+                let base: &dyn processor_core::store::Base = match &running.state {
+                    Some(state) => state,
+                    None => &NoStores,
+                };
+                if let Err(failure) = running.task.process(input, &record, info, base) {
+                    let partition = &running.inputs[input].1;
+                    if failure.kind == (FailureKind::State { corrupt: true }) {
+                        return Err(Interrupted::Corrupt(running.task.id().clone(), failure));
+                    }
+                    self.failed.get_or_insert_with(|| stopped(running.task.id(), partition, record.offset(), &failure));
+                    running.group.clear();
+                    break;
+                }
+                send_outputs(running.task.outbox(), transaction).map_err(Interrupted::Producer)?;
+                processed += 1;
+                info.index += 1;
+                if processed % CLOCK_EVERY == 0 && self.clock.monotonic() >= deadline {
+                    // The rest is read again; the transaction must not outlive its time.
+                    running.group.clear();
+                    self.refetch = true;
+                    break;
+                }
+            }
+        }
+        Ok(processed)
+    }
+
+    /// Changelog, drain, offsets, commit, apply. Returns how many records were committed.
+    fn commit(&mut self, processed: Processed<K::Producer>) -> Result<usize, ThreadError> {
+        let Processed { mut transaction, records, took } = processed;
+        let began = self.clock.monotonic();
+        let sent = self.send_changelog(&mut transaction);
+        let tags = match sent.and_then(|tags| transaction.drain(&self.clock).map(|()| tags)) {
+            Ok(tags) if tags.is_empty() => {
+                // The only record of the batch failed, and has left nothing.
+                let failed = self.failed.take();
+                let ended = transaction.abort(&self.clock, Why::Failed("nothing to commit".to_owned()));
+                self.ended(ended)?;
+                self.failed = failed;
+                return Ok(0);
+            }
+            Ok(tags) => tags,
+            Err(error) => {
+                let ended = transaction.fail(&self.clock, &error);
+                return self.ended(ended).map(|()| 0);
+            }
+        };
+        let group = match self.checked_membership() {
+            Ok(group) => group,
+            Err(why) => {
+                let ended = transaction.abort(&self.clock, why);
+                return self.ended(ended).map(|()| 0);
+            }
+        };
+        let positions = self.offsets_to_commit(&tags, &transaction);
+        let offsets: Vec<_> = positions
+            .iter()
+            .map(|(partition, offset, metadata)| OffsetToCommit { partition, offset: *offset, metadata })
+            .collect();
+        let prepared = match transaction.prepare(&self.clock, &offsets, &group) {
+            Ok(prepared) => prepared,
+            Err(ended) => return self.ended(ended).map(|()| 0),
+        };
+        let receipt = match prepared.commit(&self.clock) {
+            Ok((receipt, next)) => {
+                self.set_producer(next);
+                receipt
+            }
+            Err(broken) => return self.broken(&broken).map(|()| 0),
+        };
+        self.apply(&receipt, &tags);
+        let commit = self.clock.monotonic().saturating_sub(began);
+        tracing::debug!(records, process = ?took, commit = ?commit, "committed");
+        self.batch_size.learn(&TurnCost { records, process: took, commit });
+        Ok(records)
+    }
+
+    /// Sends the last value of every key that the batch wrote. Returns, for each task that has something to commit, the
+    /// tag of its first store.
+    fn send_changelog(&mut self, transaction: &mut Open<K::Producer>) -> Result<BTreeMap<TaskId, u16>, TxnError> {
+        let mut tags = BTreeMap::new();
+        let mut next_tag = 0;
+        for running in self.tasks.iter_mut().filter(|running| running.task.has_uncommitted()) {
+            let first_tag = next_tag;
+            next_tag += u16::try_from(running.changelogs.len()).expect("build() bounds the number of stores");
+            tags.insert(running.task.id().clone(), first_tag);
+            running.changes.clear();
+            running.task.collect_changes(&mut running.changes).map_err(|failure| TxnError {
+                kind: TxnErrorKind::Refused,
+                call: "encode",
+                code: "ENCODE".to_owned(),
+                message: format!("task {}: {failure}", running.task.id()),
+            })?;
+            let mut first = vec![true; running.changelogs.len()];
+            let timestamp = running.task.stream_time().expect("a task that wrote has processed a record");
+            for change in running.changes.changes() {
+                let (source, topic) = &running.changelogs[change.store.slot()];
+                let is_first = std::mem::replace(&mut first[change.store.slot()], false);
+                let id = self.plan.transactional_id.0.as_bytes();
+                transaction.send(&ProducerRecord {
+                    topic: *topic,
+                    partition: processor_core::record::TargetPartition::Exactly(source.partition.partition),
+                    timestamp,
+                    key: Some(change.key),
+                    value: change.value,
+                    header: is_first.then_some((TRANSACTIONAL_ID_HEADER, id)),
+                    tag: DeliveryTag(first_tag + change.store.get()),
+                })?;
+            }
+        }
+        Ok(tags)
+    }
+
+    /// EO-12: the membership that goes with the offsets is the one that the tasks were assigned under.
+    fn checked_membership(&self) -> Result<<Consumer<K> as GroupConsumer>::GroupMetadata, Why> {
+        let group = self.consumer.group_metadata().map_err(|error| Why::Moved(error.message))?;
+        let now = group.membership();
+        match &self.membership {
+            Some(assigned) if *assigned == now && now.is_checked() => Ok(group),
+            assigned => Err(Why::Moved(format!("assigned under {assigned:?}, but the member is {now:?}"))),
+        }
+    }
+
+    /// Of every task that did anything, the absolute offset of every input (EO-12), with the task's metadata.
+    fn offsets_to_commit(&self, tags: &BTreeMap<TaskId, u16>, transaction: &Open<K::Producer>) -> Vec<(TopicPartition, Offset, String)> {
+        let mut offsets = Vec::new();
+        for running in self.tasks.iter() {
+            let Some(&tag) = tags.get(running.task.id()) else { continue };
+            let metadata = running.metadata(&self.plan.transactional_id, tag, |tag| transaction.delivered_end(tag));
+            let mut text = String::new();
+            metadata.write(&mut text);
+            let owned = running.inputs.iter().all(|(_, partition)| self.owned.contains(partition));
+            assert!(owned, "EO-12: offsets are committed for owned partitions only, task {}", running.task.id());
+            offsets.extend(running.positions().into_iter().map(|(partition, offset)| (partition, offset, text.clone())));
+        }
+        offsets
+    }
+
+    fn apply(&mut self, receipt: &CommitReceipt, tags: &BTreeMap<TaskId, u16>) {
+        let now = self.clock.wall();
+        let mut unwritten = Vec::new();
+        for running in self.tasks.iter_mut() {
+            let Some(&tag) = tags.get(running.task.id()) else { continue };
+            if let Err(error) = running.apply(receipt, tag, now) {
+                tracing::error!(task = %running.task.id(), "the committed batch is restored from the changelog instead: {error}");
+                unwritten.push(running.task.id().clone());
+            }
+        }
+        for task in unwritten {
+            let running = self.tasks.remove(&task).expect("it ran a moment ago");
+            self.begin_recovery(running.task, running.state);
+            self.refetch = true;
+        }
+    }
+
+    /// A transaction has ended without a commit.
+    fn ended(&mut self, ended: Ended<K::Producer>) -> Result<(), ThreadError> {
+        let (why, next) = match ended {
+            Ended::Aborted { why, next } => (why, next),
+            Ended::Broken(broken) => return self.broken(&broken),
+        };
+        self.set_producer(next);
+        self.abandon_batch();
+        match why {
+            Why::Failed(reason) => tracing::warn!("transaction aborted, its records are processed again: {reason}"),
+            Why::Moved(reason) => {
+                tracing::info!("transaction aborted, waiting for the rebalance: {reason}");
+                self.moved_at = Some(self.clock.monotonic());
+            }
+            Why::FencedInstance(reason) => return Err(self.instance_used_twice(&reason)),
+            Why::Refused(reason) => return Err(self.refused(&reason)),
+        }
+        Ok(())
+    }
+
+    /// The producer is gone, and perhaps nobody knows how its transaction ended: the changelog does.
+    fn broken(&mut self, broken: &Broken) -> Result<(), ThreadError> {
+        tracing::warn!(fenced = broken.fenced, "the producer is replaced and every task recovered: {}", broken.reason);
+        self.producer = ProducerSlot::Missing;
+        self.abandon_batch();
+        self.recover_all = true;
+        if broken.fenced { self.count_fence(&broken.reason) } else { Ok(()) }
+    }
+
+    /// The batch is void: what was polled is read again, from where the tasks stood before it.
+    fn abandon_batch(&mut self) {
+        self.tasks.iter_mut().for_each(Running::abandon);
+        self.failed = None;
+        self.refetch = true;
+    }
+
+    fn set_producer(&mut self, next: Next<K::Producer>) {
+        self.producer = match next {
+            Next::Clean(producer) => ProducerSlot::Ready(producer),
+            Next::Tainted(taint) => {
+                tracing::warn!(?taint, "a request may still arrive late: the producer is replaced (EO-11)");
+                ProducerSlot::Missing
+            }
+        };
+    }
+
+    fn count_fence(&mut self, reason: &str) -> Result<(), ThreadError> {
+        let now = self.clock.monotonic();
+        self.fenced_at.retain(|&at| now < at + FENCES_WITHIN);
+        self.fenced_at.push(now);
+        if self.fenced_at.len() <= FENCES_MAX {
+            return Ok(());
+        }
+        let id = &self.plan.transactional_id;
+        Err(ThreadError(format!(
+            "the transactional id '{id}' was fenced {} times in five minutes ({reason}): another process uses it (is the same instance id \
+             given to two workers?), or transactions take longer than transaction.timeout.ms",
+            self.fenced_at.len()
+        )))
+    }
+
+    fn wipe_and_recover(&mut self, task: &TaskId, failure: &RecordFailure) -> Result<(), ThreadError> {
+        let Some(mut running) = self.tasks.remove(task) else { return Ok(()) };
+        tracing::warn!(%task, "local state is wiped and restored in full: {failure}");
+        if let Some(state) = &mut running.state {
+            for store in 0..running.changelogs.len() {
+                let store = u16::try_from(store).expect("build() bounds the number of stores");
+                state.wipe(processor_core::ids::StoreIndex::new(store)).map_err(|error| ThreadError(error.message))?;
+            }
+        }
+        self.begin_recovery(running.task, running.state);
+        Ok(())
+    }
+
+    /// Reads on from where the tasks stand, when that is not where the consumer is.
+    fn fetch_where_tasks_stand(&mut self) -> Result<(), ThreadError> {
+        if !self.refetch || !self.tasks.nothing_waits() {
+            return Ok(());
+        }
+        self.refetch = false;
+        let readable = !self.recover_all && self.moved_at.is_none();
+        let positions = if readable { self.tasks.positions() } else { Vec::new() };
+        self.consumer.fetch(&positions).map_err(|error| ThreadError(error.message))
+    }
+
+    /// A clean stop: the last batch is committed, operators and stores are closed.
+    fn stop(mut self) {
+        for (task, state) in self.take_all_tasks().into_values() {
+            self.suspend(task, state);
+        }
+        if self.plan.leave_on_stop
+            && let Err(error) = self.consumer.leave(Duration::from_secs(5))
+        {
+            tracing::warn!("leaving the group failed, its partitions move when the session times out: {error}");
+        }
+    }
+
+    fn instance_used_twice(&self, reason: &str) -> ThreadError {
+        let id = self.plan.member.group_instance_id.as_deref().unwrap_or("none");
+        ThreadError(format!(
+            "the group.instance.id '{id}' is used by another live worker, so this one stops ({reason}): give every worker its own --instance-id"
+        ))
+    }
+
+    fn refused(&self, reason: &str) -> ThreadError {
+        ThreadError(format!(
+            "the broker refuses what transactional id '{}' asks for, and trying again will not help: {reason}",
+            self.plan.transactional_id
+        ))
+    }
+}
+
+/// Why processing stopped in mid-batch.
+enum Interrupted {
+    Producer(TxnError),
+    Corrupt(TaskId, RecordFailure),
+}
+
+fn send_outputs<P: TransactionalProducer>(
+    outbox: &mut processor_core::record::Outbox,
+    transaction: &mut Open<P>,
+) -> Result<(), TxnError> {
+    for output in outbox.records() {
+        transaction.send(&ProducerRecord {
+            topic: output.topic,
+            partition: output.partition,
+            timestamp: output.timestamp,
+            key: output.key,
+            value: output.value,
+            header: None,
+            tag: DeliveryTag::UNTRACKED,
+        })?;
+    }
+    outbox.clear();
+    Ok(())
+}
+
+/// All topics that a thread's producer writes: the outputs, in the topology's order, then the changelogs.
+pub fn producer_topics(plan: &ThreadPlan) -> Vec<Arc<str>> {
+    let changelogs = plan.changelogs.values().flatten().map(|changelog| changelog.topic.clone());
+    plan.topology.outputs().iter().cloned().chain(changelogs).collect()
+}
+
+fn stopped(task: &TaskId, partition: &TopicPartition, offset: Offset, failure: &RecordFailure) -> ThreadError {
+    ThreadError(format!(
+        "task {task} stopped at {partition}@{offset}: {failure}. Everything before this record is committed; nothing of it is. Mend the \
+         operator, or set the group's offset behind the record with kafka-consumer-groups --reset-offsets, and start again"
+    ))
+}
+
+fn listed(partitions: &[TopicPartition]) -> String {
+    partitions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn listed_positions(positions: &[(TopicPartition, Offset)]) -> String {
+    positions.iter().map(|(partition, offset)| format!("{partition}@{offset}")).collect::<Vec<_>>().join(", ")
+}
+
+impl<K: Kafka, S: StateDirectory, C> std::fmt::Debug for StreamThread<K, S, C> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StreamThread").field("transactional_id", &self.plan.transactional_id).finish_non_exhaustive()
+    }
+}

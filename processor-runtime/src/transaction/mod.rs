@@ -1,0 +1,241 @@
+//! The life of a transaction as types: [`Clean`] producer → [`Open`] → [`Prepared`] → [`CommitReceipt`].
+//!
+//! Each step consumes the one before, so a transaction cannot be left open by accident (EO-5), offsets cannot be
+//! committed before every record is acknowledged, nothing is applied without a receipt (EO-2), and a producer whose
+//! requests may still be under way never begins another transaction (EO-11). What follows an error is decided by
+//! [`processor_core::protocol::outcome`]; here it is carried out.
+
+mod receipt;
+
+pub use receipt::CommitReceipt;
+
+use std::time::Duration;
+
+use processor_core::protocol::outcome::{Phase, Step, TxnErrorKind, after_error};
+
+use crate::clock::Clock;
+use crate::kafka::{
+    DeliveryTag, GroupMetadata, Membership, OffsetToCommit, ProducerRecord, Taint, TransactionalProducer, TxnError,
+};
+use crate::seeded_bugs::{self, Rule};
+
+/// How long one call into the client may take before the budget is looked at again.
+const CALL_MAX: Duration = Duration::from_millis(500);
+
+/// A producer of which no request is under way: the only kind that can begin a transaction.
+#[derive(Debug)]
+pub struct Clean<P>(P);
+
+impl<P: TransactionalProducer> Clean<P> {
+    /// A producer that has just been initialised: every older one with its id is fenced.
+    pub fn initialised(producer: P) -> Self {
+        Self(producer)
+    }
+
+    /// Begins a transaction, which has to come to its end within `budget`.
+    ///
+    /// # Errors
+    /// The producer is of no use any more.
+    pub fn begin<C: Clock>(mut self, clock: &C, budget: Duration) -> Result<Open<P>, Broken> {
+        match self.0.begin() {
+            Ok(()) => Ok(Open { producer: self.0, deadline: clock.monotonic() + budget, tags: 0 }),
+            Err(error) => Err(Broken::by(&error)),
+        }
+    }
+}
+
+/// A transaction that takes records.
+#[derive(Debug)]
+pub struct Open<P> {
+    producer: P,
+    deadline: Duration,
+    tags: u16,
+}
+
+impl<P: TransactionalProducer> Open<P> {
+    /// Hands a record to the producer.
+    ///
+    /// # Errors
+    /// The transaction must end: see [`Open::fail`].
+    pub fn send(&mut self, record: &ProducerRecord<'_>) -> Result<(), TxnError> {
+        if record.tag != DeliveryTag::UNTRACKED {
+            self.tags = self.tags.max(record.tag.0 + 1);
+        }
+        self.producer.send(record)
+    }
+
+    /// Waits until every record is acknowledged: part of the proof that a stable offset implies a complete changelog.
+    ///
+    /// # Errors
+    /// The transaction must end: see [`Open::fail`].
+    pub fn drain<C: Clock>(&mut self, clock: &C) -> Result<(), TxnError> {
+        let deadline = self.deadline;
+        repeat(Phase::BeforeCommit, clock, deadline, |wait| self.producer.drain(wait)).map_err(|(_, error)| error)
+    }
+
+    /// The offset behind the last record delivered under this tag. Exact once drained.
+    pub fn delivered_end(&self, tag: DeliveryTag) -> Option<i64> {
+        self.producer.delivered_end(tag)
+    }
+
+    /// Adds the offsets.
+    ///
+    /// # Panics
+    /// If there is none, or if the membership proves nothing (EO-12).
+    ///
+    /// # Errors
+    /// How the transaction has ended instead.
+    pub fn prepare<C: Clock>(
+        mut self,
+        clock: &C,
+        offsets: &[OffsetToCommit<'_>],
+        group: &P::GroupMetadata,
+    ) -> Result<Prepared<P>, Ended<P>> {
+        assert!(!offsets.is_empty(), "EO-12: a transaction without offsets is not fenced by the group");
+        let Membership { generation, member_id } = group.membership();
+        assert!(generation >= 0 && !member_id.is_empty(), "EO-12: the broker checks no membership of (-1, \"\")");
+        let deadline = self.deadline;
+        match repeat(Phase::BeforeCommit, clock, deadline, |wait| self.producer.send_offsets(offsets, group, wait)) {
+            Ok(()) => Ok(Prepared { producer: self.producer, deadline, tags: self.tags }),
+            Err((_, error)) => Err(self.fail(clock, &error)),
+        }
+    }
+
+    /// Ends the transaction after an error, in the way the protocol demands.
+    pub fn fail<C: Clock>(self, clock: &C, error: &TxnError) -> Ended<P> {
+        match after_error(Phase::BeforeCommit, error.kind, false) {
+            Step::Rebuild { fenced } => Ended::Broken(Broken { fenced, reason: error.to_string() }),
+            Step::AbortAndPoll => self.abort(clock, Why::Moved(error.to_string())),
+            Step::AbortAndRewind | Step::Again => self.abort(clock, Why::Failed(error.to_string())),
+            Step::Stop if error.kind == TxnErrorKind::FencedInstance => {
+                self.abort(clock, Why::FencedInstance(error.to_string()))
+            }
+            Step::Stop => self.abort(clock, Why::Refused(error.to_string())),
+        }
+    }
+
+    /// Aborts the transaction.
+    pub fn abort<C: Clock>(mut self, clock: &C, why: Why) -> Ended<P> {
+        // An abort may take its own time: until it is through, neither this producer nor its successor can go on.
+        let deadline = self.deadline.max(clock.monotonic() + CALL_MAX * 4);
+        match repeat(Phase::Aborting, clock, deadline, |wait| self.producer.abort(wait)) {
+            Ok(()) => Ended::Aborted { why, next: after_end(self.producer, false) },
+            Err((step, error)) => {
+                let fenced = matches!(step, Step::Rebuild { fenced: true });
+                Ended::Broken(Broken { fenced, reason: format!("{error}; the transaction was to abort because: {why}") })
+            }
+        }
+    }
+}
+
+/// A transaction with all its records acknowledged and its offsets added.
+#[derive(Debug)]
+pub struct Prepared<P> {
+    producer: P,
+    deadline: Duration,
+    tags: u16,
+}
+
+impl<P: TransactionalProducer> Prepared<P> {
+    /// Commits. Only `Ok` is an answer; after anything else the outcome is unknown, the producer is gone, and every
+    /// owned partition must be recovered.
+    ///
+    /// # Errors
+    /// The outcome is unknown.
+    pub fn commit<C: Clock>(mut self, clock: &C) -> Result<(CommitReceipt, Next<P>), Broken> {
+        let deadline = self.deadline;
+        match repeat(Phase::Committing, clock, deadline, |wait| self.producer.commit(wait)) {
+            Ok(()) => {
+                let delivered = (0..self.tags).map(|tag| self.producer.delivered_end(DeliveryTag(tag))).collect();
+                Ok((CommitReceipt::new(delivered), after_end(self.producer, true)))
+            }
+            Err((step, error)) => {
+                let fenced = matches!(step, Step::Rebuild { fenced: true });
+                Err(Broken { fenced, reason: error.to_string() })
+            }
+        }
+    }
+}
+
+/// How a transaction ended that did not commit.
+#[derive(Debug)]
+pub enum Ended<P> {
+    /// It was aborted; nothing of it is visible.
+    Aborted {
+        /// Why.
+        why: Why,
+        /// What becomes of the producer.
+        next: Next<P>,
+    },
+    /// The producer is gone; the broker aborts the transaction when a new producer of this id is initialised.
+    Broken(Broken),
+}
+
+/// Why a transaction was aborted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Why {
+    /// A record or a call failed; the batch is tried again.
+    #[error("{0}")]
+    Failed(String),
+    /// The group has moved on.
+    #[error("{0}")]
+    Moved(String),
+    /// Another live member has the same `group.instance.id`.
+    #[error("{0}")]
+    FencedInstance(String),
+    /// The broker refuses what only a person can mend.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// The producer can no longer be used, and the outcome of its transaction may be unknown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// Whether a newer producer with its id, or the transaction time-out, put an end to it.
+    pub fenced: bool,
+    /// What happened.
+    pub reason: String,
+}
+
+impl Broken {
+    fn by(error: &TxnError) -> Self {
+        Self { fenced: error.kind == TxnErrorKind::Fenced, reason: error.to_string() }
+    }
+}
+
+/// What becomes of a producer behind a transaction.
+#[derive(Debug)]
+pub enum Next<P> {
+    /// It may begin another one.
+    Clean(Clean<P>),
+    /// A request of it may still arrive: it was dropped, and a new one with its id must be initialised (EO-11).
+    Tainted(Taint),
+}
+
+fn after_end<P: TransactionalProducer>(producer: P, committed: bool) -> Next<P> {
+    let taint = producer.taint();
+    let tainted = taint.control.is_some() || (taint.produce && !committed);
+    if tainted && seeded_bugs::holds(Rule::TaintedProducerIsReplaced) {
+        Next::Tainted(taint)
+    } else {
+        Next::Clean(Clean(producer))
+    }
+}
+
+/// Makes a resumable call until it says something final or the time is up.
+fn repeat<C: Clock>(
+    phase: Phase,
+    clock: &C,
+    deadline: Duration,
+    mut call: impl FnMut(Duration) -> Result<(), TxnError>,
+) -> Result<(), (Step, TxnError)> {
+    loop {
+        let left = deadline.saturating_sub(clock.monotonic());
+        let Err(error) = call(left.min(CALL_MAX)) else { return Ok(()) };
+        let left = deadline.saturating_sub(clock.monotonic());
+        let step = after_error(phase, error.kind, !left.is_zero());
+        if step != Step::Again {
+            return Err((step, error));
+        }
+    }
+}

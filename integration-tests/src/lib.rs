@@ -1,1 +1,9 @@
-//! Placeholder while the layers are written.
+//! A real Kafka, fault injection, independent oracles, the demo and the benchmarks.
+
+pub mod broker;
+pub mod client;
+pub mod lab;
+pub mod oracle;
+pub mod proxy;
+pub mod scene;
+pub mod worker;

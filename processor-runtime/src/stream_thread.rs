@@ -25,7 +25,7 @@ use processor_core::topology::Topology;
 use crate::clock::Clock;
 use crate::kafka::{
     DeliveryTag, GroupConsumer, GroupEvent, GroupMetadata, Kafka, KafkaErrorKind, Member, Membership, OffsetToCommit,
-    PolledRecord, ProducerRecord, Progress, TRANSACTIONAL_ID_HEADER, TransactionalId, TransactionalProducer, TxnError,
+    ProducerRecord, Progress, TRANSACTIONAL_ID_HEADER, TransactionalId, TransactionalProducer, TxnError,
     TxnErrorKind,
 };
 use crate::restore::{ChangelogSource, Recovery, RestoreErrorKind, Restorer, StepContext};
@@ -236,7 +236,8 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         let busy = !self.restorer.is_idle() || !self.is_ready();
         let wait = if busy { BUSY_WAIT } else { IDLE_WAIT };
         let can_process = self.is_ready() && !self.tasks.is_empty() && self.tasks.nothing_waits();
-        let records_max = if can_process { self.batch_size.records_max() } else { 0 };
+        // What cannot be processed yet should stay with the consumer, but a poll has room for one record at least.
+        let records_max = if can_process { self.batch_size.records_max() } else { 1 };
         let polled =
             self.consumer.poll(wait, records_max, self.plan.batch_bytes_max, &mut self.records, &mut self.events);
         polled.map_err(|error| match error.kind {

@@ -1,6 +1,7 @@
 //! Typed stores: how a user names them, what a batch writes over them, and how they are written down.
 
 mod base;
+mod change_set;
 mod definition;
 mod key;
 mod overlay;
@@ -8,6 +9,7 @@ mod overlay;
 pub(crate) mod testing;
 
 pub use base::{Base, BaseError};
+pub use change_set::{Change, ChangeSet};
 pub use definition::{KeyValueStoreDef, StoreValue};
 pub use key::StoreKey;
 pub use overlay::VALUE_FORMAT;

@@ -14,11 +14,10 @@ use std::ops::{Bound, ControlFlow, RangeBounds};
 use foldhash::fast::FixedState;
 use indexmap::IndexMap;
 
-use super::{Base, BaseError, StoreKey, StoreValue};
+use super::{Base, BaseError, ChangeSet, StoreKey, StoreValue};
 use crate::codec::{Bincode, Codec};
 use crate::error::CodecError;
 use crate::ids::StoreIndex;
-use crate::task::ChangeSet;
 
 /// The first byte of every stored value: the version of how the rest is written.
 pub const VALUE_FORMAT: u8 = 1;

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 
-use super::{Base, BaseError, StoreKey, StoreValue};
+use super::{Base, BaseError, ChangeSet, StoreKey, StoreValue};
 use crate::codec::{Bincode, Codec};
 use crate::ids::StoreIndex;
-use crate::task::ChangeSet;
 
 #[derive(Debug, Default)]
 pub(crate) struct MapBase {

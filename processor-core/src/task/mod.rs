@@ -3,21 +3,38 @@
 //! A task processes the records it is given, in order, over a [`Base`](crate::store::Base) it is lent. It knows nothing of Kafka or of disks;
 //! the runtime takes its outputs and its change set, commits them, and tells it how that ended.
 
-mod change_set;
 mod partition_group;
 
-pub use change_set::{Change, ChangeSet};
 pub use partition_group::PartitionGroup;
+
+pub use crate::store::{Change, ChangeSet};
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::error::{FailureKind, RecordFailure};
-use crate::ids::{BatchId, InputIndex, Offset, Partition, TaskId, Timestamp};
+use crate::ids::{BatchId, InputIndex, Offset, Partition, StoreIndex, TaskId, Timestamp};
 use crate::operator::{Origin, Recorded, TaskEnv};
 use crate::record::{BatchInfo, InputRecord, Outbox};
 use crate::store::{AnyOverlay, Base};
 use crate::topology::{SourceNode, Topology};
+
+impl Topology {
+    /// Makes a task. `cache_bytes_max` bounds the cache of clean values of each of its stores.
+    pub fn task(&self, id: &TaskId, cache_bytes_max: usize) -> Task {
+        let subtopology = self.subtopology_of(id);
+        let sources = subtopology.sources.iter().map(|&(input, node)| {
+            let source = self.instantiate(node, subtopology).0.downcast::<Box<dyn SourceNode>>();
+            (input, *source.expect("the builder registers only source nodes as sources"))
+        });
+        let stores = subtopology
+            .store_makers
+            .iter()
+            .zip(0..)
+            .map(|(maker, index)| maker.0(StoreIndex::new(index), cache_bytes_max));
+        Task::new(id.clone(), self.clone(), sources.collect(), stores.collect())
+    }
+}
 
 /// A running instance of a sub-topology.
 pub struct Task {

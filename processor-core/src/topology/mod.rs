@@ -15,7 +15,6 @@ use std::sync::Arc;
 
 use crate::ids::{InputIndex, StoreIndex, TaskId};
 use crate::store::AnyOverlay;
-use crate::task::Task;
 
 /// A checked topology. Cheap to clone; shared by all threads.
 #[derive(Clone)]
@@ -93,22 +92,7 @@ impl Topology {
         found.unwrap_or_else(|| panic!("task {task} is not of this topology"))
     }
 
-    /// Makes a task. `cache_bytes_max` bounds the cache of clean values of each of its stores.
-    pub fn task(&self, id: &TaskId, cache_bytes_max: usize) -> Task {
-        let subtopology = self.subtopology_of(id);
-        let sources = subtopology.sources.iter().map(|&(input, node)| {
-            let source = self.instantiate(node, subtopology).0.downcast::<Box<dyn SourceNode>>();
-            (input, *source.expect("the builder registers only source nodes as sources"))
-        });
-        let stores = subtopology
-            .store_makers
-            .iter()
-            .zip(0..)
-            .map(|(maker, index)| maker.0(StoreIndex::new(index), cache_bytes_max));
-        Task::new(id.clone(), self.clone(), sources.collect(), stores.collect())
-    }
-
-    fn instantiate(&self, node: usize, subtopology: &SubTopology) -> Erased {
+    pub(crate) fn instantiate(&self, node: usize, subtopology: &SubTopology) -> Erased {
         let node = &self.0.nodes[node];
         let stores = node.stores.iter().map(|&name| {
             let slot = subtopology.stores.iter().position(|known| &**known == name);

@@ -69,8 +69,8 @@ impl Admin {
         Ok(Some(TopicInfo { partitions: facts.partitions, topic_id: facts.id, configs }))
     }
 
-    /// Makes a topic, and waits until it can be described. Without a `replication` the brokers' default counts. That it exists already is no error, whoever made it: compare
-    /// with [`describe_topic`](Self::describe_topic).
+    /// Makes a topic, and waits until it can be described. Without a `replication` the brokers' default counts. That it
+    /// exists already is no error, whoever made it: compare with [`describe_topic`](Self::describe_topic).
     pub fn create_topic(
         &self,
         name: &str,

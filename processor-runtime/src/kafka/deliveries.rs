@@ -1,6 +1,11 @@
 //! What became of the records of the open transaction: the end offset under each tag, and the first failure.
 
+use rdkafka::bindings::rd_kafka_resp_err_t as E;
+
 use super::DeliveryTag;
+
+/// A record that an abort threw away before it was sent.
+const PURGED: i32 = E::RD_KAFKA_RESP_ERR__PURGE_QUEUE as i32;
 
 /// A record that was not written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +22,7 @@ pub(super) struct Deliveries {
     /// By tag: the offset behind the last record; negative where none was delivered.
     ends: Vec<i64>,
     first_failure: Option<DeliveryFailure>,
+    has_gap: bool,
 }
 
 impl Deliveries {
@@ -24,6 +30,7 @@ impl Deliveries {
     pub(super) fn clear(&mut self) {
         self.ends.clear();
         self.first_failure = None;
+        self.has_gap = false;
     }
 
     /// A record under `tag` stands at `offset`.
@@ -47,6 +54,7 @@ impl Deliveries {
 
     /// A record was not written; only the first such is kept, since the others follow from it.
     pub(super) fn failed(&mut self, code: i32, message: impl FnOnce() -> String) {
+        self.has_gap |= code != PURGED;
         if self.first_failure.is_none() {
             self.first_failure = Some(DeliveryFailure { code, message: message() });
         }
@@ -55,6 +63,12 @@ impl Deliveries {
     /// The offset behind the last record under `tag`.
     pub(super) fn end(&self, tag: DeliveryTag) -> Option<i64> {
         self.ends.get(usize::from(tag.0)).copied().filter(|end| *end >= 0)
+    }
+
+    /// Whether a sequence number was used up by a record that the broker did not take. librdkafka 2.12.1 does not give it
+    /// out again, so the next transaction of the same producer fails with `OUT_OF_ORDER_SEQUENCE_NUMBER`, once.
+    pub(super) fn has_gap(&self) -> bool {
+        self.has_gap
     }
 
     /// The first failure.
@@ -94,6 +108,17 @@ mod tests {
         deliveries.failed(10, || "first".to_owned());
         deliveries.failed(29, || "second".to_owned());
         assert_eq!(deliveries.first_failure().map(|failure| failure.code), Some(10));
+    }
+
+    #[test]
+    fn a_record_that_was_refused_leaves_a_gap_and_one_that_was_never_sent_does_not() {
+        let mut deliveries = Deliveries::default();
+        deliveries.failed(PURGED, || "thrown away".to_owned());
+        assert!(!deliveries.has_gap());
+        deliveries.failed(10, || "too large".to_owned());
+        assert!(deliveries.has_gap());
+        deliveries.clear();
+        assert!(!deliveries.has_gap());
     }
 
     #[test]

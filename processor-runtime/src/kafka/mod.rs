@@ -347,7 +347,8 @@ pub struct OffsetToCommit<'a> {
 pub struct Taint {
     /// Of `AddPartitionsToTxn`, `AddOffsetsToTxn`, `TxnOffsetCommit` or `EndTxn`: the first one's name.
     pub control: Option<&'static str>,
-    /// Whether a `Produce` is among them; it matters where the transaction does not commit.
+    /// Whether a `Produce` is among them, or a record was refused by its broker (which leaves a gap in the sequence numbers
+    /// that fails the next transaction). It matters where the transaction does not commit.
     pub produce: bool,
 }
 

@@ -206,7 +206,8 @@ impl TransactionalProducer for Producer {
     }
 
     fn taint(&self) -> Taint {
-        self.client.callbacks().requests().taint()
+        let taint = self.client.callbacks().requests().taint();
+        Taint { produce: taint.produce || self.client.callbacks().deliveries().has_gap(), ..taint }
     }
 }
 

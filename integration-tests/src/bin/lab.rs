@@ -1,0 +1,48 @@
+//! Runs what needs a Kafka on this machine: the demo, the benchmarks, a Kafka to try things out with.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use processor_integration_tests::lab::demo::{self, DemoArgs};
+use processor_integration_tests::lab::interrupt::{self, Interrupted};
+use processor_integration_tests::lab::kafka::{self, KafkaArgs};
+use processor_integration_tests::lab::program::{self, ExecArgs};
+
+/// Runs what needs a Kafka on this machine. Start it through ./x.
+#[derive(Parser)]
+#[command(name = "lab")]
+struct Lab {
+    /// The directory for run-time data.
+    #[arg(long, global = true, default_value = "target")]
+    target: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Demo(DemoArgs),
+    Kafka(KafkaArgs),
+    #[command(hide = true)]
+    Exec(ExecArgs),
+}
+
+fn main() -> ExitCode {
+    match run(&Lab::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("lab: {error:#}");
+            if error.is::<Interrupted>() { ExitCode::from(interrupt::EXIT_CODE) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn run(lab: &Lab) -> Result<()> {
+    match &lab.command {
+        Command::Demo(args) => demo::run(args, &lab.target),
+        Command::Kafka(args) => kafka::run(args, &lab.target),
+        Command::Exec(args) => match program::exec(args)? {},
+    }
+}

@@ -1,0 +1,82 @@
+//! The ledger: the application under test of the exactly-once suite. Balances by account; every output says which
+//! record it comes from, and which batch of its task it belongs to, so that an oracle can check it without the engine.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use processor_core::prelude::*;
+use processor_runtime::seeded_bugs::{Rule, switch_off};
+
+/// Balance, and number of entries, of each account.
+const ACCOUNTS: KeyValueStoreDef<String, (i64, u64)> = KeyValueStoreDef::new("accounts");
+
+struct Ledger {
+    pause: Duration,
+}
+
+impl Operator for Ledger {
+    type KeyIn = String;
+    type ValueIn = i64;
+    type KeyOut = String;
+    type ValueOut = Vec<u8>;
+
+    fn process(
+        &mut self,
+        record: Record<String, i64>,
+        ctx: &mut Context<'_, String, Vec<u8>>,
+    ) -> Result<(), OperatorError> {
+        // A slow operator keeps its transaction open for long: that is where a kill shall hit.
+        if !self.pause.is_zero() {
+            std::thread::sleep(self.pause);
+        }
+        let (balance, count) = ctx.store(&ACCOUNTS).update(&record.key, |account| {
+            account.0 += record.value;
+            account.1 += 1;
+            *account
+        })?;
+        let (from, batch) = (ctx.metadata(), ctx.batch());
+        let mut entry = Vec::with_capacity(48);
+        entry.extend_from_slice(&from.partition.get().to_be_bytes());
+        entry.extend_from_slice(&0_i32.to_be_bytes());
+        entry.extend_from_slice(&from.offset.get().to_be_bytes());
+        entry.extend_from_slice(&batch.id.get().to_be_bytes());
+        entry.extend_from_slice(&batch.index.to_be_bytes());
+        entry.extend_from_slice(&batch.size.to_be_bytes());
+        entry.extend_from_slice(&balance.to_be_bytes());
+        entry.extend_from_slice(&count.to_be_bytes());
+        ctx.forward(record.with_value(entry))
+    }
+}
+
+#[derive(Debug, clap::Args)]
+struct Args {
+    #[arg(long)]
+    input: String,
+    #[arg(long)]
+    output: String,
+    /// How long to pause at each record, in microseconds.
+    #[arg(long, default_value_t = 0)]
+    pause_us: u64,
+    /// Breaks EO-11: a tainted producer is used again.
+    #[arg(long)]
+    without_taint_rule: bool,
+}
+
+fn topology(args: &Args) -> Result<Topology, TopologyError> {
+    if args.without_taint_rule {
+        switch_off(Rule::TaintedProducerIsReplaced);
+    }
+    let pause = Duration::from_micros(args.pause_us);
+    let mut topology = Topology::builder();
+    topology
+        .source("entries", &args.input, (Utf8, JavaLong))
+        .process("ledger", move || Ledger { pause })
+        .with_store(&ACCOUNTS)
+        .sink("balances", &args.output, (Utf8, Raw))
+        .to_source_partition();
+    topology.build()
+}
+
+fn main() -> ExitCode {
+    processor_runtime::main::<Args>(topology)
+}

@@ -1,0 +1,361 @@
+//! The model of a cluster: logs, transaction coordinators, one consumer group, and the faults a test asked for.
+//!
+//! It keeps the rules that matter to exactly-once processing: a producer of an older epoch is refused everywhere; what a
+//! transaction wrote becomes visible, and its offsets valid, only with its markers; an open transaction holds back
+//! `read_committed` readers of its partitions and stable reads of its offsets.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use processor_core::ids::{Offset, Partition, TopicPartition};
+use processor_runtime::kafka::{Committed, LogBounds, Membership, TransactionalId, TxnErrorKind};
+
+use super::group::{Group, NotAMember, Standing};
+use super::log::{Log, ProducerNumber, Written};
+
+/// Something that goes wrong, once, when its time comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The next commit says it timed out, however often it is called. Whether it `took_effect` is for the broker to know.
+    CommitTimesOut {
+        /// Whether the transaction committed.
+        took_effect: bool,
+    },
+    /// The next commit fails with this and has no effect.
+    CommitFails(TxnErrorKind),
+    /// The next commit succeeds, but a copy of its request is still under way: the producer is tainted. The copy
+    /// arrives when [`FakeCluster::deliver_late_requests`](super::FakeCluster::deliver_late_requests) is called.
+    CommitLeavesLateCopy,
+    /// The next commit is decided, but its markers are not written before
+    /// [`FakeCluster::release_markers`](super::FakeCluster::release_markers) is called.
+    CommitHoldsMarkers,
+    /// The next `send` fails with this.
+    SendFails(TxnErrorKind),
+    /// The next `drain` fails with this; nothing is missing in the log.
+    DrainFails(TxnErrorKind),
+    /// The next `send_offsets` fails with this and has no effect.
+    SendOffsetsFails(TxnErrorKind),
+    /// The next `abort` fails with this and has no effect.
+    AbortFails(TxnErrorKind),
+    /// The next abort succeeds, but a copy of its request is still under way, as with `CommitLeavesLateCopy`.
+    AbortLeavesLateCopy,
+    /// The next `init` is not done before it was called this many times more.
+    InitTakes(u32),
+    /// The next `init` fails with this and has no effect.
+    InitFails(TxnErrorKind),
+}
+
+/// The call that a fault waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Call {
+    Init,
+    Send,
+    Drain,
+    SendOffsets,
+    Commit,
+    Abort,
+}
+
+impl Fault {
+    fn strikes(self) -> Call {
+        match self {
+            Self::CommitTimesOut { .. } | Self::CommitFails(_) | Self::CommitLeavesLateCopy | Self::CommitHoldsMarkers => {
+                Call::Commit
+            }
+            Self::SendFails(_) => Call::Send,
+            Self::DrainFails(_) => Call::Drain,
+            Self::SendOffsetsFails(_) => Call::SendOffsets,
+            Self::AbortFails(_) | Self::AbortLeavesLateCopy => Call::Abort,
+            Self::InitTakes(_) | Self::InitFails(_) => Call::Init,
+        }
+    }
+}
+
+/// Why a broker refuses a transactional request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// `INVALID_PRODUCER_EPOCH` or `PRODUCER_FENCED`.
+    Fenced,
+    /// `CONCURRENT_TRANSACTIONS`: the one before is not through yet.
+    Concurrent,
+    /// The transaction ended the other way, or there is none.
+    InvalidState,
+    /// The group does not accept the membership.
+    Group(NotAMember),
+    /// `UNKNOWN_TOPIC_OR_PARTITION`.
+    UnknownPartition,
+}
+
+/// An epoch of a transactional id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Epoch(i32);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TransactionState {
+    Empty,
+    Ongoing,
+    /// Decided; the markers are not written yet.
+    Ending {
+        commit: bool,
+    },
+}
+
+/// What the coordinator knows of a transactional id.
+#[derive(Debug)]
+struct Coordinator {
+    producer: ProducerNumber,
+    epoch: Epoch,
+    state: TransactionState,
+    partitions: BTreeSet<TopicPartition>,
+    offsets: BTreeMap<TopicPartition, (Offset, String)>,
+    markers_held: bool,
+}
+
+/// A copy of a request that arrives later. The protocol that librdkafka speaks cannot tell it from a new one.
+#[derive(Debug)]
+struct LateEnd {
+    id: TransactionalId,
+    epoch: Epoch,
+    commit: bool,
+}
+
+/// The cluster.
+#[derive(Debug, Default)]
+pub(super) struct Model {
+    topics: BTreeMap<Arc<str>, Vec<Log>>,
+    coordinators: BTreeMap<TransactionalId, Coordinator>,
+    pub(super) group: Group,
+    late: Vec<LateEnd>,
+    faults: VecDeque<(Option<TransactionalId>, Fault)>,
+    /// After how many polls a question is answered.
+    pub(super) answer_delay: usize,
+    /// How often each worker has crashed.
+    pub(super) crashes: BTreeMap<Arc<str>, u64>,
+}
+
+impl Model {
+    pub(super) fn create_topic(&mut self, topic: &str, partitions: i32) {
+        let logs = (0..partitions).map(|_| Log::default()).collect();
+        let before = self.topics.insert(Arc::from(topic), logs);
+        assert!(before.is_none(), "topic {topic} is made once");
+    }
+
+    pub(super) fn partitions(&self, topic: &str) -> i32 {
+        self.topics.get(topic).map_or(0, |logs| logs.len() as i32)
+    }
+
+    pub(super) fn log(&self, partition: &TopicPartition) -> Option<&Log> {
+        self.topics.get(&partition.topic)?.get(usize::try_from(partition.partition.get()).ok()?)
+    }
+
+    pub(super) fn log_mut(&mut self, partition: &TopicPartition) -> Option<&mut Log> {
+        self.topics.get_mut(&partition.topic)?.get_mut(usize::try_from(partition.partition.get()).ok()?)
+    }
+
+    pub(super) fn partitions_of(&self, topic: &str) -> Vec<TopicPartition> {
+        let topic: Arc<str> = Arc::from(topic);
+        (0..self.partitions(&topic)).map(|number| TopicPartition::new(topic.clone(), Partition::new(number))).collect()
+    }
+
+    pub(super) fn bounds(&self, partition: &TopicPartition) -> Option<LogBounds> {
+        self.log(partition).map(|log| LogBounds { start: log.start(), end: log.high_watermark() })
+    }
+
+    pub(super) fn standing(&mut self, member: &str) -> Standing {
+        let topics = &self.topics;
+        self.group.standing(member, |topic| topics.get(topic).map_or(0, |logs| logs.len() as i32))
+    }
+
+    pub(super) fn script(&mut self, id: Option<TransactionalId>, fault: Fault) {
+        self.faults.push_back((id, fault));
+    }
+
+    pub(super) fn scripted(&self) -> usize {
+        self.faults.len()
+    }
+
+    /// Takes the fault that strikes this call, if there is one.
+    pub(super) fn strike(&mut self, id: &TransactionalId, call: Call) -> Option<Fault> {
+        let strikes = |(of, fault): &(Option<TransactionalId>, Fault)| {
+            fault.strikes() == call && of.as_ref().is_none_or(|of| of == id)
+        };
+        let at = self.faults.iter().position(strikes)?;
+        self.faults.remove(at).map(|(_, fault)| fault)
+    }
+
+    /// What the group has committed for a partition; with `stable`, not while that may change.
+    pub(super) fn committed(&self, partition: &TopicPartition, stable: bool) -> Committed {
+        if stable && self.coordinators.values().any(|coordinator| coordinator.offsets.contains_key(partition)) {
+            return Committed::Unstable;
+        }
+        match self.group.committed(partition) {
+            Some((offset, metadata)) => Committed::At { offset: *offset, metadata: metadata.clone() },
+            None => Committed::Nothing,
+        }
+    }
+
+    /// `InitProducerId`: fences every older producer of the id and ends what it left open.
+    pub(super) fn init(&mut self, id: &TransactionalId) -> Result<Epoch, Refusal> {
+        let number = ProducerNumber(1000 + self.coordinators.len() as i64);
+        let coordinator = self.coordinators.entry(id.clone()).or_insert_with(|| Coordinator::new(number));
+        match coordinator.state {
+            TransactionState::Empty => {
+                coordinator.epoch.0 += 1;
+                Ok(coordinator.epoch)
+            }
+            TransactionState::Ongoing => {
+                // The old producer is fenced at once, and the abort is the coordinator's own.
+                coordinator.epoch.0 += 1;
+                coordinator.state = TransactionState::Ending { commit: false };
+                self.write_markers(id);
+                self.init(id)
+            }
+            TransactionState::Ending { .. } if coordinator.markers_held => Err(Refusal::Concurrent),
+            TransactionState::Ending { .. } => unreachable!("markers that are not held are written at once"),
+        }
+    }
+
+    /// Appends a record of a transaction, and adds its partition to it.
+    pub(super) fn produce(
+        &mut self,
+        id: &TransactionalId,
+        epoch: Epoch,
+        partition: &TopicPartition,
+        written: Written,
+    ) -> Result<i64, Refusal> {
+        if self.log(partition).is_none() {
+            return Err(Refusal::UnknownPartition);
+        }
+        let coordinator = self.ongoing(id, epoch)?;
+        coordinator.partitions.insert(partition.clone());
+        let producer = coordinator.producer;
+        let log = self.log_mut(partition).expect("it was there a moment ago");
+        Ok(log.append(written, Some(producer)))
+    }
+
+    /// `TxnOffsetCommit`: the offsets count when the transaction commits.
+    pub(super) fn add_offsets(
+        &mut self,
+        id: &TransactionalId,
+        epoch: Epoch,
+        membership: &Membership,
+        offsets: Vec<(TopicPartition, Offset, String)>,
+    ) -> Result<(), Refusal> {
+        self.ongoing(id, epoch)?;
+        self.group.check(membership).map_err(Refusal::Group)?;
+        let coordinator = self.ongoing(id, epoch)?;
+        coordinator.offsets.extend(offsets.into_iter().map(|(partition, offset, metadata)| (partition, (offset, metadata))));
+        Ok(())
+    }
+
+    /// `EndTxn`. A transaction to which nothing was added ends without the broker.
+    pub(super) fn end(&mut self, id: &TransactionalId, epoch: Epoch, commit: bool, hold: bool) -> Result<(), Refusal> {
+        let coordinator = self.current(id, epoch)?;
+        match coordinator.state {
+            TransactionState::Empty => Ok(()),
+            TransactionState::Ending { commit: decided } if decided == commit => Ok(()),
+            TransactionState::Ending { .. } => Err(Refusal::InvalidState),
+            TransactionState::Ongoing => {
+                coordinator.state = TransactionState::Ending { commit };
+                coordinator.markers_held = hold;
+                if !hold {
+                    self.write_markers(id);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Remembers a copy of an `EndTxn` that will arrive later.
+    pub(super) fn leave_late_end(&mut self, id: &TransactionalId, epoch: Epoch, commit: bool) {
+        self.late.push(LateEnd { id: id.clone(), epoch, commit });
+    }
+
+    /// Lets late copies arrive; returns how many had an effect.
+    pub(super) fn deliver_late(&mut self) -> usize {
+        let ongoing = |model: &Self, late: &LateEnd| {
+            let coordinator = &model.coordinators[&late.id];
+            coordinator.epoch == late.epoch && coordinator.state == TransactionState::Ongoing
+        };
+        let mut effective = 0;
+        for late in std::mem::take(&mut self.late) {
+            if ongoing(self, &late) {
+                self.end(&late.id, late.epoch, late.commit, false).expect("an ongoing transaction can end");
+                effective += 1;
+            }
+        }
+        effective
+    }
+
+    /// Writes all markers that were held back.
+    pub(super) fn release_markers(&mut self) {
+        let held: Vec<_> =
+            self.coordinators.iter().filter(|(_, coordinator)| coordinator.markers_held).map(|(id, _)| id.clone()).collect();
+        for id in held {
+            self.write_markers(&id);
+        }
+    }
+
+    /// The coordinator's own abort, when `transaction.timeout.ms` is over: it bumps the epoch, so the producer finds out.
+    pub(super) fn time_out(&mut self, id: &TransactionalId) -> bool {
+        let Some(coordinator) = self.coordinators.get_mut(id) else { return false };
+        if coordinator.state != TransactionState::Ongoing {
+            return false;
+        }
+        coordinator.epoch.0 += 1;
+        coordinator.state = TransactionState::Ending { commit: false };
+        self.write_markers(id);
+        true
+    }
+
+    /// The ids whose transaction is open or not through.
+    pub(super) fn open_transactions(&self) -> Vec<TransactionalId> {
+        let open = self.coordinators.iter().filter(|(_, coordinator)| coordinator.state != TransactionState::Empty);
+        open.map(|(id, _)| id.clone()).collect()
+    }
+
+    fn write_markers(&mut self, id: &TransactionalId) {
+        let coordinator = self.coordinators.get_mut(id).expect("markers are of a known transaction");
+        let TransactionState::Ending { commit } = coordinator.state else { panic!("markers follow a decision") };
+        coordinator.state = TransactionState::Empty;
+        coordinator.markers_held = false;
+        let producer = coordinator.producer;
+        let offsets = std::mem::take(&mut coordinator.offsets);
+        for partition in std::mem::take(&mut coordinator.partitions) {
+            self.log_mut(&partition).expect("only known partitions are added").mark(producer, commit);
+        }
+        if commit {
+            for (partition, (offset, metadata)) in offsets {
+                self.group.commit(partition, offset, metadata);
+            }
+        }
+    }
+
+    fn current(&mut self, id: &TransactionalId, epoch: Epoch) -> Result<&mut Coordinator, Refusal> {
+        let coordinator = self.coordinators.get_mut(id).expect("an epoch comes from `init`");
+        if coordinator.epoch == epoch { Ok(coordinator) } else { Err(Refusal::Fenced) }
+    }
+
+    fn ongoing(&mut self, id: &TransactionalId, epoch: Epoch) -> Result<&mut Coordinator, Refusal> {
+        let coordinator = self.current(id, epoch)?;
+        match coordinator.state {
+            TransactionState::Empty => coordinator.state = TransactionState::Ongoing,
+            TransactionState::Ongoing => {}
+            TransactionState::Ending { .. } => return Err(Refusal::Concurrent),
+        }
+        Ok(coordinator)
+    }
+}
+
+impl Coordinator {
+    fn new(producer: ProducerNumber) -> Self {
+        Self {
+            producer,
+            epoch: Epoch(-1),
+            state: TransactionState::Empty,
+            partitions: BTreeSet::new(),
+            offsets: BTreeMap::new(),
+            markers_held: false,
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! What the program `lab` can do, one module a subcommand. `./x` builds and runs it.
+
+pub mod bench;
+pub mod demo;
+pub mod kafka;
+
+pub mod group;
+pub mod interrupt;
+pub mod outputs;
+pub mod program;

@@ -1,0 +1,80 @@
+//! Independent oracles: what exactly once must have produced, computed a second time and differently.
+//!
+//! Nothing here calls `processor-core` or `processor-runtime`, bincode included: formats are decoded by hand from their
+//! description. The oracles take plain data, as a `read_committed` reader saw it, and give a [`Verdict`] in words.
+//!
+//! | question (`guarantees.md`) | function |
+//! |---|---|
+//! | O1: one output per input, right value, same order | [`check_moving_average`], [`check_ledger`] |
+//! | O2: state = fold of the input = fold of the changelog | [`expected_ledger_state`], [`fold_changelog`], [`check_ledger_state`] |
+//! | O3: committed offsets never go back and end at the input's end | [`check_offsets_monotone`], [`check_offsets`] |
+//! | O4: a transaction's outputs are all there or none is | [`check_batches`], live: [`BatchTracker`] |
+//! | O5: nothing of an aborted transaction is visible | O1 and O4 together: it would be a second output, or a batch id twice |
+
+mod alignment;
+mod batches;
+mod changelog;
+mod ledger;
+mod moving_average;
+mod offsets;
+mod verdict;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+pub use self::batches::{BatchTracker, check_batches};
+pub use self::changelog::{decode_store, fold_changelog};
+pub use self::ledger::{LedgerEntry, LedgerState, check_ledger, check_ledger_state, expected_ledger_state};
+pub use self::moving_average::check_moving_average;
+pub use self::offsets::{check_offsets, check_offsets_monotone, input_ends};
+pub use self::verdict::{Kind, Verdict, Violation, grouped};
+
+/// One record as a consumer saw it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogRecord {
+    /// Its offset in the partition.
+    pub offset: i64,
+    /// Its timestamp in milliseconds.
+    pub timestamp: i64,
+    /// Its key.
+    pub key: Option<Vec<u8>>,
+    /// Its value; `None` is a tombstone.
+    pub value: Option<Vec<u8>>,
+    /// Its headers in their order.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl LogRecord {
+    /// The key as text for people; what is not UTF-8 is shown as such.
+    fn key_text(&self) -> String {
+        self.key.as_deref().map_or_else(|| "no key".to_owned(), |key| String::from_utf8_lossy(key).into_owned())
+    }
+}
+
+/// The visible records of one partition, in offset order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PartitionLog {
+    /// The partition's number.
+    pub partition: i32,
+    /// Its records.
+    pub records: Vec<LogRecord>,
+}
+
+/// Pairs the two sides by partition number; a side that lacks a partition has no records there.
+fn by_partition<'a>(
+    input: &'a [PartitionLog],
+    output: &'a [PartitionLog],
+) -> Vec<(i32, &'a [LogRecord], &'a [LogRecord])> {
+    let (input, output) = (records(input), records(output));
+    let partitions: BTreeSet<i32> = input.keys().chain(output.keys()).copied().collect();
+    let side = |logs: &BTreeMap<i32, &'a [LogRecord]>, partition| logs.get(&partition).copied().unwrap_or_default();
+    partitions.into_iter().map(|partition| (partition, side(&input, partition), side(&output, partition))).collect()
+}
+
+fn records(logs: &[PartitionLog]) -> BTreeMap<i32, &[LogRecord]> {
+    let map: BTreeMap<i32, &[LogRecord]> = logs.iter().map(|log| (log.partition, log.records.as_slice())).collect();
+    assert_eq!(map.len(), logs.len(), "a log names every partition once");
+    map
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,210 @@
+//! One client connection and the broker connection that belongs to it.
+//!
+//! Three threads share a [`Connection`]: *requests* reads the client's frames and puts them into the lane, *forward*
+//! takes them out in order and writes them to the broker, *responses* reads the broker's answers. A broker serves one
+//! connection in order, so a held frame holds everything behind it on its lane; other connections pass. When the client
+//! goes away, the lane stays as long as it holds a frame, and the broker's side stays open until everything written to
+//! it has been answered: to the broker, the packets were merely late.
+
+use std::collections::VecDeque;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use anyhow::{Context, Result};
+
+use super::frame::{self, ApiKey, Request, Response};
+use super::{Fault, Injection, Shared};
+
+/// Frames that wait in one lane before the client is no longer read.
+const LANE_FRAMES_MAX: usize = 10_000;
+
+/// A client's connection and the broker connection behind it.
+pub(super) struct Connection {
+    client: TcpStream,
+    broker: TcpStream,
+    lane: Mutex<Lane>,
+    changed: Condvar,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Lane {
+    waiting: VecDeque<Step>,
+    in_flight: VecDeque<Asked>,
+    client_gone: bool,
+    broker_gone: bool,
+}
+
+/// A frame on its way to the broker, with the fault that hit it.
+struct Step {
+    request: Request,
+    fault: Option<Arc<Injection>>,
+}
+
+/// A request that the broker has not answered yet.
+struct Asked {
+    correlation_id: i32,
+    api_key: ApiKey,
+    api_version: i16,
+    fault: Option<Arc<Injection>>,
+}
+
+impl Connection {
+    /// Connects to the broker. Nothing flows before [`start`](Self::start).
+    pub(super) fn open(client: TcpStream, broker: SocketAddr, shared: &Arc<Shared>) -> Result<Arc<Self>> {
+        let broker = TcpStream::connect(broker).context("connect to the broker behind the proxy")?;
+        client.set_nodelay(true).context("set TCP_NODELAY towards the client")?;
+        broker.set_nodelay(true).context("set TCP_NODELAY towards the broker")?;
+        Ok(Arc::new(Self {
+            client,
+            broker,
+            lane: Mutex::default(),
+            changed: Condvar::new(),
+            shared: Arc::clone(shared),
+        }))
+    }
+
+    /// Starts the threads. The connection closes itself when both sides are done.
+    pub(super) fn start(self: &Arc<Self>) -> Result<()> {
+        self.spawn("proxy-requests", Self::requests)?;
+        self.spawn("proxy-forward", Self::forward)?;
+        self.spawn("proxy-responses", Self::responses)
+    }
+
+    /// Closes both sides, now.
+    pub(super) fn close(&self) {
+        shut(&self.client);
+        shut(&self.broker);
+        self.update(|lane| {
+            lane.client_gone = true;
+            lane.broker_gone = true;
+        });
+    }
+
+    fn spawn(self: &Arc<Self>, name: &str, run: fn(&Self)) -> Result<()> {
+        let connection = Arc::clone(self);
+        let builder = thread::Builder::new().name(name.to_owned());
+        builder.spawn(move || run(&connection)).with_context(|| format!("start thread {name}"))?;
+        Ok(())
+    }
+
+    /// Client to lane. Ends when the client closes, or when a fault closes it.
+    fn requests(&self) {
+        let mut client = &self.client;
+        while let Ok(Some(bytes)) = frame::read_frame(&mut client) {
+            let Ok(request) = Request::parse(bytes) else { break };
+            let fault = self.shared.judge(&request);
+            let reset = matches!(&fault, Some(injection) if injection.fault() == Fault::HoldAndReset);
+            self.enqueue(Step { request, fault });
+            if reset {
+                break;
+            }
+        }
+        shut(&self.client);
+        self.update(|lane| lane.client_gone = true);
+    }
+
+    fn enqueue(&self, step: Step) {
+        let held = step.fault.clone().filter(|injection| injection.fault().holds());
+        let resets = held.as_ref().is_some_and(|injection| injection.fault() == Fault::HoldAndReset);
+        let full = |lane: &mut Lane| lane.waiting.len() >= LANE_FRAMES_MAX && !lane.broker_gone;
+        let mut lane = self.changed.wait_while(self.lock(), full).unwrap_or_else(PoisonError::into_inner);
+        lane.waiting.push_back(step);
+        drop(lane);
+        if resets {
+            shut(&self.client);
+        }
+        self.changed.notify_all();
+        if let Some(injection) = held {
+            injection.mark();
+        }
+    }
+
+    /// Lane to broker, in order. Ends when nothing more can come and everything written has been answered, or when the
+    /// broker is gone.
+    fn forward(&self) {
+        while let Some(step) = self.next_step() {
+            if let Some(injection) = &step.fault {
+                injection.hold_back();
+            }
+            let fault = step.fault;
+            let Request { correlation_id, api_key, api_version, .. } = step.request;
+            self.update(|lane| lane.in_flight.push_back(Asked { correlation_id, api_key, api_version, fault }));
+            let mut broker = &self.broker;
+            if frame::write_frame(&mut broker, step.request.bytes()).is_err() {
+                break;
+            }
+        }
+        shut(&self.broker);
+        shut(&self.client);
+    }
+
+    fn next_step(&self) -> Option<Step> {
+        let idle = |lane: &mut Lane| {
+            let more_may_come = !lane.client_gone || !lane.in_flight.is_empty();
+            lane.waiting.is_empty() && more_may_come && !lane.broker_gone
+        };
+        let mut lane = self.changed.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
+        if lane.broker_gone {
+            return None;
+        }
+        let step = lane.waiting.pop_front();
+        drop(lane);
+        self.changed.notify_all();
+        step
+    }
+
+    /// Broker to client. Ends when the broker closes.
+    fn responses(&self) {
+        let mut broker = &self.broker;
+        while let Ok(Some(bytes)) = frame::read_frame(&mut broker) {
+            let asked = frame::correlation_id(&bytes).and_then(|id| self.asked(id));
+            self.answer(asked, bytes);
+        }
+        shut(&self.client);
+        self.update(|lane| lane.broker_gone = true);
+    }
+
+    /// Takes the request that a response belongs to out of the list.
+    fn asked(&self, correlation_id: i32) -> Option<Asked> {
+        let mut lane = self.lock();
+        let at = lane.in_flight.iter().position(|asked| asked.correlation_id == correlation_id)?;
+        lane.in_flight.remove(at)
+    }
+
+    fn answer(&self, asked: Option<Asked>, bytes: Vec<u8>) {
+        let fault = asked.as_ref().and_then(|asked| asked.fault.clone());
+        match fault.as_ref().map(|injection| injection.fault()) {
+            None | Some(Fault::HoldAndTimeout | Fault::HoldAndReset | Fault::Delay(_)) => self.pass_to_client(&bytes),
+            Some(Fault::DropResponse) => {}
+            Some(Fault::ResetAfterForward) => shut(&self.client),
+        }
+        if let (Some(injection), Some(asked)) = (fault, asked) {
+            injection.record(Response::new(asked.api_key, asked.api_version, bytes));
+        }
+        self.changed.notify_all();
+    }
+
+    /// A client that is gone loses its answer, as it would on a network.
+    fn pass_to_client(&self, bytes: &[u8]) {
+        let mut client = &self.client;
+        if frame::write_frame(&mut client, bytes).is_err() {
+            shut(&self.client);
+        }
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Lane)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lane> {
+        self.lane.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Closes both directions. It can only fail on a socket whose peer was faster, and then there is nothing left to close.
+fn shut(stream: &TcpStream) {
+    let _ = stream.shutdown(Shutdown::Both);
+}

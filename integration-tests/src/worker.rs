@@ -1,0 +1,177 @@
+//! A worker process of the ledger, and what a test may do to it: kill, freeze, thaw, stop.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
+
+use crate::broker::process;
+
+const POLL: Duration = Duration::from_millis(10);
+
+/// How to start a worker.
+#[derive(Clone, Debug)]
+pub struct WorkerConfig {
+    /// The program; beside the test binary's directory.
+    pub program: PathBuf,
+    /// Its arguments, behind `run`.
+    pub arguments: Vec<String>,
+    /// Where its log goes; every start appends.
+    pub log: PathBuf,
+}
+
+impl WorkerConfig {
+    /// A program of this workspace, such as `ledger-worker`, as cargo built it.
+    ///
+    /// # Panics
+    /// If the test binary does not lie in cargo's target directory.
+    pub fn new(program: &str, log: impl Into<PathBuf>) -> Self {
+        let test = std::env::current_exe().expect("a process knows its program");
+        let directory = test.parent().expect("a program lies in a directory");
+        let directory =
+            if directory.ends_with("deps") { directory.parent().expect("cargo's layout") } else { directory };
+        Self { program: directory.join(program), arguments: Vec::new(), log: log.into() }
+    }
+
+    /// With one more option and its value.
+    #[must_use]
+    pub fn with(mut self, option: &str, value: impl ToString) -> Self {
+        self.arguments.push(format!("--{option}"));
+        self.arguments.push(value.to_string());
+        self
+    }
+
+    /// With one more flag.
+    #[must_use]
+    pub fn with_flag(mut self, flag: &str) -> Self {
+        self.arguments.push(format!("--{flag}"));
+        self
+    }
+
+    /// Starts it. It dies with the thread that starts it.
+    pub fn start(&self) -> Result<Worker> {
+        ensure!(self.program.exists(), "{} is not built: run ./x cargo build --workspace", self.program.display());
+        let log = File::options().create(true).append(true).open(&self.log);
+        let log = log.with_context(|| format!("cannot open {}", self.log.display()))?;
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL"])
+            .arg(&self.program)
+            .arg("run")
+            .args(&self.arguments)
+            .env("RUST_LOG", std::env::var("PROCESSOR_TEST_LOG").unwrap_or_else(|_| "info".to_owned()))
+            .env("NO_COLOR", "1")
+            .stdout(log.try_clone().context("cannot share the log")?)
+            .stderr(log)
+            .spawn();
+        let child = child.with_context(|| format!("cannot start {}", self.program.display()))?;
+        Ok(Worker { child, log: self.log.clone() })
+    }
+}
+
+/// A running worker; killed when dropped.
+#[derive(Debug)]
+pub struct Worker {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Worker {
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// `kill -9`, and waits until the process is gone.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill().context("cannot kill the worker")?;
+        self.child.wait().context("cannot wait for the worker")?;
+        Ok(())
+    }
+
+    /// Freezes it (SIGSTOP), and waits until it stands still.
+    pub fn freeze(&self) -> Result<()> {
+        process::signal(self.pid(), Signal::SIGSTOP)?;
+        await_condition("the worker to stand still", Duration::from_secs(5), || {
+            Ok(process::state(self.pid()) == Some('T'))
+        })
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn thaw(&self) -> Result<()> {
+        process::signal(self.pid(), Signal::SIGCONT)
+    }
+
+    /// Stops it cleanly (SIGTERM) and requires exit code 0.
+    pub fn stop(mut self) -> Result<()> {
+        process::signal(self.pid(), Signal::SIGTERM)?;
+        let status = self.wait(Duration::from_secs(30))?;
+        ensure!(status.success(), "the worker ended with {status} on SIGTERM; its log ends:\n{}", self.log_tail(30));
+        Ok(())
+    }
+
+    /// Waits for it to end by itself.
+    pub fn wait(&mut self, patience: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(status) = self.child.try_wait().context("cannot wait for the worker")? {
+                return Ok(status);
+            }
+            if Instant::now() >= deadline {
+                bail!("the worker did not end within {patience:?}; its log ends:\n{}", self.log_tail(30));
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Whether it runs.
+    pub fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        read_log(&self.log)
+    }
+
+    /// The last lines of its log.
+    pub fn log_tail(&self, lines: usize) -> String {
+        let log = self.log();
+        let all: Vec<&str> = log.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+
+    /// Waits until its log holds a text.
+    pub fn await_log(&self, text: &str, patience: Duration) -> Result<()> {
+        let outcome = await_condition(text, patience, || Ok(self.log().contains(text)));
+        outcome.with_context(|| format!("waiting for '{text}' in the log, which ends:\n{}", self.log_tail(30)))
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The text of a log; empty while there is none.
+pub fn read_log(path: &Path) -> String {
+    String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
+}
+
+/// Waits until a condition holds.
+///
+/// # Errors
+/// It did not hold in time, or could not be asked.
+pub fn await_condition(what: &str, patience: Duration, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + patience;
+    while !holds()? {
+        ensure!(Instant::now() < deadline, "waited {patience:?} in vain for {what}");
+        std::thread::sleep(POLL);
+    }
+    Ok(())
+}

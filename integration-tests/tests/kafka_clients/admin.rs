@@ -1,0 +1,39 @@
+//! Questions at start-up.
+
+use anyhow::{Context, Result};
+use processor_runtime::kafka::KafkaErrorKind;
+use processor_runtime::kafka::admin::Admin;
+
+use super::support::Corner;
+
+#[test]
+fn a_topic_is_made_once_and_described_with_its_id_and_settings() -> Result<()> {
+    let corner = Corner::new("admin-topic", 2)?;
+    let admin = Admin::connect(corner.cluster.settings())?;
+    assert!(!admin.cluster_id()?.is_empty());
+    assert_eq!(admin.describe_topic("admin-no-such-topic")?, None);
+
+    let settings = [("cleanup.policy".to_owned(), "compact".to_owned())].into();
+    admin.create_topic("admin-compacted", 3, Some(1), &settings)?;
+    let made = admin.describe_topic("admin-compacted")?.context("it was made")?;
+    assert_eq!((made.partitions, made.configs["cleanup.policy"].as_str()), (3, "compact"));
+    assert!(made.topic_id.len() >= 20 && made.topic_id != "AAAAAAAAAAAAAAAAAAAAAA", "{}", made.topic_id);
+    admin.create_topic("admin-compacted", 3, Some(1), &settings)?;
+    assert_eq!(admin.describe_topic("admin-compacted")?.context("it is still there")?.topic_id, made.topic_id);
+
+    let nonsense = [("no.such.setting".to_owned(), "1".to_owned())].into();
+    let error = admin.create_topic("admin-nonsense", 1, None, &nonsense).expect_err("there is no such setting");
+    assert_eq!(error.kind, KafkaErrorKind::Config, "{error}");
+    assert!(error.message.contains("no.such.setting"), "{error}");
+    let error = admin.create_topic("admin-wide", 1, Some(5), &[].into()).expect_err("there is one broker");
+    assert_eq!(error.kind, KafkaErrorKind::Config, "{error}");
+    Ok(())
+}
+
+#[test]
+fn a_broker_tells_whether_it_verifies_transactions() -> Result<()> {
+    let corner = Corner::new("admin-broker", 1)?;
+    let settings = Admin::connect(corner.cluster.settings())?.broker_config(1)?;
+    assert_eq!(settings.get("transaction.partition.verification.enable").map(String::as_str), Some("true"));
+    Ok(())
+}

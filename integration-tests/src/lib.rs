@@ -2,6 +2,7 @@
 
 pub mod broker;
 pub mod client;
+pub mod fake;
 pub mod lab;
 pub mod oracle;
 pub mod proxy;

@@ -62,7 +62,8 @@ pub fn run(config: &Config, topology: &Topology, stop: &Arc<AtomicBool>) -> Resu
     };
     log_start(config, topology, &topics, &instance_id);
     let cluster = Arc::new(cluster);
-    let plans: Vec<_> = (0..config.threads).map(|thread| plan(config, topology, &topics, &instance_id, thread)).collect();
+    let plans: Vec<_> =
+        (0..config.threads).map(|thread| plan(config, topology, &topics, &instance_id, thread)).collect();
     let mut producers = Vec::new();
     for plan in &plans {
         match initialised(&cluster, plan, stop)? {
@@ -70,9 +71,10 @@ pub fn run(config: &Config, topology: &Topology, stop: &Arc<AtomicBool>) -> Resu
             None => return Ok(()),
         }
     }
-    let threads = plans.into_iter().zip(producers).map(|(plan, producer)| {
-        spawn(plan, cluster.clone(), directory.clone(), producer, stop.clone())
-    });
+    let threads = plans
+        .into_iter()
+        .zip(producers)
+        .map(|(plan, producer)| spawn(plan, cluster.clone(), directory.clone(), producer, stop.clone()));
     let threads: Result<Vec<_>, AppError> = threads.collect();
     let outcome = threads.and_then(|threads| join(threads, stop));
     stop.store(true, Ordering::Relaxed);
@@ -81,7 +83,8 @@ pub fn run(config: &Config, topology: &Topology, stop: &Arc<AtomicBool>) -> Resu
 
 fn plan(config: &Config, topology: &Topology, topics: &CheckedTopics, instance_id: &str, thread: usize) -> ThreadPlan {
     let id = transactional_id(&config.application_id, instance_id, thread);
-    let store_tasks = topology.subtopologies().iter().map(|sub| sub.stores.len() * topics.partitions[&sub.name]).sum::<usize>();
+    let store_tasks =
+        topology.subtopologies().iter().map(|sub| sub.stores.len() * topics.partitions[&sub.name]).sum::<usize>();
     ThreadPlan {
         topology: topology.clone(),
         member: member(instance_id, config.instance_id.is_some(), thread, &id),
@@ -93,6 +96,7 @@ fn plan(config: &Config, topology: &Topology, topics: &CheckedTopics, instance_i
         batch_bytes_max: config.batch_bytes_max,
         transaction_timeout: config.transaction_timeout,
         rebalance_wait: config.session_timeout * 2,
+        fence_after_rebuild: !topics.transactions_verified,
         cache_bytes_max: (config.cache_bytes / store_tasks.max(1)).max(CACHE_BYTES_MIN),
         leave_on_stop: config.instance_id.is_none(),
     }
@@ -165,7 +169,10 @@ fn join(threads: Vec<Running>, stop: &AtomicBool) -> Result<(), AppError> {
         let ended = match thread.join() {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(AppError::Thread(format!("{id}: {error}"))),
-            Err(panic) => Err(AppError::Thread(format!("{id}: a law of the engine was broken, so it stopped: {}", message(&*panic)))),
+            Err(panic) => Err(AppError::Thread(format!(
+                "{id}: a law of the engine was broken, so it stopped: {}",
+                message(&*panic)
+            ))),
         };
         if let Err(error) = &ended {
             tracing::error!("{error}");
@@ -185,7 +192,10 @@ fn message(panic: &(dyn std::any::Any + Send)) -> String {
 fn log_start(config: &Config, topology: &Topology, topics: &CheckedTopics, instance_id: &str) {
     let Config { application_id, bootstrap_servers, state_dir, threads, .. } = config;
     tracing::info!("processor {}: application '{application_id}', instance '{instance_id}'", env!("CARGO_PKG_VERSION"));
-    tracing::info!("brokers {bootstrap_servers}, {threads} stream thread(s), state in {}", state_dir.join(application_id).display());
+    tracing::info!(
+        "brokers {bootstrap_servers}, {threads} stream thread(s), state in {}",
+        state_dir.join(application_id).display()
+    );
     for subtopology in topology.subtopologies() {
         let names = |topics: Vec<&str>| topics.join(", ");
         let inputs = names(subtopology.inputs.iter().map(|input| &*topology.inputs()[input.slot()]).collect());
@@ -196,8 +206,15 @@ fn log_start(config: &Config, topology: &Topology, topics: &CheckedTopics, insta
     tracing::info!("writes {}", topology.outputs().join(", "));
     tracing::info!(
         "time-outs: session {:?}, heartbeat {:?}, transaction {:?}, between polls {:?}",
-        config.session_timeout, config.heartbeat_interval, config.transaction_timeout, config.max_poll_interval
+        config.session_timeout,
+        config.heartbeat_interval,
+        config.transaction_timeout,
+        config.max_poll_interval
     );
-    let member = if config.instance_id.is_some() { "static: a restart moves no partition" } else { "dynamic: a stop leaves the group" };
+    let member = if config.instance_id.is_some() {
+        "static: a restart moves no partition"
+    } else {
+        "dynamic: a stop leaves the group"
+    };
     tracing::info!("group member: {member}");
 }

@@ -118,7 +118,7 @@ struct RunOptions {
     /// Memory of all decoded values kept between batches, in MiB.
     #[arg(long, env = "PROCESSOR_CACHE_MIB", default_value_t = 64)]
     cache_mib: usize,
-    /// The form of log lines on standard error; what is logged is chosen with RUST_LOG.
+    /// The form of log lines on standard error; what is logged is chosen with `RUST_LOG`.
     #[arg(long, env = "PROCESSOR_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
 }
@@ -162,7 +162,8 @@ impl RunOptions {
 }
 
 fn property(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("it must have the form name=value, such as security.protocol=ssl")?;
+    let (name, value) =
+        text.split_once('=').ok_or("it must have the form name=value, such as security.protocol=ssl")?;
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 

@@ -75,7 +75,7 @@ impl Config {
             kafka: BTreeMap::new(),
             session_timeout: Duration::from_secs(6),
             heartbeat_interval: Duration::from_millis(1_500),
-            max_poll_interval: Duration::from_secs(300),
+            max_poll_interval: Duration::from_mins(5),
             transaction_timeout: Duration::from_secs(10),
             replication_factor: None,
             memory_budget_bytes: 64 << 20,

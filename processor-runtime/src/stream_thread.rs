@@ -25,8 +25,7 @@ use processor_core::topology::Topology;
 use crate::clock::Clock;
 use crate::kafka::{
     DeliveryTag, GroupConsumer, GroupEvent, GroupMetadata, Kafka, KafkaErrorKind, Member, Membership, OffsetToCommit,
-    ProducerRecord, Progress, TRANSACTIONAL_ID_HEADER, TransactionalId, TransactionalProducer, TxnError,
-    TxnErrorKind,
+    ProducerRecord, Progress, TRANSACTIONAL_ID_HEADER, TransactionalId, TransactionalProducer, TxnError, TxnErrorKind,
 };
 use crate::restore::{ChangelogSource, Recovery, RestoreErrorKind, Restorer, StepContext};
 use crate::state::{Layout, StateDirectory, TaskState};
@@ -44,7 +43,7 @@ const CLOCK_EVERY: usize = 64;
 /// Fences within [`FENCES_WITHIN`] that are put up with.
 const FENCES_MAX: usize = 3;
 /// The time in which fences are counted.
-const FENCES_WITHIN: Duration = Duration::from_secs(300);
+const FENCES_WITHIN: Duration = Duration::from_mins(5);
 
 /// What a stream thread needs to know; the same for all threads of an application but for the identity.
 #[derive(Clone, Debug)]
@@ -69,6 +68,10 @@ pub struct ThreadPlan {
     pub transaction_timeout: Duration,
     /// How long a member that was told it is out of date waits for the rebalance before it recovers by itself.
     pub rebalance_wait: Duration,
+    /// Whether the broker does not verify transactions (`transaction.partition.verification.enable=false`): then every
+    /// producer that replaces a tainted one begins with a fence transaction, which keeps a late `TxnOffsetCommit` of its
+    /// predecessor out.
+    pub fence_after_rebuild: bool,
     /// The most bytes of clean values that each store of a task keeps decoded.
     pub cache_bytes_max: usize,
     /// Whether to leave the group when the thread stops: partitions move at once, instead of waiting for a restart.
@@ -123,6 +126,8 @@ pub struct StreamThread<K: Kafka, S: StateDirectory, C> {
     recover_all: bool,
     /// The inputs must be read from where the tasks stand.
     refetch: bool,
+    /// The next transaction must be a fence transaction.
+    fence_due: bool,
     batch_size: BatchSize,
     fenced_at: Vec<Duration>,
     records: Vec<Polled<K>>,
@@ -157,7 +162,8 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         clock: C,
         producer: Clean<K::Producer>,
     ) -> Result<Self, ThreadError> {
-        let consumer = kafka.consumer(&plan.member, plan.topology.inputs()).map_err(|error| ThreadError(error.message))?;
+        let consumer =
+            kafka.consumer(&plan.member, plan.topology.inputs()).map_err(|error| ThreadError(error.message))?;
         let inputs = plan.topology.subtopologies().iter().map(|subtopology| Inputs {
             subtopology: subtopology.name.clone(),
             topics: subtopology.inputs.iter().map(|input| plan.topology.inputs()[input.slot()].clone()).collect(),
@@ -169,7 +175,6 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             batch_size: BatchSize::new(plan.batch),
             consumer,
             producer: ProducerSlot::Ready(producer),
-            plan,
             kafka,
             directory,
             clock,
@@ -179,10 +184,12 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             moved_at: None,
             recover_all: false,
             refetch: false,
+            fence_due: plan.fence_after_rebuild,
             fenced_at: Vec::new(),
             records: Vec::new(),
             events: Vec::new(),
             failed: None,
+            plan,
         })
     }
 
@@ -378,7 +385,10 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             }
         };
         match producer.init(INIT_SLICE) {
-            Ok(Progress::Done) => self.producer = ProducerSlot::Ready(Clean::initialised(producer)),
+            Ok(Progress::Done) => {
+                self.producer = ProducerSlot::Ready(Clean::initialised(producer));
+                self.fence_due = self.plan.fence_after_rebuild;
+            }
             Ok(Progress::Pending) => self.producer = ProducerSlot::Initialising(producer),
             Err(error) if error.kind == TxnErrorKind::Refused => return Err(self.refused(&error.to_string())),
             Err(error) if error.kind == TxnErrorKind::Fenced => self.count_fence(&error.to_string())?,
@@ -398,7 +408,9 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         };
         let recovered = match self.restorer.step(&mut ctx) {
             Ok(recovered) => recovered,
-            Err(error) if error.kind == RestoreErrorKind::FencedInstance => return Err(self.instance_used_twice(&error.message)),
+            Err(error) if error.kind == RestoreErrorKind::FencedInstance => {
+                return Err(self.instance_used_twice(&error.message));
+            }
             Err(error) => return Err(ThreadError(error.message)),
         };
         for recovered in recovered {
@@ -418,6 +430,9 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         let routed = self.tasks.route_records(&mut self.records);
         if self.tasks.nothing_waits() || !self.is_ready() || self.moved_at.is_some() {
             return Ok(None);
+        }
+        if self.fence_due {
+            return self.fence_late_offsets().map(|()| None);
         }
         let began = self.clock.monotonic();
         let budget = self.plan.transaction_timeout * 4 / 5;
@@ -443,6 +458,33 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
                 self.ended(ended)?;
                 self.wipe_and_recover(&task, &failure).map(|()| None)
             }
+        }
+    }
+
+    /// Where the broker does not verify transactions, a late `TxnOffsetCommit` of the producer's predecessor would be
+    /// taken into its successor's first transaction. So the first one carries the offsets as they are committed, and
+    /// aborts: from then on the coordinator knows the new epoch and refuses the old one.
+    fn fence_late_offsets(&mut self) -> Result<(), ThreadError> {
+        let ProducerSlot::Ready(producer) = std::mem::replace(&mut self.producer, ProducerSlot::Missing) else {
+            unreachable!("is_ready has just said so");
+        };
+        let transaction = match producer.begin(&self.clock, self.plan.transaction_timeout * 4 / 5) {
+            Ok(transaction) => transaction,
+            Err(broken) => return self.broken(&broken),
+        };
+        let group = match self.checked_membership() {
+            Ok(group) => group,
+            Err(why) => return self.ended(transaction.abort(&self.clock, why)),
+        };
+        let positions = self.tasks.positions();
+        let offset = |(partition, offset)| OffsetToCommit { partition, offset, metadata: "" };
+        let offsets: Vec<_> = positions.iter().map(|(partition, at)| (partition, *at)).map(offset).collect();
+        match transaction.prepare(&self.clock, &offsets, &group) {
+            Ok(prepared) => {
+                self.fence_due = false;
+                self.ended(prepared.abort(&self.clock, Why::Fence))
+            }
+            Err(ended) => self.ended(ended),
         }
     }
 
@@ -576,7 +618,11 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
     }
 
     /// Of every task that did anything, the absolute offset of every input (EO-12), with the task's metadata.
-    fn offsets_to_commit(&self, tags: &BTreeMap<TaskId, u16>, transaction: &Open<K::Producer>) -> Vec<(TopicPartition, Offset, String)> {
+    fn offsets_to_commit(
+        &self,
+        tags: &BTreeMap<TaskId, u16>,
+        transaction: &Open<K::Producer>,
+    ) -> Vec<(TopicPartition, Offset, String)> {
         let mut offsets = Vec::new();
         for running in self.tasks.iter() {
             let Some(&tag) = tags.get(running.task.id()) else { continue };
@@ -585,7 +631,8 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             metadata.write(&mut text);
             let owned = running.inputs.iter().all(|(_, partition)| self.owned.contains(partition));
             assert!(owned, "EO-12: offsets are committed for owned partitions only, task {}", running.task.id());
-            offsets.extend(running.positions().into_iter().map(|(partition, offset)| (partition, offset, text.clone())));
+            offsets
+                .extend(running.positions().into_iter().map(|(partition, offset)| (partition, offset, text.clone())));
         }
         offsets
     }
@@ -616,6 +663,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         self.set_producer(next);
         self.abandon_batch();
         match why {
+            Why::Fence => tracing::debug!("fence transaction done"),
             Why::Failed(reason) => tracing::warn!("transaction aborted, its records are processed again: {reason}"),
             Why::Moved(reason) => {
                 tracing::info!("transaction aborted, waiting for the rebalance: {reason}");

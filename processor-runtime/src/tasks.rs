@@ -58,7 +58,12 @@ impl<T: TaskState, R: PolledRecord> Running<T, R> {
     }
 
     /// The metadata of the commit, with the changelog ends that `delivered` knows.
-    pub fn metadata(&self, id: &TransactionalId, tag: u16, delivered: impl Fn(DeliveryTag) -> Option<i64>) -> OffsetMetadata {
+    pub fn metadata(
+        &self,
+        id: &TransactionalId,
+        tag: u16,
+        delivered: impl Fn(DeliveryTag) -> Option<i64>,
+    ) -> OffsetMetadata {
         let ends = self.ends(tag, delivered);
         let stores = self.changelogs.iter().zip(ends);
         OffsetMetadata {

@@ -22,6 +22,8 @@ pub struct CheckedTopics {
     pub changelogs: BTreeMap<Arc<str>, Vec<ChangelogTopic>>,
     /// Per sub-topology with stores: what its tasks keep on disk.
     pub layouts: BTreeMap<Arc<str>, Layout>,
+    /// Whether the brokers verify that a partition was added to the transaction that writes to it.
+    pub transactions_verified: bool,
 }
 
 /// Checks all topics and makes changelogs that are missing.
@@ -33,8 +35,12 @@ pub fn check(config: &Config, topology: &Topology, admin: &Admin) -> Result<Chec
     for output in topology.outputs() {
         existing(config, admin, output, "output")?;
     }
-    let mut checked =
-        CheckedTopics { partitions: BTreeMap::new(), changelogs: BTreeMap::new(), layouts: BTreeMap::new() };
+    let mut checked = CheckedTopics {
+        partitions: BTreeMap::new(),
+        changelogs: BTreeMap::new(),
+        layouts: BTreeMap::new(),
+        transactions_verified: transactions_verified(admin),
+    };
     for subtopology in topology.subtopologies() {
         let partitions = co_partitioned(config, topology, admin, subtopology)?;
         checked.partitions.insert(subtopology.name.clone(), partitions);
@@ -54,6 +60,28 @@ pub fn check(config: &Config, topology: &Topology, admin: &Admin) -> Result<Chec
         }
     }
     Ok(checked)
+}
+
+/// Asks every broker whether it verifies transactions; one that does not, or does not say, weakens the guarantee.
+fn transactions_verified(admin: &Admin) -> bool {
+    const SETTING: &str = "transaction.partition.verification.enable";
+    let brokers = admin.broker_ids().unwrap_or_default();
+    let says_so = |broker: &i32| match admin.broker_config(*broker) {
+        Ok(settings) => settings.get(SETTING).is_some_and(|value| value == "true"),
+        Err(error) => {
+            tracing::debug!("broker {broker} does not show its settings: {error}");
+            false
+        }
+    };
+    let verified = !brokers.is_empty() && brokers.iter().all(says_so);
+    if !verified {
+        tracing::warn!(
+            "the brokers do not say that {SETTING}=true: a request of a dead producer that arrives late could still be taken. Fence \
+             transactions keep late offsets out, a late record they do not: the guarantee is weaker here. Set it to true (the default since 3.6), \
+             and allow this application to DescribeConfigs on the cluster"
+        );
+    }
+    verified
 }
 
 fn existing(config: &Config, admin: &Admin, topic: &str, what: &str) -> Result<TopicInfo, ConfigError> {
@@ -93,19 +121,18 @@ fn co_partitioned(
 /// A changelog topic: made where it is missing, checked where it is not.
 fn changelog(config: &Config, admin: &Admin, topic: &str, partitions: usize) -> Result<TopicInfo, ConfigError> {
     let describe = || admin.describe_topic(topic).map_err(|error| ConfigError(error.message));
-    let info = match describe()? {
-        Some(info) => info,
-        None => {
-            let configs = BTreeMap::from([
-                ("cleanup.policy".to_owned(), "compact".to_owned()),
-                ("message.timestamp.type".to_owned(), "CreateTime".to_owned()),
-            ]);
-            let made = admin.create_topic(topic, partitions, config.replication_factor, &configs);
-            made.map_err(|error| ConfigError(error.message))?;
-            tracing::info!(topic, partitions, "changelog topic made");
-            let found = describe()?;
-            found.ok_or_else(|| ConfigError(format!("the changelog topic '{topic}' was made and is gone again")))?
-        }
+    let info = if let Some(info) = describe()? {
+        info
+    } else {
+        let configs = BTreeMap::from([
+            ("cleanup.policy".to_owned(), "compact".to_owned()),
+            ("message.timestamp.type".to_owned(), "CreateTime".to_owned()),
+        ]);
+        let made = admin.create_topic(topic, partitions, config.replication_factor, &configs);
+        made.map_err(|error| ConfigError(error.message))?;
+        tracing::info!(topic, partitions, "changelog topic made");
+        let found = describe()?;
+        found.ok_or_else(|| ConfigError(format!("the changelog topic '{topic}' was made and is gone again")))?
     };
     check_changelog(config, topic, partitions, &info)?;
     Ok(info)

@@ -59,9 +59,10 @@ pub(super) enum Call {
 impl Fault {
     fn strikes(self) -> Call {
         match self {
-            Self::CommitTimesOut { .. } | Self::CommitFails(_) | Self::CommitLeavesLateCopy | Self::CommitHoldsMarkers => {
-                Call::Commit
-            }
+            Self::CommitTimesOut { .. }
+            | Self::CommitFails(_)
+            | Self::CommitLeavesLateCopy
+            | Self::CommitHoldsMarkers => Call::Commit,
             Self::SendFails(_) => Call::Send,
             Self::DrainFails(_) => Call::Drain,
             Self::SendOffsetsFails(_) => Call::SendOffsets,
@@ -244,7 +245,9 @@ impl Model {
         self.ongoing(id, epoch)?;
         self.group.check(membership).map_err(Refusal::Group)?;
         let coordinator = self.ongoing(id, epoch)?;
-        coordinator.offsets.extend(offsets.into_iter().map(|(partition, offset, metadata)| (partition, (offset, metadata))));
+        coordinator
+            .offsets
+            .extend(offsets.into_iter().map(|(partition, offset, metadata)| (partition, (offset, metadata))));
         Ok(())
     }
 
@@ -289,8 +292,12 @@ impl Model {
 
     /// Writes all markers that were held back.
     pub(super) fn release_markers(&mut self) {
-        let held: Vec<_> =
-            self.coordinators.iter().filter(|(_, coordinator)| coordinator.markers_held).map(|(id, _)| id.clone()).collect();
+        let held: Vec<_> = self
+            .coordinators
+            .iter()
+            .filter(|(_, coordinator)| coordinator.markers_held)
+            .map(|(id, _)| id.clone())
+            .collect();
         for id in held {
             self.write_markers(&id);
         }

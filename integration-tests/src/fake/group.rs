@@ -63,10 +63,12 @@ impl Group {
     pub fn join(&mut self, member: &Member, topics: &[Arc<str>]) -> String {
         self.members_made += 1;
         let id = format!("{}-{:04}", member.client_id, self.members_made);
-        let same_instance =
-            |known: &GroupMember| member.group_instance_id.is_some() && known.member.group_instance_id == member.group_instance_id;
+        let same_instance = |known: &GroupMember| {
+            member.group_instance_id.is_some() && known.member.group_instance_id == member.group_instance_id
+        };
         let before = self.members.iter().find(|(_, known)| same_instance(known)).map(|(id, _)| id.clone());
-        let mut joining = GroupMember { member: member.clone(), topics: topics.to_vec(), joined: true, assignment: Vec::new() };
+        let mut joining =
+            GroupMember { member: member.clone(), topics: topics.to_vec(), joined: true, assignment: Vec::new() };
         match before.and_then(|before| Some((self.members.remove(&before)?, before))) {
             Some((known, before)) => {
                 self.replaced.insert(before);
@@ -162,7 +164,8 @@ impl Group {
     fn end_rebalance(&mut self, partitions: impl Fn(&str) -> i32) {
         self.generation += 1;
         self.rebalancing = false;
-        let topics: BTreeSet<Arc<str>> = self.members.values().flat_map(|member| member.topics.iter().cloned()).collect();
+        let topics: BTreeSet<Arc<str>> =
+            self.members.values().flat_map(|member| member.topics.iter().cloned()).collect();
         for member in self.members.values_mut() {
             member.assignment.clear();
         }
@@ -182,7 +185,8 @@ impl Group {
         let mut next = 0;
         for (place, member) in (0..).zip(subscribed) {
             let share = count / members + i32::from(place < count % members);
-            let range = (next..next + share).map(|partition| TopicPartition::new(topic.clone(), Partition::new(partition)));
+            let range =
+                (next..next + share).map(|partition| TopicPartition::new(topic.clone(), Partition::new(partition)));
             member.assignment.extend(range);
             next += share;
         }

@@ -101,7 +101,9 @@ impl Log {
             let decided = if commit { Outcome::Committed } else { Outcome::Aborted };
             for entry in &mut self.entries {
                 match entry {
-                    Entry::Record { outcome, producer: by, .. } if *by == Some(producer) && *outcome == Outcome::Open => {
+                    Entry::Record { outcome, producer: by, .. }
+                        if *by == Some(producer) && *outcome == Outcome::Open =>
+                    {
                         *outcome = decided;
                     }
                     Entry::Record { .. } | Entry::Marker { .. } => {}

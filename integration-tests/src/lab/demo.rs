@@ -363,11 +363,11 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// The partitions of each worker that has some.
+    /// The partitions of each worker that has some. A worker's clients have its name in theirs.
     fn assignments(&self) -> BTreeMap<String, Vec<i32>> {
         let mut shared: BTreeMap<String, Vec<i32>> = BTreeMap::new();
         for (client, partitions) in self.group.assignments() {
-            let is_of = |worker: &&Worker| client.starts_with(&format!("{APPLICATION}-{}-", worker.program.name));
+            let is_of = |worker: &&Worker| client.contains(&worker.program.name);
             if let Some(worker) = self.workers.iter().find(is_of)
                 && !partitions.is_empty()
             {

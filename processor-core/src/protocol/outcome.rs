@@ -69,17 +69,7 @@ pub const fn after_error(phase: Phase, kind: TxnErrorKind, time_left: bool) -> S
         (_, TxnErrorKind::Fenced) => Step::Rebuild { fenced: true },
         // Once EndTxn(commit) may have been sent, "abortable" is no answer any more: the outcome is unknown.
         (
-            Phase::Committing,
-            TxnErrorKind::Retriable
-            | TxnErrorKind::TimedOut
-            | TxnErrorKind::Abortable
-            | TxnErrorKind::Moved
-            | TxnErrorKind::FencedInstance
-            | TxnErrorKind::Fatal
-            | TxnErrorKind::Refused,
-        )
-        | (
-            Phase::Aborting,
+            Phase::Committing | Phase::Aborting,
             TxnErrorKind::Retriable
             | TxnErrorKind::TimedOut
             | TxnErrorKind::Abortable

@@ -20,12 +20,15 @@ pub trait Base {
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
         reverse: bool,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        visit: &mut VisitEntry<'_>,
     ) -> Result<(), BaseError>;
 
     /// About how many keys the store holds; exact answers would cost a scan.
     fn approximate_len(&self, store: StoreIndex) -> Result<u64, BaseError>;
 }
+
+/// Is called with a key and a value, and says whether to go on.
+pub type VisitEntry<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 
 /// Local state could not be read. The record that asked is not to blame; the task restores its state or stops.
 #[derive(Clone, Debug, thiserror::Error)]

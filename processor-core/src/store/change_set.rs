@@ -113,7 +113,11 @@ mod tests {
         set.push(StoreIndex::new(0), b"a", Some(b"1"));
         set.push(StoreIndex::new(1), b"", None);
         set.push(StoreIndex::new(0), b"bc", Some(b""));
-        let failed = set.push_with(StoreIndex::new(0), |bytes| Ok(bytes.push(9)), |_| Err("no value"));
+        let write_nine = |bytes: &mut Vec<u8>| {
+            bytes.push(9);
+            Ok(())
+        };
+        let failed = set.push_with(StoreIndex::new(0), write_nine, |_| Err("no value"));
         assert_eq!(failed, Err("no value"));
         let got: Vec<_> = set.changes().collect();
         assert_eq!(

@@ -32,7 +32,7 @@ impl Topology {
             .iter()
             .zip(0..)
             .map(|(maker, index)| maker.0(StoreIndex::new(index), cache_bytes_max));
-        Task::new(id.clone(), self.clone(), sources.collect(), stores.collect())
+        Task::new(id.clone(), self, sources.collect(), stores.collect())
     }
 }
 
@@ -58,7 +58,7 @@ struct Input {
 impl Task {
     pub(crate) fn new(
         id: TaskId,
-        topology: Topology,
+        topology: &Topology,
         sources: Vec<(InputIndex, Box<dyn SourceNode>)>,
         stores: Vec<Box<dyn AnyOverlay>>,
     ) -> Self {

@@ -57,6 +57,12 @@ impl Admin {
         self.answer("cannot read the cluster's id", Event::cluster_id)
     }
 
+    /// The ids of the brokers.
+    pub fn broker_ids(&self) -> Result<Vec<i32>, KafkaError> {
+        self.queue.ask_cluster(ANSWER_WAIT_MAX);
+        self.answer("cannot list the brokers", Event::broker_ids)
+    }
+
     /// What a topic is; `None` where there is none of that name.
     pub fn describe_topic(&self, name: &str) -> Result<Option<TopicInfo>, KafkaError> {
         self.queue.ask_topic(name, ANSWER_WAIT_MAX);

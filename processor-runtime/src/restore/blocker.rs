@@ -1,5 +1,5 @@
-//! Fencing a dead owner: whoever died inside a transaction is in the way of its successor, and of every read_committed
-//! reader of its outputs, until the broker times that transaction out. Initialising its transactional id ends it now.
+//! Fencing a dead owner: whoever died inside a transaction is in the way of its successor, and of every reader of
+//! its outputs that waits for commits, until the broker times that transaction out. Initialising its transactional id ends it now.
 //!
 //! Whom to fence is known from the metadata of the last commit, or, where that does not help (the owner never
 //! committed), from the header on the changelog records of the open transaction. Fencing is harmless even if the owner
@@ -12,9 +12,9 @@ use std::time::Duration;
 use processor_core::ids::{ChangelogOffset, TaskId, TopicPartition};
 use processor_core::protocol::metadata::OffsetMetadata;
 
+use super::RestoreError;
 use super::recovery::{Recovery, Step};
 use super::restorer::StepContext;
-use super::RestoreError;
 use crate::clock::Clock;
 use crate::kafka::{
     ChangelogEvent, ChangelogReader, Committed, Isolation, Kafka, Progress, TransactionalId, TransactionalProducer,
@@ -104,7 +104,8 @@ impl<K: Kafka> Blockers<K> {
     ) {
         for task in tasks {
             let Some(recovery) = recoveries.get(task) else { continue };
-            let of_task = answers.iter().filter(|(partition, _)| recovery.inputs.iter().any(|(_, own)| own == partition));
+            let of_task =
+                answers.iter().filter(|(partition, _)| recovery.inputs.iter().any(|(_, own)| own == partition));
             let metadata = of_task.filter_map(|(_, committed)| match committed {
                 Committed::At { metadata, .. } => OffsetMetadata::parse(metadata).ok(),
                 Committed::Nothing | Committed::Unstable => None,
@@ -201,7 +202,9 @@ impl<K: Kafka> Blockers<K> {
         let mut found = Vec::new();
         let mut ended = 0;
         tail.reader.poll(Duration::ZERO, TAIL_EVENTS_A_STEP, &mut |event| match event {
-            ChangelogEvent::Record { transactional_id: Some(id), .. } => found.extend(std::str::from_utf8(id).map(Arc::<str>::from)),
+            ChangelogEvent::Record { transactional_id: Some(id), .. } => {
+                found.extend(std::str::from_utf8(id).map(Arc::<str>::from));
+            }
             ChangelogEvent::Record { transactional_id: None, .. } => {}
             ChangelogEvent::End { .. } | ChangelogEvent::OutOfRange { .. } => ended += 1,
         })?;

@@ -177,7 +177,7 @@ impl<T: TaskState> Recovery<T> {
         let Step::Planned { committed, bounds } = &self.step else { return Ok(()) };
         let newest = newest_metadata(committed);
         let any_committed = committed.iter().any(|input| input.committed.is_some());
-        let start = self.start_offsets(committed, bounds, rule)?;
+        let start = start_offsets(committed, bounds, rule)?;
         let now = clock.wall();
         let mut stores = Vec::new();
         let mut wipes = Vec::new();
@@ -194,7 +194,8 @@ impl<T: TaskState> Recovery<T> {
                 stored_age_ms: now.get().saturating_sub(positions.written_at.get()),
                 delete_retention_ms: changelog.delete_retention_ms,
             };
-            let StorePlan { wipe, from, until } = restore::plan(&facts).map_err(|refusal| self.refused(changelog, refusal))?;
+            let StorePlan { wipe, from, until } =
+                restore::plan(&facts).map_err(|refusal| self.refused(changelog, refusal))?;
             if wipe.is_none() && facts.stored.is_some() && from < until {
                 continued_from = Some(positions.written_at);
             }
@@ -217,24 +218,6 @@ impl<T: TaskState> Recovery<T> {
         }
         self.step = Step::Replaying(replay);
         Ok(())
-    }
-
-    fn start_offsets(
-        &self,
-        committed: &[CommittedInput],
-        bounds: &BTreeMap<TopicPartition, LogBounds>,
-        rule: StartRule,
-    ) -> Result<Vec<(InputIndex, Offset)>, RestoreError> {
-        let resolve = |input: &CommittedInput| {
-            let offset = input.committed.as_ref().map(|(offset, _)| *offset);
-            let log = bounds.get(&input.partition).copied().unwrap_or(LogBounds { start: 0, end: 0 });
-            let start = restore::start_offset(offset, rule, Offset::new(log.start), Offset::new(log.end));
-            let start = start.ok_or_else(|| RestoreError::stop(format!(
-                "no offset is committed for {}, and auto.offset.reset is 'none': commit one with kafka-consumer-groups --reset-offsets, \
-                 or set auto.offset.reset to earliest or latest for the first start", input.partition)))?;
-            Ok((input.input, start))
-        };
-        committed.iter().map(resolve).collect()
     }
 
     fn refused(&self, changelog: &ChangelogSource, refusal: RestoreRefusal) -> RestoreError {
@@ -335,7 +318,10 @@ impl<T: TaskState> Recovery<T> {
     pub(super) fn finish(mut self, clock: &impl Clock) -> Result<Result<Recovered<T>, Self>, RestoreError> {
         let Step::Replayed(replay) = &self.step else { return Ok(Err(self)) };
         if let Some(written_at) = replay.continued_from
-            && !self.changelogs.iter().all(|log| restore::still_young(written_at, clock.wall(), log.delete_retention_ms))
+            && !self
+                .changelogs
+                .iter()
+                .all(|log| restore::still_young(written_at, clock.wall(), log.delete_retention_ms))
         {
             tracing::warn!(task = %self.task.id(), "the restore outlasted the changelog's delete.retention.ms: it starts over in full");
             (0..self.changelogs.len()).try_for_each(|slot| self.wipe_store(slot))?;
@@ -376,6 +362,23 @@ impl<T: TaskState> Recovery<T> {
             Step::Committed | Step::Replaying(_) | Step::Replayed(_) => None,
         }
     }
+}
+
+fn start_offsets(
+    committed: &[CommittedInput],
+    bounds: &BTreeMap<TopicPartition, LogBounds>,
+    rule: StartRule,
+) -> Result<Vec<(InputIndex, Offset)>, RestoreError> {
+    let resolve = |input: &CommittedInput| {
+        let offset = input.committed.as_ref().map(|(offset, _)| *offset);
+        let log = bounds.get(&input.partition).copied().unwrap_or(LogBounds { start: 0, end: 0 });
+        let start = restore::start_offset(offset, rule, Offset::new(log.start), Offset::new(log.end));
+        let start = start.ok_or_else(|| RestoreError::stop(format!(
+            "no offset is committed for {}, and auto.offset.reset is 'none': commit one with kafka-consumer-groups --reset-offsets, \
+             or set auto.offset.reset to earliest or latest for the first start", input.partition)))?;
+        Ok((input.input, start))
+    };
+    committed.iter().map(resolve).collect()
 }
 
 fn apply<T: TaskState>(state: &mut T, changes: &ChangeSet, positions: &Positions) -> Result<(), StateError> {

@@ -8,13 +8,13 @@ use foldhash::fast::FixedState;
 use processor_core::ids::{ChangelogOffset, Partition, TaskId, TopicPartition};
 use processor_core::protocol::restore::StartRule;
 
+use super::RestoreError;
 use super::blocker::Blockers;
 use super::recovery::{Recovered, Recovery, Step};
-use super::RestoreError;
 use crate::clock::Clock;
 use crate::kafka::{
-    Answer, ChangelogEvent, ChangelogReader, Committed, GroupConsumer, Isolation, Kafka, KafkaErrorKind,
-    LogBounds, Question, Ticket, TransactionalId,
+    Answer, ChangelogEvent, ChangelogReader, Committed, GroupConsumer, Isolation, Kafka, KafkaErrorKind, LogBounds,
+    Question, Ticket, TransactionalId,
 };
 use crate::state::{Layout, StateDirectory, TaskState};
 
@@ -132,7 +132,10 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
     ///
     /// # Errors
     /// A task cannot be recovered, or a client is beyond use.
-    pub fn step<C: Clock>(&mut self, ctx: &mut StepContext<'_, K, S, C>) -> Result<Vec<Recovered<S::Task>>, RestoreError> {
+    pub fn step<C: Clock>(
+        &mut self,
+        ctx: &mut StepContext<'_, K, S, C>,
+    ) -> Result<Vec<Recovered<S::Task>>, RestoreError> {
         if self.recoveries.is_empty() && !self.read_set_changed && !self.blockers.is_fencing() {
             return Ok(Vec::new());
         }
@@ -183,7 +186,7 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
                 asked.ask_again_at = now + ASK_AGAIN_AFTER;
                 return Ok(());
             };
-            return self.on_committed(&tasks, answers.into_iter().collect(), now);
+            return self.on_committed(&tasks, &answers.into_iter().collect(), now);
         }
         if let Some((_, tasks)) = asked.bounds.take_if(|(asked, _)| *asked == ticket) {
             if let Some(Answer::Bounds(answers)) = answer {
@@ -209,12 +212,14 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
     fn on_committed(
         &mut self,
         tasks: &BTreeSet<TaskId>,
-        answers: BTreeMap<TopicPartition, Committed>,
+        answers: &BTreeMap<TopicPartition, Committed>,
         now: Duration,
     ) -> Result<(), RestoreError> {
         let mut all_known = true;
-        for recovery in self.recoveries.iter_mut().filter(|(task, _)| tasks.contains(*task)).map(|(_, recovery)| recovery) {
-            let known = recovery.on_committed(&answers, now)?;
+        for recovery in
+            self.recoveries.iter_mut().filter(|(task, _)| tasks.contains(*task)).map(|(_, recovery)| recovery)
+        {
+            let known = recovery.on_committed(answers, now)?;
             if let (true, Some(owner)) = (known, recovery.last_owner()) {
                 self.blockers.remember_owner(recovery.task.id(), owner);
             }
@@ -263,12 +268,14 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
 
     /// Who holds the transaction that is in the way: the offsets' metadata names it, readable without waiting for it.
     fn ask_about_blockers<C: Clock>(&mut self, ctx: &mut StepContext<'_, K, S, C>) -> Result<(), RestoreError> {
-        let unknown = self.recoveries.iter().filter(|(task, recovery)| {
-            recovery.blocked_since.is_some() && !self.blockers.knows_owner(task)
-        });
+        let unknown = self
+            .recoveries
+            .iter()
+            .filter(|(task, recovery)| recovery.blocked_since.is_some() && !self.blockers.knows_owner(task));
         let unknown: Vec<_> = unknown.map(|(task, recovery)| (task.clone(), recovery.inputs.clone())).collect();
         if !unknown.is_empty() && self.questions.owners.is_none() {
-            let partitions = unknown.iter().flat_map(|(_, inputs)| inputs.iter().map(|(_, partition)| partition.clone()));
+            let partitions =
+                unknown.iter().flat_map(|(_, inputs)| inputs.iter().map(|(_, partition)| partition.clone()));
             let question = Question::Committed { partitions: partitions.collect(), stable: false };
             let ticket = self.questions.ticket();
             ctx.consumer.ask(ticket, &question)?;
@@ -363,7 +370,8 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
         self.progress_logged_at = now;
         for (task, recovery) in &self.recoveries {
             let Step::Replaying(replay) = &recovery.step else { continue };
-            let left: i64 = replay.stores.iter().map(|store| store.until.get() - store.reached.get().min(store.until.get())).sum();
+            let left: i64 =
+                replay.stores.iter().map(|store| store.until.get() - store.reached.get().min(store.until.get())).sum();
             tracing::info!(%task, replayed = recovery.records_replayed, left_at_most = left, "restoring");
         }
     }
@@ -396,7 +404,9 @@ fn visit<T: TaskState>(
         | ChangelogEvent::End { topic, partition, .. }
         | ChangelogEvent::OutOfRange { topic, partition } => (*topic, *partition),
     };
-    let Some((task, store)) = routes.get(topic).and_then(|partitions| partitions.get(&partition)) else { return Ok(false) };
+    let Some((task, store)) = routes.get(topic).and_then(|partitions| partitions.get(&partition)) else {
+        return Ok(false);
+    };
     let Some(recovery) = recoveries.get_mut(task) else { return Ok(false) };
     match event {
         ChangelogEvent::Record { offset, key, value, .. } => {

@@ -122,7 +122,10 @@ impl<P: TransactionalProducer> Open<P> {
             Ok(()) => Ended::Aborted { why, next: after_end(self.producer, false) },
             Err((step, error)) => {
                 let fenced = matches!(step, Step::Rebuild { fenced: true });
-                Ended::Broken(Broken { fenced, reason: format!("{error}; the transaction was to abort because: {why}") })
+                Ended::Broken(Broken {
+                    fenced,
+                    reason: format!("{error}; the transaction was to abort because: {why}"),
+                })
             }
         }
     }
@@ -137,6 +140,11 @@ pub struct Prepared<P> {
 }
 
 impl<P: TransactionalProducer> Prepared<P> {
+    /// Aborts on purpose: a fence transaction has done its work once its offsets have reached the coordinator.
+    pub fn abort<C: Clock>(self, clock: &C, why: Why) -> Ended<P> {
+        Open { producer: self.producer, deadline: self.deadline, tags: self.tags }.abort(clock, why)
+    }
+
     /// Commits. Only `Ok` is an answer; after anything else the outcome is unknown, the producer is gone, and every
     /// owned partition must be recovered.
     ///
@@ -174,6 +182,9 @@ pub enum Ended<P> {
 /// Why a transaction was aborted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Why {
+    /// It was a fence transaction: it ends so.
+    #[error("fence transaction")]
+    Fence,
     /// A record or a call failed; the batch is tried again.
     #[error("{0}")]
     Failed(String),

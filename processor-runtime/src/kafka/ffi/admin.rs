@@ -374,6 +374,21 @@ impl Event {
         }
     }
 
+    /// To [`EventQueue::ask_cluster`]: the ids of its brokers.
+    pub(in crate::kafka) fn broker_ids(&self) -> Result<Vec<i32>, Fault> {
+        self.check()?;
+        let mut count = 0;
+        // SAFETY: as in `committed`.
+        unsafe {
+            let result = rd::rd_kafka_event_DescribeCluster_result(self.raw.as_ptr());
+            if result.is_null() {
+                return Err(wrong_answer());
+            }
+            let nodes = rd::rd_kafka_DescribeCluster_result_nodes(result, &raw mut count);
+            Ok(elements(nodes, count).iter().map(|node| rd::rd_kafka_Node_id(*node)).collect())
+        }
+    }
+
     /// To [`EventQueue::ask_topic`].
     pub(in crate::kafka) fn topic(&self) -> Result<TopicFacts, Fault> {
         self.check()?;

@@ -1,0 +1,274 @@
+//! A cluster and a disk in memory, behind the runtime's seams, for tests that drive the real loop on one thread.
+//!
+//! [`FakeCluster`] is what the test holds: it makes topics and workers' connections, writes input, reads what is
+//! visible, and says what goes wrong and when. [`FakeKafka`] is what a worker holds: the runtime's `Kafka`.
+//! [`FakeDirectory`] is a worker's disk. Nothing here reads a clock, sleeps or draws a random number: the order of the
+//! calls decides everything, so a schedule that fails once fails always.
+//!
+//! A crash is what happens to a worker that is no longer called: [`FakeCluster::crash`] cuts its connections,
+//! [`FakeDirectory::crash`] takes away the newest batches, and the test drops the thread. The cluster does not
+//! notice by itself: the test ends its session, and the timeout of its transaction, when it likes.
+
+mod changelog;
+mod clock;
+pub mod cluster;
+mod consumer;
+pub mod group;
+pub mod log;
+mod producer;
+pub mod state;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use processor_core::ids::{Offset, Partition, Timestamp, TopicPartition};
+use processor_runtime::kafka::{
+    Isolation, Kafka, KafkaError, KafkaErrorKind, Member, TransactionalId, TxnError, TxnErrorKind,
+};
+
+use cluster::Model;
+use consumer::committed_from;
+use log::{Entry, Log, Written};
+
+pub use changelog::FakeChangelog;
+pub use clock::FakeClock;
+pub use cluster::Fault;
+pub use consumer::{FakeConsumer, FakeMetadata, FakeRecord};
+pub use producer::FakeProducer;
+pub use state::{FakeDirectory, FakeTask};
+
+/// The cluster as the test sees it. Clones are the same cluster.
+#[derive(Clone, Debug, Default)]
+pub struct FakeCluster {
+    model: Shared,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Shared(Arc<Mutex<Model>>);
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Model> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl FakeCluster {
+    /// An empty cluster.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Makes a topic.
+    pub fn create_topic(&self, topic: &str, partitions: i32) {
+        self.model.lock().create_topic(topic, partitions);
+    }
+
+    /// The connection of a worker. One that crashed gets a new one by asking again.
+    pub fn worker(&self, name: &str) -> FakeKafka {
+        let name: Arc<str> = Arc::from(name);
+        let life = self.model.lock().crashes.get(&name).copied().unwrap_or(0);
+        FakeKafka { handle: Handle { model: self.model.clone(), worker: name, life } }
+    }
+
+    /// Writes a record outside transactions; returns its offset.
+    ///
+    /// # Panics
+    /// If there is no such partition.
+    pub fn produce(&self, topic: &str, partition: i32, key: &[u8], value: &[u8], timestamp: i64) -> i64 {
+        let written = Written {
+            key: Some(key.to_vec()),
+            value: Some(value.to_vec()),
+            timestamp: Timestamp::new(timestamp),
+            header: None,
+        };
+        let partition = TopicPartition::new(topic, Partition::new(partition));
+        self.model.lock().log_mut(&partition).expect("the partition exists").append(written, None)
+    }
+
+    /// What a `read_committed` reader sees of a topic now: partition, offset, record.
+    pub fn read_committed(&self, topic: &str) -> Vec<(Partition, Offset, Written)> {
+        let model = self.model.lock();
+        let mut records = Vec::new();
+        for partition in model.partitions_of(topic) {
+            let log = model.log(&partition).expect("it was just listed");
+            let visible = committed_from(log, log.start());
+            let owned =
+                |(offset, written): (i64, &Written)| (partition.partition, Offset::new(offset), written.clone());
+            records.extend(visible.map(owned));
+        }
+        records
+    }
+
+    /// All that stands in a partition, with offsets.
+    pub fn entries(&self, topic: &str, partition: i32) -> Vec<(i64, Entry)> {
+        self.with_log(topic, partition, |log| {
+            log.from(log.start()).map(|(offset, entry)| (offset, entry.clone())).collect()
+        })
+    }
+
+    /// The offset behind the last entry of a partition.
+    pub fn high_watermark(&self, topic: &str, partition: i32) -> i64 {
+        self.with_log(topic, partition, Log::high_watermark)
+    }
+
+    /// The offset up to which no transaction is open in a partition.
+    pub fn last_stable_offset(&self, topic: &str, partition: i32) -> i64 {
+        self.with_log(topic, partition, Log::last_stable_offset)
+    }
+
+    fn with_log<T>(&self, topic: &str, partition: i32, look: impl FnOnce(&Log) -> T) -> T {
+        let partition = TopicPartition::new(topic, Partition::new(partition));
+        look(self.model.lock().log(&partition).expect("the partition exists"))
+    }
+
+    /// The committed offsets of the group, with their metadata.
+    pub fn committed(&self) -> BTreeMap<TopicPartition, (Offset, String)> {
+        self.model.lock().group.all_committed().clone()
+    }
+
+    /// The transactional ids whose transaction is open, or decided and not through.
+    pub fn open_transactions(&self) -> Vec<TransactionalId> {
+        self.model.lock().open_transactions()
+    }
+
+    /// The client ids of the group's members.
+    pub fn members(&self) -> Vec<String> {
+        self.model.lock().group.client_ids()
+    }
+
+    /// Something goes wrong, once, at the next call it fits, of whichever producer. Scripted faults of the same call
+    /// strike in the order they were asked for.
+    pub fn script(&self, fault: Fault) {
+        self.model.lock().script(None, fault);
+    }
+
+    /// As [`script`](Self::script), for the producers with this id.
+    pub fn script_for(&self, id: &TransactionalId, fault: Fault) {
+        self.model.lock().script(Some(id.clone()), fault);
+    }
+
+    /// How many scripted faults have not struck yet.
+    pub fn faults_left(&self) -> usize {
+        self.model.lock().scripted()
+    }
+
+    /// From now on, questions are answered so many polls after they were asked, as things were when they were asked.
+    pub fn delay_answers(&self, polls: usize) {
+        self.model.lock().answer_delay = polls;
+    }
+
+    /// Ends the session of a client: it is no longer a member, and finds out at its next poll or `send_offsets`.
+    pub fn expire_session(&self, client_id: &str) {
+        let mut model = self.model.lock();
+        for member in model.group.members_of(client_id) {
+            model.group.remove(&member);
+        }
+    }
+
+    /// Makes all members come back, as when partitions were added.
+    pub fn rebalance(&self) {
+        self.model.lock().group.begin_rebalance();
+    }
+
+    /// `transaction.timeout.ms` of an id is over: its open transaction is aborted, its producer fenced. Says whether it
+    /// had one.
+    pub fn time_out_transaction(&self, id: &TransactionalId) -> bool {
+        self.model.lock().time_out(id)
+    }
+
+    /// Writes the markers that [`Fault::CommitHoldsMarkers`] has held back.
+    pub fn release_markers(&self) {
+        self.model.lock().release_markers();
+    }
+
+    /// Lets copies of requests arrive that faults have left under way; returns how many changed something.
+    pub fn deliver_late_requests(&self) -> usize {
+        self.model.lock().deliver_late()
+    }
+
+    /// Retention: forgets what is before an offset, up to the last stable one.
+    ///
+    /// # Panics
+    /// If there is no such partition.
+    pub fn delete_records(&self, topic: &str, partition: i32, before: i64) {
+        let partition = TopicPartition::new(topic, Partition::new(partition));
+        self.model.lock().log_mut(&partition).expect("the partition exists").delete_before(before);
+    }
+
+    /// Forgets every committed offset of the group.
+    pub fn forget_offsets(&self) {
+        self.model.lock().group.forget_offsets();
+    }
+
+    /// Commits an offset as a person does with `kafka-consumer-groups --reset-offsets`.
+    pub fn set_offset(&self, topic: &str, partition: i32, offset: i64) {
+        let partition = TopicPartition::new(topic, Partition::new(partition));
+        self.model.lock().group.commit(partition, Offset::new(offset), String::new());
+    }
+
+    /// A worker has died: every client it made is of no use from now on. What it left in the cluster stays.
+    pub fn crash(&self, worker: &str) {
+        *self.model.lock().crashes.entry(Arc::from(worker)).or_default() += 1;
+    }
+}
+
+/// The cluster as a worker sees it.
+#[derive(Clone, Debug)]
+pub struct FakeKafka {
+    handle: Handle,
+}
+
+impl Kafka for FakeKafka {
+    type Consumer = FakeConsumer;
+    type Producer = FakeProducer;
+    type Changelog = FakeChangelog;
+
+    fn consumer(&self, member: &Member, inputs: &[Arc<str>]) -> Result<FakeConsumer, KafkaError> {
+        self.handle.alive()?;
+        Ok(FakeConsumer::new(self.handle.clone(), member.clone(), inputs.to_vec()))
+    }
+
+    fn producer(&self, id: &TransactionalId, topics: &[Arc<str>]) -> Result<FakeProducer, KafkaError> {
+        self.handle.alive()?;
+        Ok(FakeProducer::new(self.handle.clone(), id.clone(), topics.to_vec()))
+    }
+
+    fn changelog(&self, _client_id: &str, isolation: Isolation) -> Result<FakeChangelog, KafkaError> {
+        self.handle.alive()?;
+        Ok(FakeChangelog::new(self.handle.clone(), isolation))
+    }
+}
+
+/// The way of one life of a worker to the cluster.
+#[derive(Clone, Debug)]
+struct Handle {
+    model: Shared,
+    worker: Arc<str>,
+    life: u64,
+}
+
+impl Handle {
+    /// The model, while the worker has not crashed.
+    fn alive(&self) -> Result<Shared, KafkaError> {
+        let crashes = self.model.lock().crashes.get(&self.worker).copied().unwrap_or(0);
+        if crashes == self.life {
+            return Ok(self.model.clone());
+        }
+        Err(kafka_error(KafkaErrorKind::Fatal, format!("worker {} has crashed; drop its clients", self.worker)))
+    }
+
+    fn alive_txn(&self, call: &'static str) -> Result<Shared, TxnError> {
+        self.alive().map_err(|error| TxnError {
+            kind: TxnErrorKind::Fatal,
+            call,
+            code: "CRASHED".to_owned(),
+            message: error.message,
+        })
+    }
+}
+
+fn kafka_error(kind: KafkaErrorKind, message: String) -> KafkaError {
+    KafkaError { kind, message }
+}

@@ -14,21 +14,19 @@ pub trait Base {
     fn get(&self, store: StoreIndex, key: &[u8], value: &mut Vec<u8>) -> Result<bool, BaseError>;
 
     /// Visits the entries between the bounds in key order, or in reverse, until `visit` breaks.
+    #[expect(clippy::type_complexity, reason = "an alias would hide what the callback is given and may answer")]
     fn range(
         &self,
         store: StoreIndex,
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
         reverse: bool,
-        visit: &mut VisitEntry<'_>,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), BaseError>;
 
     /// About how many keys the store holds; exact answers would cost a scan.
     fn approximate_len(&self, store: StoreIndex) -> Result<u64, BaseError>;
 }
-
-/// Is called with a key and a value, and says whether to go on.
-pub type VisitEntry<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 
 /// Local state could not be read. The record that asked is not to blame; the task restores its state or stops.
 #[derive(Clone, Debug, thiserror::Error)]

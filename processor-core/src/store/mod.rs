@@ -8,7 +8,7 @@ mod overlay;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use base::{Base, BaseError, VisitEntry};
+pub use base::{Base, BaseError};
 pub use change_set::{Change, ChangeSet};
 pub use definition::{KeyValueStoreDef, StoreValue};
 pub use key::StoreKey;

@@ -177,22 +177,22 @@ impl FakeConsumer {
         }
         None
     }
+}
 
-    fn answer(&self, model: &Model, question: &Question) -> Result<Answer, KafkaError> {
-        match question {
-            Question::Committed { partitions, stable } => {
-                let committed = |partition: &TopicPartition| (partition.clone(), model.committed(partition, *stable));
-                Ok(Answer::Committed(partitions.iter().map(committed).collect()))
-            }
-            Question::Bounds { partitions } => {
-                let bounds = |partition: &TopicPartition| {
-                    let unknown = || kafka_error(KafkaErrorKind::Config, format!("there is no partition {partition}"));
-                    Ok((partition.clone(), model.bounds(partition).ok_or_else(unknown)?))
-                };
-                partitions.iter().map(bounds).collect::<Result<_, _>>().map(Answer::Bounds)
-            }
-            Question::Members => Ok(Answer::Members(model.group.client_ids())),
+fn answer(model: &Model, question: &Question) -> Result<Answer, KafkaError> {
+    match question {
+        Question::Committed { partitions, stable } => {
+            let committed = |partition: &TopicPartition| (partition.clone(), model.committed(partition, *stable));
+            Ok(Answer::Committed(partitions.iter().map(committed).collect()))
         }
+        Question::Bounds { partitions } => {
+            let bounds = |partition: &TopicPartition| {
+                let unknown = || kafka_error(KafkaErrorKind::Config, format!("there is no partition {partition}"));
+                Ok((partition.clone(), model.bounds(partition).ok_or_else(unknown)?))
+            };
+            partitions.iter().map(bounds).collect::<Result<_, _>>().map(Answer::Bounds)
+        }
+        Question::Members => Ok(Answer::Members(model.group.client_ids())),
     }
 }
 
@@ -254,7 +254,7 @@ impl GroupConsumer for FakeConsumer {
     fn ask(&mut self, ticket: Ticket, question: &Question) -> Result<(), KafkaError> {
         let shared = self.handle.alive()?;
         let model = shared.lock();
-        let answer = self.answer(&model, question);
+        let answer = answer(&model, question);
         self.answers.push_back(Pending { polls_left: model.answer_delay, ticket, answer });
         Ok(())
     }

@@ -134,7 +134,9 @@ fn events_are_bounded_and_nothing_is_skipped() {
     let cluster = cluster();
     let mut one = producer(&cluster, "one");
     one.begin().expect("it is ready");
-    ["1", "2", "3"].into_iter().for_each(|value| send(&mut one, value).expect("the log takes it"));
+    for value in ["1", "2", "3"] {
+        send(&mut one, value).expect("the log takes it");
+    }
     one.commit(NO_WAIT).expect("commits");
     let mut reader = reader(&cluster, Isolation::ReadCommitted, 0);
     let mut counts = Vec::new();
@@ -325,7 +327,9 @@ fn only_what_is_fetched_is_read_and_an_event_drops_it() {
 #[test]
 fn deleted_input_is_reported() {
     let cluster = cluster();
-    (0..3).for_each(|_| drop(cluster.produce(IN, 0, b"k", b"v", 1)));
+    for offset in 0..3 {
+        assert_eq!(cluster.produce(IN, 0, b"k", b"v", 1), offset);
+    }
     cluster.delete_records(IN, 0, 2);
     let mut a = consumer(&cluster, &member("a"));
     settle([&mut a]);

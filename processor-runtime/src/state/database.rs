@@ -19,9 +19,6 @@ use super::{open, options, positions};
 /// RocksDB, with column families that can come and go while others read.
 pub(super) type Db = DBWithThreadMode<MultiThreaded>;
 
-/// Is shown the entries of a range until it breaks.
-pub(super) type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
-
 /// An open database of a task.
 pub(super) struct Database {
     // Fields are dropped in this order: the database is closed before the claim is given back.
@@ -134,13 +131,14 @@ impl Database {
     }
 
     /// See [`processor_core::store::Base::range`].
+    #[expect(clippy::type_complexity, reason = "an alias would hide what the callback is given and may answer")]
     pub(super) fn range(
         &self,
         store: StoreIndex,
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
         reverse: bool,
-        visit: &mut Visit<'_>,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), BaseError> {
         let Some(read) = between(from, to) else { return Ok(()) };
         let family = self.readable(store)?;

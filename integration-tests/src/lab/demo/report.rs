@@ -122,6 +122,9 @@ pub(super) fn kept(files: &Files, kept: &Kept) {
     let java =
         format!("java -cp \"{}/*\"", env::var("PROCESSOR_KAFKA_LIBS").unwrap_or_else(|_| "$KAFKA_HOME/libs".into()));
     println!("read the averages\n  {}", console_consumer(&java, bootstrap, kept));
+    if is_text(kept) {
+        println!("send a reading\n  {}", console_producer(&java, bootstrap));
+    }
     println!("see what is committed");
     println!("  {java} org.apache.kafka.tools.consumer.group.ConsumerGroupCommand --bootstrap-server {bootstrap} \\");
     println!("    --describe --group {APPLICATION}");
@@ -138,14 +141,24 @@ pub(super) fn kept(files: &Files, kept: &Kept) {
 }
 
 fn console_consumer(java: &str, bootstrap: &str, kept: &Kept) -> String {
-    let text = Format::Text.name();
-    let is_text = kept.workers.iter().any(|(worker, _)| worker.arguments.iter().any(|argument| argument == text));
-    let kind = if is_text { "String" } else { "Double" };
+    let kind = if is_text(kept) { "String" } else { "Double" };
     format!(
         "{java} org.apache.kafka.tools.consumer.ConsoleConsumer --bootstrap-server {bootstrap} \\\n    \
          --topic {OUTPUT} --from-beginning --isolation-level read_committed --max-messages 20 --property print.key=true \\\n    \
          --value-deserializer org.apache.kafka.common.serialization.{kind}Deserializer"
     )
+}
+
+fn console_producer(java: &str, bootstrap: &str) -> String {
+    format!(
+        "echo sensor-1:21.5 | {java} org.apache.kafka.tools.ConsoleProducer --bootstrap-server {bootstrap} \\\n    \
+         --topic {INPUT} --property parse.key=true --property key.separator=:"
+    )
+}
+
+fn is_text(kept: &Kept) -> bool {
+    let text = Format::Text.name();
+    kept.workers.iter().any(|(worker, _)| worker.arguments.iter().any(|argument| argument == text))
 }
 
 /// A path as it is typed from the current directory.

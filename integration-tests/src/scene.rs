@@ -2,14 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use processor_core::ids::{Partition, TaskId};
 use processor_runtime::state::{application_directory, read_task_offline};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::{BaseProducer, Producer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::broker;
 use crate::client::{self, Workload, committed_offsets, create_topic, produce_ledger, read_committed};
-use crate::oracle::{self, LedgerState};
+use crate::oracle::{self, LedgerState, PartitionLog};
 use crate::worker::{Worker, WorkerConfig, await_condition};
 
 /// How long anything may take before a test gives up.
@@ -17,17 +23,27 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How many partitions the topics have.
 pub const PARTITIONS: i32 = 4;
 
+/// How long what is open in a frozen worker's partitions must stay as it is: whatever was on its way to the broker
+/// when it was frozen, the end of the transaction included, has arrived by then.
+const STANDSTILL: Duration = Duration::from_millis(250);
+/// How often a worker is frozen until it is caught in a transaction.
+const FREEZES_MAX: usize = 300;
+
 /// One application under test: its topics, its workers' directories.
 #[derive(Debug)]
 pub struct Scene {
     /// The application id.
     pub name: String,
-    /// How its workers reach the brokers.
+    /// How the test reaches the brokers.
     pub bootstrap: String,
+    /// How its workers do: through a proxy, if there is one.
+    pub workers_bootstrap: String,
     /// Where logs and state lie.
     pub dir: PathBuf,
     /// How many partitions its topics have.
     pub partitions: i32,
+    /// How many keys there can be.
+    pub keys: u64,
     /// How many records were produced.
     pub produced: u64,
 }
@@ -40,11 +56,24 @@ impl Scene {
 
     /// On another broker.
     pub fn at(name: &str, bootstrap: &str) -> Self {
+        Self::behind(name, bootstrap, bootstrap)
+    }
+
+    /// On a broker that the workers reach through a proxy, and the test directly.
+    pub fn behind(name: &str, bootstrap: &str, workers_bootstrap: &str) -> Self {
         let dir = broker::test_dir(name).expect("the target directory can be written");
-        let scene =
-            Self { name: name.to_owned(), bootstrap: bootstrap.to_owned(), dir, partitions: PARTITIONS, produced: 0 };
+        let scene = Self {
+            name: name.to_owned(),
+            bootstrap: bootstrap.to_owned(),
+            workers_bootstrap: workers_bootstrap.to_owned(),
+            dir,
+            partitions: PARTITIONS,
+            keys: 500,
+            produced: 0,
+        };
         for topic in [scene.input(), scene.output()] {
-            create_topic(bootstrap, &topic, PARTITIONS, &[]).expect("the broker makes topics");
+            // The workload's timestamps are of 1970: retention must not take its records away.
+            create_topic(bootstrap, &topic, PARTITIONS, &[("retention.ms", "-1")]).expect("the broker makes topics");
         }
         scene
     }
@@ -73,7 +102,7 @@ impl Scene {
     pub fn workload(&self, count: u64) -> Workload {
         Workload {
             seed: 7 + self.produced,
-            keys: 500,
+            keys: self.keys,
             base_timestamp: 1_000_000 + self.produced as i64,
             ..Workload::new(&self.input(), count, self.partitions)
         }
@@ -85,10 +114,68 @@ impl Scene {
         self.produced += count;
     }
 
+    /// Produces so many records a second, in the background, until it is told to finish.
+    pub fn load(&self, rate: u64) -> Load {
+        let (bootstrap, stop, first) = (self.bootstrap.clone(), Arc::new(AtomicBool::new(false)), self.produced);
+        let mut workload = Workload { rate: Some(rate), ..self.workload(rate) };
+        let stopped = stop.clone();
+        let produce = move || {
+            let mut produced = 0;
+            while !stopped.load(Ordering::SeqCst) {
+                produce_ledger(&bootstrap, &workload).expect("the broker takes records");
+                produced += workload.count;
+                workload.seed += workload.count;
+                workload.base_timestamp += workload.count as i64;
+            }
+            produced
+        };
+        let thread = std::thread::Builder::new().name("load".to_owned()).spawn(produce).expect("a thread");
+        Load { stop, first, thread: Some(thread) }
+    }
+
+    /// Freezes a worker inside an open transaction: a moment later, what it has written there is neither committed nor
+    /// aborted, and stays so. Whoever is caught between two transactions is let go and frozen again.
+    ///
+    /// # Panics
+    /// If it is never caught.
+    pub fn freeze_in_transaction(&self, worker: &mut Worker) -> Caught {
+        let looks = Looks::new(&self.bootstrap, [self.output(), self.changelog()]);
+        for thaws in 0..FREEZES_MAX {
+            let busy = await_condition("the worker to write in a transaction", PATIENCE, || {
+                anyhow::ensure!(worker.is_alive(), "the worker has ended; its log ends:\n{}", worker.log_tail(30));
+                Ok(!looks.open(&worker.assigned()).is_empty())
+            });
+            busy.unwrap_or_else(|error| panic!("{error:#}; its log ends:\n{}", worker.log_tail(30)));
+            worker.freeze().expect("a worker that runs can be frozen");
+            let open = looks.standing_open(&worker.assigned());
+            if !open.is_empty() {
+                return Caught { open, thaws };
+            }
+            worker.thaw().expect("a frozen worker can go on");
+        }
+        panic!("the worker was never inside a transaction; its log ends:\n{}", worker.log_tail(30));
+    }
+
+    /// Requires that what stood open when workers were frozen was written, and was never committed.
+    pub fn assert_aborted(&self, caught: &[Caught]) {
+        for topic in [self.output(), self.changelog()] {
+            let ranges = || caught.iter().flat_map(|caught| &caught.open).filter(|range| range.topic == topic);
+            if ranges().next().is_none() {
+                continue;
+            }
+            let committed = read_committed(&self.bootstrap, &topic).expect("the topic can be read");
+            let written = client::read_uncommitted(&self.bootstrap, &topic).expect("the topic can be read").0;
+            for range in ranges() {
+                assert!(range.count(&written) > 0, "nothing was written in {range:?}");
+                assert_eq!(range.count(&committed), 0, "{range:?} was open and is committed");
+            }
+        }
+    }
+
     /// How to start a worker, without an instance id.
     pub fn worker(&self, worker: &str) -> WorkerConfig {
         WorkerConfig::new("ledger-worker", self.dir.join(format!("{worker}.log")))
-            .with("bootstrap-servers", &self.bootstrap)
+            .with("bootstrap-servers", &self.workers_bootstrap)
             .with("application-id", &self.name)
             .with("input", self.input())
             .with("output", self.output())
@@ -98,6 +185,26 @@ impl Scene {
     /// Starts a static member.
     pub fn start(&self, worker: &str) -> Worker {
         self.worker(worker).with("instance-id", worker).start().expect("the worker starts")
+    }
+
+    /// Sets the group's offsets of the input, as `kafka-consumer-groups --reset-offsets` does: without metadata.
+    pub fn set_offsets(&self, offsets: &BTreeMap<i32, i64>) {
+        let mut settings = ClientConfig::new();
+        settings.set("bootstrap.servers", &self.bootstrap).set("group.id", &self.name);
+        let outsider: BaseConsumer = settings.create().expect("the settings are sound");
+        let group = outsider.group_metadata().expect("it has a group id");
+        let mut settings = ClientConfig::new();
+        settings.set("bootstrap.servers", &self.bootstrap).set("transactional.id", format!("{}-reset", self.name));
+        let producer: BaseProducer = settings.create().expect("the settings are sound");
+        producer.init_transactions(PATIENCE).expect("the broker answers");
+        producer.begin_transaction().expect("it is initialised");
+        let mut list = TopicPartitionList::new();
+        for (&partition, &offset) in offsets {
+            let added = list.add_partition_offset(&self.input(), partition, Offset::Offset(offset));
+            added.expect("an offset is not negative");
+        }
+        producer.send_offsets_to_transaction(&list, &group, PATIENCE).expect("the broker takes offsets");
+        producer.commit_transaction(PATIENCE).expect("the broker commits");
     }
 
     /// How many outputs are committed.
@@ -162,6 +269,109 @@ impl Scene {
             }
         }
         newest.into_values().flat_map(|(_, state)| state).collect()
+    }
+}
+
+/// Records that are produced in the background.
+#[derive(Debug)]
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    /// How many had been produced before it began.
+    first: u64,
+    thread: Option<JoinHandle<u64>>,
+}
+
+impl Load {
+    /// Ends it, and counts what it has produced.
+    pub fn finish(mut self, scene: &mut Scene) {
+        self.stop.store(true, Ordering::SeqCst);
+        let thread = self.thread.take().expect("finish consumes the load, so its thread is taken once");
+        assert_eq!(scene.produced, self.first, "nothing else is produced meanwhile");
+        scene.produced += thread.join().expect("the load was produced");
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+    }
+}
+
+/// A worker that was frozen inside a transaction.
+#[derive(Debug)]
+pub struct Caught {
+    /// What it had written, neither committed nor aborted.
+    pub open: Vec<OpenRange>,
+    /// How often it was frozen before, between two transactions, and let go.
+    pub thaws: usize,
+}
+
+/// Looks at the ends of partitions, quickly: a transaction must not be over before the look is.
+struct Looks {
+    topics: [String; 2],
+    /// Reads to the high watermark, and to the last stable offset.
+    readers: [BaseConsumer; 2],
+}
+
+impl Looks {
+    fn new(bootstrap: &str, topics: [String; 2]) -> Self {
+        let reader = |isolation: &str| {
+            let created = ClientConfig::new()
+                .set("bootstrap.servers", bootstrap)
+                .set("group.id", "looks")
+                .set("isolation.level", isolation)
+                .create();
+            created.expect("the settings are sound")
+        };
+        Self { topics, readers: ["read_uncommitted", "read_committed"].map(reader) }
+    }
+
+    /// What is open in these partitions. The high watermark is asked first: what is committed between the questions is
+    /// not taken for open.
+    fn open(&self, partitions: &[i32]) -> Vec<OpenRange> {
+        let mut open = Vec::new();
+        for topic in &self.topics {
+            for &partition in partitions {
+                let end =
+                    |reader: &BaseConsumer| reader.fetch_watermarks(topic, partition, PATIENCE).map(|(_, end)| end);
+                let ends = self.readers.each_ref().map(|reader| end(reader).expect("the broker answers"));
+                let [to, from] = ends;
+                if from < to {
+                    open.push(OpenRange { topic: topic.clone(), partition, from, to });
+                }
+            }
+        }
+        open
+    }
+
+    /// What is open in these partitions, if it stays as it is. Only their owner writes there.
+    fn standing_open(&self, partitions: &[i32]) -> Vec<OpenRange> {
+        let deadline = Instant::now() + PATIENCE;
+        let (mut open, mut since) = (self.open(partitions), Instant::now());
+        while !open.is_empty() && since.elapsed() < STANDSTILL {
+            let now = self.open(partitions);
+            if now != open {
+                (open, since) = (now, Instant::now());
+            }
+            assert!(Instant::now() < deadline, "a frozen worker still writes: {open:?}");
+        }
+        open
+    }
+}
+
+/// The offsets from the last stable one to the high watermark of a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenRange {
+    topic: String,
+    partition: i32,
+    from: i64,
+    to: i64,
+}
+
+impl OpenRange {
+    fn count(&self, logs: &[PartitionLog]) -> usize {
+        let records = logs.iter().filter(|log| log.partition == self.partition).flat_map(|log| &log.records);
+        records.filter(|record| (self.from..self.to).contains(&record.offset)).count()
     }
 }
 

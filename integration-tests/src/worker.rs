@@ -1,5 +1,6 @@
 //! A worker process of the ledger, and what a test may do to it: kill, freeze, thaw, stop.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
@@ -56,6 +57,7 @@ impl WorkerConfig {
         ensure!(self.program.exists(), "{} is not built: run ./x cargo build --workspace", self.program.display());
         let log = File::options().create(true).append(true).open(&self.log);
         let log = log.with_context(|| format!("cannot open {}", self.log.display()))?;
+        let log_start = log.metadata().context("cannot look at the log")?.len() as usize;
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL"])
             .arg(&self.program)
@@ -67,7 +69,7 @@ impl WorkerConfig {
             .stderr(log)
             .spawn();
         let child = child.with_context(|| format!("cannot start {}", self.program.display()))?;
-        Ok(Worker { child, log: self.log.clone() })
+        Ok(Worker { child, log: self.log.clone(), log_start })
     }
 }
 
@@ -76,6 +78,8 @@ impl WorkerConfig {
 pub struct Worker {
     child: Child,
     log: PathBuf,
+    /// How long the log was when this worker was started.
+    log_start: usize,
 }
 
 impl Worker {
@@ -141,6 +145,66 @@ impl Worker {
         let log = self.log();
         let all: Vec<&str> = log.lines().collect();
         all[all.len().saturating_sub(lines)..].join("\n")
+    }
+
+    /// What it has logged since it was started; [`Worker::log`] also holds what earlier ones logged.
+    pub fn log_since_start(&self) -> String {
+        let log = fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(log.get(self.log_start..).unwrap_or_default()).into_owned()
+    }
+
+    /// Waits until it has logged a text since it was started.
+    pub fn await_since_start(&self, text: &str, patience: Duration) -> Result<()> {
+        let outcome = await_condition(text, patience, || Ok(self.log_since_start().contains(text)));
+        outcome.with_context(|| format!("waiting for '{text}' in the log, which ends:\n{}", self.log_tail(30)))
+    }
+
+    /// The partitions that its threads together have, as far as its log says.
+    pub fn assigned(&self) -> Vec<i32> {
+        self.owned().into_values().flatten().map(|(partition, _)| partition).collect()
+    }
+
+    /// Waits until its threads together have this many partitions and run all of them.
+    pub fn await_running(&self, partitions: usize, patience: Duration) -> Result<()> {
+        let outcome = await_condition("all tasks to run", patience, || {
+            let owned: Vec<_> = self.owned().into_values().flatten().collect();
+            Ok(owned.len() == partitions && owned.iter().all(|(_, runs)| *runs))
+        });
+        outcome.with_context(|| format!("waiting for {partitions} partitions, the log ends:\n{}", self.log_tail(30)))
+    }
+
+    /// By thread: its partitions, and whether the partition's task runs.
+    fn owned(&self) -> BTreeMap<String, BTreeMap<i32, bool>> {
+        let mut threads: BTreeMap<String, BTreeMap<i32, bool>> = BTreeMap::new();
+        for line in self.log_since_start().lines() {
+            let Some((_, of_thread)) = line.split_once("thread{id=") else { continue };
+            let Some((thread, event)) = of_thread.split_once("}: ") else { continue };
+            let partitions = threads.entry(thread.to_owned()).or_default();
+            if event.starts_with("assigned ") {
+                let listed = event.split_once("partitions=").map_or("", |(_, listed)| listed);
+                let listed = listed.split(", ").filter_map(|name| name.trim().rsplit_once('-')?.1.parse().ok());
+                *partitions = listed.map(|partition| (partition, false)).collect();
+            } else if event.starts_with("revoked ") {
+                partitions.clear();
+            } else if let Some(task) = event.strip_prefix("running task=") {
+                let task = task.split_whitespace().next().unwrap_or_default();
+                let partition = task.rsplit_once('_').and_then(|(_, partition)| partition.parse::<i32>().ok());
+                if let Some(runs) = partition.and_then(|partition| partitions.get_mut(&partition)) {
+                    *runs = true;
+                }
+            }
+        }
+        threads
+    }
+
+    /// How many changelog records each task has replayed before it ran, since this worker was started: one entry for
+    /// each time that a task began to run.
+    pub fn replayed(&self) -> Vec<u64> {
+        let log = self.log_since_start();
+        let running = log.lines().filter(|line| line.contains("}: running task="));
+        let replayed =
+            running.filter_map(|line| line.split_once("replayed=")?.1.split_whitespace().next()?.parse().ok());
+        replayed.collect()
     }
 
     /// Waits until its log holds a text.

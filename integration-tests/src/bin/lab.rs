@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use processor_integration_tests::lab::bench::hand_loop::{self, HandLoopArgs};
+use processor_integration_tests::lab::bench::{self, BenchArgs};
 use processor_integration_tests::lab::demo::{self, DemoArgs};
 use processor_integration_tests::lab::interrupt::{self, Interrupted};
 use processor_integration_tests::lab::kafka::{self, KafkaArgs};
@@ -24,7 +26,10 @@ struct Lab {
 #[derive(Subcommand)]
 enum Command {
     Demo(DemoArgs),
+    Bench(BenchArgs),
     Kafka(KafkaArgs),
+    #[command(hide = true)]
+    HandLoop(HandLoopArgs),
     #[command(hide = true)]
     Exec(ExecArgs),
 }
@@ -42,6 +47,8 @@ fn main() -> ExitCode {
 fn run(lab: &Lab) -> Result<()> {
     match &lab.command {
         Command::Demo(args) => demo::run(args, &lab.target),
+        Command::Bench(args) => bench::run(args, &lab.target),
+        Command::HandLoop(args) => hand_loop::run(args),
         Command::Kafka(args) => kafka::run(args, &lab.target),
         Command::Exec(args) => match program::exec(args)? {},
     }

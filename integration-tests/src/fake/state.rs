@@ -31,6 +31,8 @@ struct Disk {
     tasks: BTreeMap<TaskId, Stored>,
     open: BTreeSet<TaskId>,
     applies_that_fail: u32,
+    /// Open states that take no `apply` any more.
+    refusing: BTreeSet<TaskId>,
 }
 
 #[derive(Debug)]
@@ -63,6 +65,7 @@ impl FakeDirectory {
         let mut disk = self.disk();
         disk.life += 1;
         disk.open.clear();
+        disk.refusing.clear();
         disk.applies_that_fail = 0;
         for stored in disk.tasks.values_mut() {
             stored.undo(batches_lost);
@@ -75,9 +78,17 @@ impl FakeDirectory {
         self.disk().tasks.clear();
     }
 
-    /// The next so many `apply`s fail and write nothing.
+    /// The next so many `apply`s fail and write nothing, and the one after them succeeds.
     pub fn fail_applies(&self, count: u32) {
         self.disk().applies_that_fail = count;
+    }
+
+    /// As RocksDB behaves after its log could not be written: no open state takes an `apply` any more, until it is closed
+    /// and opened again.
+    pub fn refuse_writes_until_reopened(&self) {
+        let mut disk = self.disk();
+        let Disk { open, refusing, .. } = &mut *disk;
+        refusing.clone_from(open);
     }
 
     /// Damages a store: reading it says so until it is wiped.
@@ -269,8 +280,9 @@ impl FakeTask {
         assert!(next.batch >= now.batch, "EO-8: batch {} after {}", next.batch, now.batch);
         {
             let mut disk = self.directory.disk();
-            if let Some(left) = disk.applies_that_fail.checked_sub(1) {
-                disk.applies_that_fail = left;
+            let left = disk.applies_that_fail.checked_sub(1);
+            if left.is_some() || disk.refusing.contains(&self.task) {
+                disk.applies_that_fail = left.unwrap_or(0);
                 let message = format!("the disk refused a batch of task {}, as the test asked for", self.task);
                 return Err(StateError { kind: StateErrorKind::Disk, message });
             }
@@ -286,6 +298,7 @@ impl Drop for FakeTask {
         let mut disk = self.directory.disk();
         if disk.life == self.life {
             disk.open.remove(&self.task);
+            disk.refusing.remove(&self.task);
         }
     }
 }

@@ -603,7 +603,14 @@ fn wipes_last_and_failed_applies_write_nothing() {
     disk.fail_applies(1);
     assert_eq!(apply(&mut state, 4).expect_err("scripted").kind, StateErrorKind::Disk);
     assert_eq!(state.positions().batch, BatchId::new(3));
-    apply(&mut state, 4).expect("the same call may be made again");
+    apply(&mut state, 4).expect("that was one");
+    disk.refuse_writes_until_reopened();
+    for _ in 0..2 {
+        assert_eq!(apply(&mut state, 5).expect_err("scripted").kind, StateErrorKind::Disk);
+    }
+    drop(state);
+    let mut state = open(&disk, &layout(&["a", "b"]));
+    apply(&mut state, 5).expect("it was opened again");
 
     disk.damage(&task(), StoreIndex::new(0));
     assert!(state.get(StoreIndex::new(0), b"last", &mut Vec::new()).expect_err("damaged").corrupt);
@@ -612,7 +619,7 @@ fn wipes_last_and_failed_applies_write_nothing() {
     disk.crash(1);
     drop(state);
     let state = open(&disk, &layout(&["a", "b"]));
-    assert_eq!(state.positions().changelogs, [None, Some(ChangelogOffset::new(3))]);
+    assert_eq!(state.positions().changelogs, [None, Some(ChangelogOffset::new(4))]);
     assert_eq!(state.approximate_len(StoreIndex::new(0)).expect("readable"), 0);
     drop(state);
     open(&disk, &layout(&["a", "b"])).wipe(StoreIndex::new(1)).expect("wiped");

@@ -24,6 +24,8 @@ use crate::broker::process;
 
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 const TAIL_LINES: usize = 30;
+/// This program as it was started, also when a build has replaced its file since.
+pub const OWN_FILE: &str = "/proc/self/exe";
 /// `USER_HZ` is 100 on every Linux, whatever the kernel itself counts in.
 const TICK_MS: u64 = 10;
 
@@ -77,8 +79,7 @@ impl Program {
         ensure!(self.path.is_file(), "{} is not built; ./x builds it", self.path.display());
         let log = OpenOptions::new().create(true).append(true).open(&self.log);
         let log = log.with_context(|| format!("cannot open {}", self.log.display()))?;
-        let lab = std::env::current_exe().context("cannot find this program's own file")?;
-        let mut command = Command::new(lab);
+        let mut command = Command::new(OWN_FILE);
         command.arg("exec").args(self.bound.then_some("--bound")).arg("--").arg(&self.path).args(&self.arguments);
         command.stdin(Stdio::null()).stdout(log.try_clone().context("cannot share the log file")?).stderr(log);
         // A group of its own keeps Ctrl-C in the terminal from reaching it before the lab decides.
@@ -220,18 +221,25 @@ pub fn log_tail(log: &Path) -> String {
     format!(" the end of {}:\n  {tail}", log.display())
 }
 
-fn usage(pid: u32) -> Result<Usage> {
+/// User and system time of all threads that a process has or had, in steps of 10 ms.
+///
+/// # Errors
+/// It is gone.
+pub fn cpu_time(pid: u32) -> Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The second field is the program's name in brackets, and may itself contain brackets and spaces.
     let fields: Vec<&str> = stat.rsplit_once(')').context("no name in stat")?.1.split_whitespace().collect();
     let ticks = |field: usize| -> Result<u64> { Ok(fields.get(field).context("stat is short")?.parse()?) };
     // proc(5) numbers fields from 1: after the name, field 3 comes first; utime is 14, stime 15.
     let ticks = ticks(14 - 3)? + ticks(15 - 3)?;
+    Ok(Duration::from_millis(ticks * TICK_MS))
+}
 
+fn usage(pid: u32) -> Result<Usage> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM: it has ended")?;
     let kilobytes: u64 = peak.trim().trim_end_matches(" kB").trim().parse()?;
-    Ok(Usage { cpu: Duration::from_millis(ticks * TICK_MS), resident_bytes_max: kilobytes * 1024 })
+    Ok(Usage { cpu: cpu_time(pid)?, resident_bytes_max: kilobytes * 1024 })
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use processor_core::ids::Offset;
 use processor_core::record::InputRecord;
 use processor_runtime::kafka::{
-    Answer, Committed, GroupConsumer, GroupEvent, KafkaErrorKind, LogBounds, PolledRecord, Question,
+    Answer, Committed, GroupConsumer, GroupEvent, GroupMetadata, KafkaErrorKind, LogBounds, PolledRecord, Question,
     TransactionalProducer,
 };
 
@@ -335,5 +335,31 @@ fn limits_of_count_and_bytes_hold() -> Result<()> {
         largest = largest.max(records.len());
     }
     assert!(largest >= 8, "the limit is used: {largest}");
+    Ok(())
+}
+
+/// A member that does not poll is given up by its own client. That the partitions were lost must survive a `fetch` that
+/// comes before the revoke is served, although librdkafka forgets it there.
+#[test]
+fn a_member_that_polls_too_late_has_lost_its_partitions_and_comes_back() -> Result<()> {
+    let corner = Corner::with("consumer-late", 1, |settings| {
+        settings.transaction_timeout = Duration::from_secs(2);
+        settings.max_poll_interval = Duration::from_secs(6);
+    })?;
+    corner.fill(0, 0, 10)?;
+    let mut consumer = corner.consumer("c")?;
+    let (_, before) = join(&mut consumer)?;
+    fetch_from(&mut consumer, &corner, 0)?;
+    let deadline = Instant::now() + SOON;
+    while consumer.group_metadata()?.membership() == before {
+        ensure!(Instant::now() < deadline, "the client did not give its membership up");
+        std::thread::yield_now();
+    }
+    fetch_from(&mut consumer, &corner, 5)?;
+    let back = |events: &[GroupEvent]| events.iter().find_map(assignment);
+    let (records, events) = poll_until(&mut consumer, "the way back", |_, events| back(events).is_some())?;
+    assert_eq!(events[0], GroupEvent::Revoked { lost: true });
+    assert!(records.is_empty(), "the records of an ownership that ended are not returned");
+    assert!(back(&events).is_some_and(|(_, membership)| membership.is_checked() && membership != before));
     Ok(())
 }

@@ -231,16 +231,17 @@ fn a_record_that_the_topic_refuses_is_refused_with_its_place() -> Result<()> {
 
 #[test]
 fn keys_values_timestamps_and_headers_arrive_as_they_were_sent() -> Result<()> {
-    let corner = Corner::new("producer-roundtrip", 1)?;
-    let mut producer = corner.producer("p")?;
-    producer.begin()?;
-    let cases: [(Option<&[u8]>, Option<&[u8]>, i64); 4] = [
+    type Case = (Option<&'static [u8]>, Option<&'static [u8]>, i64);
+    const CASES: [Case; 4] = [
         (None, None, 7),
         (Some(b""), Some(b""), 0),
         (Some(b"key"), None, -5),
         (None, Some(b"value"), 1_700_000_000_000),
     ];
-    for (key, value, timestamp) in cases {
+    let corner = Corner::new("producer-roundtrip", 1)?;
+    let mut producer = corner.producer("p")?;
+    producer.begin()?;
+    for (key, value, timestamp) in CASES {
         producer.send(&ProducerRecord { key, value, timestamp: Timestamp::new(timestamp), ..record(0, b"") })?;
     }
     let header = Some((TRANSACTIONAL_ID_HEADER, b"the id".as_slice()));
@@ -252,7 +253,7 @@ fn keys_values_timestamps_and_headers_arrive_as_they_were_sent() -> Result<()> {
     join(&mut consumer)?;
     fetch_from(&mut consumer, &corner, 0)?;
     let (records, _) = poll_until(&mut consumer, "the records", |records, _| records.len() == 5)?;
-    for (record, (key, value, timestamp)) in records.iter().zip(cases) {
+    for (record, (key, value, timestamp)) in records.iter().zip(CASES) {
         assert_eq!((record.key(), record.value()), (key, value));
         assert_eq!(record.timestamp(), Some(Timestamp::new(timestamp.max(1))));
         assert_eq!((record.input().get(), record.partition().get()), (0, 0));

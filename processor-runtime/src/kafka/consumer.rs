@@ -319,14 +319,14 @@ impl GroupConsumer for Consumer {
     }
 
     fn leave(&mut self, wait: Duration) -> Result<(), KafkaError> {
-        let deadline = Instant::now() + wait;
+        let started = Instant::now();
         let is_known = self.client.group().is_ok_and(|group| !group.membership().member_id.is_empty());
         let goodbyes_before = self.goodbyes();
         let leaving = |fault: Fault| KafkaError::from_fault("cannot leave the group", &fault);
         self.client.unsubscribe().map_err(leaving)?;
         let (mut records, mut events) = (Vec::new(), Vec::new());
         while is_known && self.goodbyes() == goodbyes_before {
-            if Instant::now() >= deadline {
+            if started.elapsed() >= wait {
                 let message = "the group's coordinator did not answer: the partitions move when the session times out";
                 return Err(KafkaError { kind: KafkaErrorKind::Retry, message: message.to_owned() });
             }

@@ -199,8 +199,6 @@ const DEFAULTS_PRODUCER: &[(&str, &str)] = &[
     ("compression.type", "lz4"),
     ("queue.buffering.max.messages", "100000"),
     ("queue.buffering.max.kbytes", "65536"),
-    // A record for a partition that does not exist must fail soon.
-    ("topic.metadata.propagation.max.ms", "5000"),
 ];
 
 /// What the guarantee rests on.

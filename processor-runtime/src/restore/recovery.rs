@@ -290,7 +290,9 @@ impl<T: TaskState> Recovery<T> {
     /// Writes what was read into the base, with the position (EO-3), and looks whether the end is reached.
     pub(super) fn apply_read(&mut self, clock: &impl Clock) -> Result<(), RestoreError> {
         let Step::Replaying(replay) = &self.step else { return Ok(()) };
-        if let Some(state) = &mut self.state {
+        // Without a committed offset there was nothing to read but what a first transaction left that died: a position
+        // behind that would look like state whose offset is lost.
+        if let Some(state) = self.state.as_mut().filter(|_| replay.committed) {
             let mut positions = state.positions().clone();
             let mut moved = false;
             for (stored, progress) in positions.changelogs.iter_mut().zip(&replay.stores) {

@@ -3,7 +3,7 @@
 //!
 //! Applying: 1. check that positions, stream time and batch move forward (EO-3, EO-8); 2. build one `WriteBatch` of the
 //! values and the positions; 3. write it, into the unsynced log; 4. remember the new positions. If 3 fails, nothing has
-//! changed and the same call may be made again.
+//! changed; but RocksDB then refuses every write until the database is opened again, so it is not kept open.
 //!
 //! Wiping: 1. forget the position, and wait until that is on disk; 2. drop the column family; 3. make it again. A crash
 //! in between leaves values without a position or nothing at all, and opening completes the wipe; it never leaves a
@@ -129,6 +129,7 @@ fn add_positions(batch: &mut WriteBatch, database: &Database, layout: &Layout, s
 
 /// A wipe failed in the middle; it can be tried again, and opening the task completes it.
 fn missing(database: &Database, store: StoreIndex) -> StateError {
+    database.note_failed_write();
     let (family, task) = (database.family_name(store), database.task());
     StateError {
         kind: StateErrorKind::Disk,
@@ -137,11 +138,15 @@ fn missing(database: &Database, store: StoreIndex) -> StateError {
 }
 
 fn write_failed(database: &Database, what: &str, error: &rocksdb::Error) -> StateError {
+    database.note_failed_write();
     let (task, path) = (database.task(), database.path().display());
     let (kind, next) = if open::is_damage(error) {
         (StateErrorKind::Corrupt, "discard the task's state and restore it from its changelogs")
     } else {
-        (StateErrorKind::Disk, "free space or repair the disk; the same batch can then be written again")
+        (
+            StateErrorKind::Disk,
+            "free space or repair the disk; the task opens its state anew and restores what is missing",
+        )
     };
     StateError { kind, message: format!("cannot {what} the state of task {task} in {path} ({error}); {next}") }
 }

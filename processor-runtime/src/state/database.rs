@@ -6,7 +6,7 @@
 use std::ops::{Bound, ControlFlow};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use processor_core::ids::{StoreIndex, TaskId};
 use processor_core::store::BaseError;
@@ -30,6 +30,7 @@ pub(super) struct Database {
     read: ReadOptions,
     memory: Arc<Memory>,
     written_at_ms: AtomicU64,
+    write_failed: AtomicBool,
 }
 
 impl Database {
@@ -43,6 +44,7 @@ impl Database {
             read: ReadOptions::default(),
             memory: Arc::clone(memory),
             written_at_ms: AtomicU64::new(memory.now_ms()),
+            write_failed: AtomicBool::new(false),
         });
         memory.register(&database);
         database
@@ -87,6 +89,16 @@ impl Database {
     pub(super) fn note_write(&self) {
         self.written_at_ms.store(self.memory.now_ms(), Ordering::Relaxed);
         self.memory.relieve();
+    }
+
+    /// Remembers that a write failed: RocksDB refuses all others until it is opened again, however the disk fares.
+    pub(super) fn note_failed_write(&self) {
+        self.write_failed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a write failed.
+    pub(super) fn needs_reopening(&self) -> bool {
+        self.write_failed.load(Ordering::Relaxed)
     }
 
     /// When it was last written, by [`Memory::now_ms`].

@@ -128,6 +128,10 @@ impl StateDirectory for RocksDirectory {
     }
 
     fn park(&self, state: RocksTask) {
+        if state.database.needs_reopening() {
+            tracing::info!(task = %state.task(), "closed, because a write to it failed");
+            return;
+        }
         let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
         parked.push_back(Parked { state, since: Instant::now() });
         let expired = expired(&mut parked, &self.settings);

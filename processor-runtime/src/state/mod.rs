@@ -55,7 +55,7 @@ pub trait StateDirectory: Send + Sync + 'static {
     fn open(&self, task: &TaskId, layout: &Layout) -> Result<Option<Self::Task>, StateError>;
 
     /// Gives a task's state back without closing it, so that whoever gets the task next need not open it. It is closed
-    /// after a while, or when the process ends.
+    /// after a while, or when the process ends; at once, if a write to it failed.
     fn park(&self, state: Self::Task);
 
     /// Closes a task's state and removes it from the disk, damaged or not: what a [`StateErrorKind::Corrupt`] asks for.
@@ -103,7 +103,8 @@ pub trait TaskState: Base + Send {
     /// If a position or the stream time would go back, or a changed store's position would not advance (EO-3, EO-8).
     ///
     /// # Errors
-    /// Nothing was written; the same call may be made again.
+    /// Nothing was written. `Disk`: RocksDB refuses all further writes, even with room on the disk again, until the state
+    /// is closed ([parked](StateDirectory::park) or dropped) and opened again; what is missing is then restored.
     fn apply(&mut self, permit: Permit<'_>, changes: &ChangeSet, positions: &Positions) -> Result<(), StateError>;
 
     /// Empties one store and forgets its position.
@@ -147,7 +148,7 @@ pub struct StateError {
 /// What to do about a [`StateError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StateErrorKind {
-    /// The disk is full or refuses: the write may be tried again.
+    /// The disk is full or refuses: close the state, open it again, and restore what could not be written.
     Disk,
     /// Damaged: [discard](StateDirectory::discard) the task's state and restore it.
     Corrupt,

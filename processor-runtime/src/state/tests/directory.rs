@@ -138,3 +138,21 @@ fn a_query_that_outlives_the_task_delays_the_next_open() {
     scan.expect("the scan ends undisturbed");
     open(&owner, &layout(&["a", "b"]));
 }
+
+/// RocksDB writes nothing more after a failed write, so handing such a database on would help nobody.
+#[test]
+fn a_state_whose_write_failed_is_not_parked_and_opens_whole() {
+    let root = temporary();
+    let owner = directory(root.path());
+    let mut task = open(&owner, &layout(&["a", "b"]));
+    apply_batches(&mut task, 1..=3);
+    apply::wipe_until(&mut task, StoreIndex::new(0), 2).expect("the disk takes it");
+    let error = apply(&mut task, &changes_of(4), &positions_of(4)).expect_err("a store is missing");
+    assert_eq!(error.kind, StateErrorKind::Disk);
+    let reader = task.reader();
+    owner.park(task);
+    assert!(entries(&reader, 1).is_err(), "it was closed");
+    let task = open(&owner, &layout(&["a", "b"]));
+    assert_eq!(task.positions().changelogs, [None, positions_of(3).changelogs[1]]);
+    assert_eq!(entries(&task, 0).expect("made again"), Entries::new());
+}

@@ -1,0 +1,194 @@
+//! Throughput: how fast a whole topic is averaged, beside the hand-written loop on the same input and broker.
+//!
+//! A run begins with the input complete. Its rate is that of the steady state: the records between the first commit that
+//! is seen and the last, over the time between the two, so that the start of a process and its joining of the group do
+//! not count. CPU time is of the same stretch; memory is the process's peak, start included. The order of the two
+//! changes from round to round, since the broker gets faster as it warms up.
+
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+
+use super::committed::Committed;
+use super::{Bench, TOPIC, WINDOW};
+use crate::client::{Workload, create_topic, delete_topic, produce_readings, read_committed};
+use crate::lab::program::{self, OWN_FILE, Program, Running};
+use crate::oracle::{PartitionLog, check_moving_average, grouped};
+
+const INPUT: &str = "throughput-input";
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// Without any commit for so long, a run has failed.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Subject {
+    /// The limit.
+    HandLoop,
+    /// The processor.
+    MovingAverage,
+}
+
+impl Subject {
+    fn name(self) -> &'static str {
+        match self {
+            Self::HandLoop => "hand-loop",
+            Self::MovingAverage => "moving-average",
+        }
+    }
+}
+
+/// What one run gave.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Run {
+    pub(super) records_per_second: f64,
+    pub(super) cpu_us_per_record: f64,
+    pub(super) peak_mib: f64,
+    /// From the start of the process to its first commit.
+    pub(super) first_commit_seconds: f64,
+    /// What other programs had of all cores meanwhile.
+    pub(super) others_percent: f64,
+}
+
+/// All runs: element `i` of each is of round `i`.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct Throughput {
+    pub(super) records: u64,
+    pub(super) keys: u64,
+    pub(super) partitions: i32,
+    pub(super) hand_loop: Vec<Run>,
+    pub(super) moving_average: Vec<Run>,
+}
+
+/// Measures both, in every round.
+pub(super) fn measure(bench: &Bench<'_>) -> Result<Throughput> {
+    let args = bench.args;
+    create_topic(bench.bootstrap, INPUT, args.partitions, &TOPIC)?;
+    let workload = Workload { keys: args.keys, ..Workload::new(INPUT, args.records, args.partitions) };
+    bench.say(&format!("producing {} records", grouped(args.records)));
+    produce_readings(bench.bootstrap, &workload)?;
+    let input = read_committed(bench.bootstrap, INPUT)?;
+
+    let (records, keys, partitions) = (args.records, args.keys, args.partitions);
+    let mut result = Throughput { records, keys, partitions, ..Throughput::default() };
+    for round in 0..args.rounds {
+        let both = [Subject::HandLoop, Subject::MovingAverage];
+        let order = if round % 2 == 0 { both } else { [both[1], both[0]] };
+        for subject in order {
+            let run = run(bench, subject, round, &input)?;
+            match subject {
+                Subject::HandLoop => result.hand_loop.push(run),
+                Subject::MovingAverage => result.moving_average.push(run),
+            }
+        }
+    }
+    Ok(result)
+}
+
+fn run(bench: &Bench<'_>, subject: Subject, round: u32, input: &[PartitionLog]) -> Result<Run> {
+    let group = format!("{}-{round}", subject.name());
+    let output = format!("{group}-output");
+    let partitions = bench.args.partitions;
+    create_topic(bench.bootstrap, &output, partitions, &TOPIC)?;
+    let program = match subject {
+        Subject::HandLoop => hand_loop(bench, &group, &output)?,
+        Subject::MovingAverage => moving_average(bench, &group, INPUT, &output)?,
+    };
+    let committed = Committed::new(bench.bootstrap, &group, INPUT, partitions)?;
+    committed.records()?; // finds the coordinator before the clock runs
+    bench.wait_for_quiet()?;
+    let process = program.start()?;
+    let run = watch(bench, &process, &committed).with_context(|| format!("{group};{}", process.log_tail()))?;
+    match subject {
+        Subject::HandLoop => process.kill()?,
+        Subject::MovingAverage => {
+            process.terminate()?;
+            process.wait_for_success(STOP_TIMEOUT)?;
+        }
+    }
+    let outputs = read_committed(bench.bootstrap, &output)?;
+    let verdict = check_moving_average(input, &outputs, WINDOW);
+    if !verdict.is_ok() {
+        bail!("{group} is wrong, so its speed means nothing: {verdict}");
+    }
+    delete_topic(bench.bootstrap, &output)?;
+    bench.say(&format!(
+        "{group:<17} {:>9} records/s, {:.2} µs of CPU a record, {:.0} MiB at most, first commit after {:.1} s, others {:.0} %; checked",
+        grouped(run.records_per_second as u64),
+        run.cpu_us_per_record,
+        run.peak_mib,
+        run.first_commit_seconds,
+        run.others_percent,
+    ));
+    Ok(run)
+}
+
+/// Looks at the committed offsets until all records are done.
+fn watch(bench: &Bench<'_>, process: &Running, committed: &Committed) -> Result<Run> {
+    let started = Instant::now();
+    let mut first = None;
+    let (mut last_count, mut moved_at) = (0, started);
+    loop {
+        bench.interrupt.check()?;
+        let (count, now) = (committed.records()?, Instant::now());
+        if count > last_count {
+            (last_count, moved_at) = (count, now);
+            if first.is_none() {
+                first = Some((count, now, process.usage()?.cpu, bench.load(Some(process.pid()))?));
+            }
+        }
+        if count == bench.args.records {
+            break;
+        }
+        if moved_at.elapsed() > STALL_TIMEOUT {
+            bail!("no commit for {STALL_TIMEOUT:?}: {count} of {} records are committed", bench.args.records);
+        }
+        thread::sleep(POLL_INTERVAL);
+    }
+    let usage = process.usage()?;
+    let others = bench.load(Some(process.pid()))?;
+    let (first_count, first_at, first_cpu, first_load) = first.context("all was committed before the run began")?;
+    let records = (last_count - first_count) as f64;
+    let time = moved_at.duration_since(first_at);
+    if records == 0.0 || time < Duration::from_millis(100) {
+        bail!("the run took {time:?} from first to last commit, too short to measure: use more --records");
+    }
+    Ok(Run {
+        records_per_second: records / time.as_secs_f64(),
+        cpu_us_per_record: usage.cpu.saturating_sub(first_cpu).as_secs_f64() * 1e6 / records,
+        peak_mib: usage.resident_bytes_max as f64 / f64::from(1 << 20),
+        first_commit_seconds: first_at.duration_since(started).as_secs_f64(),
+        others_percent: others.others_percent_since(&first_load),
+    })
+}
+
+fn hand_loop(bench: &Bench<'_>, group: &str, output: &str) -> Result<Program> {
+    let changelog = format!("{group}-changelog");
+    create_topic(bench.bootstrap, &changelog, bench.args.partitions, &[("cleanup.policy", "compact")])?;
+    let options = [("group", group), ("input", INPUT), ("output", output), ("changelog", &changelog)];
+    Ok(arguments(bench, group, OWN_FILE.into(), "hand-loop", &options))
+}
+
+/// `moving-average run` under a group of its own.
+pub(super) fn moving_average(bench: &Bench<'_>, group: &str, input: &str, output: &str) -> Result<Program> {
+    let state: PathBuf = bench.dir.join("state").join(group);
+    let state = state.to_str().context("the path of the repository is not UTF-8")?;
+    let options = [("application-id", group), ("input", input), ("output", output), ("state-dir", state)];
+    Ok(arguments(bench, group, program::beside("moving-average")?, "run", &options))
+}
+
+fn arguments(bench: &Bench<'_>, name: &str, path: PathBuf, verb: &str, options: &[(&str, &str)]) -> Program {
+    let (bootstrap, window) = (("bootstrap-servers", bench.bootstrap), ("window", &*WINDOW.to_string()));
+    let options = options.iter().copied().chain([bootstrap, window]);
+    let options = options.flat_map(|(option, value)| [format!("--{option}"), value.to_owned()]);
+    let arguments = [verb.to_owned()].into_iter().chain(options).collect();
+    Program { name: name.to_owned(), path, arguments, log: log(bench.dir, name), bound: true }
+}
+
+fn log(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.log"))
+}

@@ -1,0 +1,279 @@
+//! Partitions change hands on a real Kafka: workers freeze and come back, die for good, come and go, use each other's
+//! name, and every input record still takes effect exactly once.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use processor_integration_tests::scene::{PATIENCE, Scene};
+use processor_integration_tests::worker::{Worker, WorkerConfig, await_condition};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+
+const SESSION: Duration = Duration::from_secs(3);
+
+/// A worker whose partitions move 3 s after it fell silent, and whose operator takes its time.
+fn slow(scene: &Scene, worker: &str) -> WorkerConfig {
+    let session = SESSION.as_millis();
+    let config = scene.worker(worker).with("session-timeout-ms", session).with("heartbeat-interval-ms", session / 3);
+    config.with("pause-us", 1_000)
+}
+
+fn named(scene: &Scene, worker: &str) -> WorkerConfig {
+    slow(scene, worker).with("instance-id", worker)
+}
+
+fn start(config: &WorkerConfig) -> Worker {
+    config.start().expect("the worker starts")
+}
+
+/// A worker is frozen inside a transaction for longer than its session and its transaction may last. The other one takes
+/// over all partitions and processes everything. The zombie wakes in the middle of its batch, with records to send and
+/// offsets to commit: nothing of it may take effect. Then it joins again, and at last its directory, which has seen the
+/// interrupted transaction, is all that is left.
+#[test]
+fn a_frozen_worker_that_comes_back_writes_nothing() {
+    let transaction_timeout = Duration::from_secs(5);
+    let mut scene = Scene::new("frozen");
+    let config = |worker| named(&scene, worker).with("transaction-timeout-ms", transaction_timeout.as_millis());
+    let (zombie_config, other_config) = (config("zombie"), config("other"));
+    let load = scene.load(600);
+    let (mut zombie, other) = (start(&zombie_config), start(&other_config));
+    for worker in [&zombie, &other] {
+        worker.await_running(2, PATIENCE).expect("each has two partitions");
+    }
+    let done = scene.offsets_done();
+    scene.await_outputs(done + 2_000, &[&zombie, &other]);
+
+    let caught = [scene.freeze_in_transaction(&mut zombie)];
+    let frozen = Instant::now();
+    other.await_running(4, PATIENCE).expect("the other takes over");
+    load.finish(&mut scene);
+    scene.await_outputs(scene.produced, &[&other]);
+    await_condition("both time-outs", PATIENCE, || Ok(frozen.elapsed() > SESSION.max(transaction_timeout) * 2))
+        .expect("time passes");
+    assert_eq!(scene.outputs(), scene.produced, "the other has processed everything");
+    let slept = zombie.log().len();
+    zombie.thaw().expect("a frozen worker can go on");
+
+    zombie.await_running(2, PATIENCE).expect("the zombie joins again");
+    let woke = zombie.log()[slept..].to_owned();
+    assert!(["fenced=true", "waiting for the rebalance", "lost=true"].iter().any(|sign| woke.contains(sign)), "{woke}");
+    assert_eq!(scene.outputs(), scene.produced, "the zombie has written nothing");
+    scene.assert_aborted(&caught);
+    scene.produce(2_000);
+    scene.await_outputs(scene.produced, &[&zombie, &other]);
+    zombie.stop().expect("a clean stop");
+    other.stop().expect("a clean stop");
+    scene.verify(&["zombie", "other"]);
+
+    let zombie = start(&zombie_config);
+    scene.produce(2_000);
+    scene.await_outputs(scene.produced, &[&zombie]);
+    zombie.stop().expect("a clean stop");
+    scene.verify(&["zombie"]);
+}
+
+/// A worker dies inside a transaction that may stay open for a minute, and does not come back. Its successor ends the
+/// transaction as soon as the group knows that the worker is gone: neither the successor nor the readers of the outputs
+/// wait for the minute.
+#[test]
+fn a_dead_worker_does_not_block_its_successor_until_the_transaction_times_out() {
+    let mut scene = Scene::new("dead");
+    let config = |worker| named(&scene, worker).with("transaction-timeout-ms", 60_000);
+    let (dead_config, heir_config) = (config("dead"), config("heir"));
+    let load = scene.load(600);
+    let (mut dead, heir) = (start(&dead_config), start(&heir_config));
+    for worker in [&dead, &heir] {
+        worker.await_running(2, PATIENCE).expect("each has two partitions");
+    }
+    let done = scene.offsets_done();
+    scene.await_outputs(done + 2_000, &[&dead, &heir]);
+    let caught = [scene.freeze_in_transaction(&mut dead)];
+    dead.kill().expect("a frozen worker can be killed");
+    let killed = Instant::now();
+
+    heir.await_running(4, PATIENCE).expect("the heir takes over");
+    let taken_over = killed.elapsed();
+    load.finish(&mut scene);
+    scene.await_outputs(scene.produced, &[&heir]);
+    let visible = await_condition("all outputs to be visible", PATIENCE, || Ok(scene.outputs() == scene.produced));
+    visible.unwrap_or_else(|error| panic!("{error:#}; the heir's log ends:\n{}", heir.log_tail(30)));
+    let all_visible = killed.elapsed();
+    eprintln!("killed; taken over after {taken_over:.1?}, all outputs visible after {all_visible:.1?}");
+    assert!(taken_over < Duration::from_secs(20), "{taken_over:?}");
+    assert!(all_visible < Duration::from_secs(40), "{all_visible:?}");
+    assert!(heir.log().contains("fencing"), "the heir fences the dead; its log:\n{}", heir.log());
+    heir.stop().expect("a clean stop");
+    scene.verify(&["dead", "heir"]);
+    scene.assert_aborted(&caught);
+}
+
+/// The same instance id is given to two workers by mistake, each with a directory of its own. One of them stops and says
+/// which id it is; the other one goes on.
+#[test]
+fn two_workers_with_one_instance_id_do_not_fight() {
+    let mut scene = Scene::new("twins");
+    let config = |worker| slow(&scene, worker).with("instance-id", "twin");
+    let configs = [config("one"), config("two")];
+    let load = scene.load(600);
+    let one = start(&configs[0]);
+    one.await_running(4, PATIENCE).expect("the first has all partitions");
+    scene.await_outputs(1_000, &[&one]);
+    let mut twins = [one, start(&configs[1])];
+    let ended =
+        await_condition("one of the two to stop", PATIENCE, || Ok(twins.iter_mut().any(|twin| !twin.is_alive())));
+    let logs = |twins: &[Worker; 2]| twins.each_ref().map(|twin| twin.log_tail(30)).join("\n---\n");
+    ended.unwrap_or_else(|error| panic!("{error:#}; their logs:\n{}", logs(&twins)));
+    let [one, two] = twins;
+    let (mut stopped, mut left) = (one, two);
+    if stopped.is_alive() {
+        std::mem::swap(&mut stopped, &mut left);
+    }
+    let status = stopped.wait(PATIENCE).expect("it has ended");
+    let said = stopped.log_tail(1);
+    eprintln!("{status}: {said}");
+    assert!(!status.success(), "{status}");
+    assert!(said.contains("'twin-0'") || said.contains(":twin:0'"), "the log does not end with the id: {said}");
+    assert!(said.contains("is used by another live worker") || said.contains("another process uses it"), "{said}");
+
+    left.await_running(4, PATIENCE).expect("the other one has all partitions");
+    load.finish(&mut scene);
+    scene.await_outputs(scene.produced, &[&left]);
+    assert!(left.is_alive());
+    left.stop().expect("a clean stop");
+    scene.verify(&["one", "two"]);
+}
+
+/// One worker, then three, then one again, under load. Without names a worker that stops leaves the group at once.
+#[test]
+fn scaling_from_one_to_three_and_back_moves_partitions_without_loss() {
+    scaling("scaling", slow);
+}
+
+/// The same with names: the partitions of a worker that was stopped wait for it until its session is over.
+#[test]
+fn scaling_named_workers_moves_partitions_without_loss() {
+    scaling("scaling-named", named);
+}
+
+fn scaling(name: &str, config: fn(&Scene, &str) -> WorkerConfig) {
+    let mut scene = Scene::new(name);
+    let configs = ["one", "two", "three"].map(|worker| config(&scene, worker));
+    let load = scene.load(600);
+    let one = start(&configs[0]);
+    one.await_running(4, PATIENCE).expect("the first has all partitions");
+    scene.await_outputs(1_000, &[&one]);
+
+    let (two, three) = (start(&configs[1]), start(&configs[2]));
+    let all = [&one, &two, &three];
+    let shared = await_condition("three to share four partitions", PATIENCE, || {
+        let mut shares = all.map(|worker| worker.assigned().len());
+        shares.sort_unstable();
+        Ok(shares == [1, 1, 2])
+    });
+    shared.unwrap_or_else(|error| panic!("{error:#}: {:?}", all.map(|worker| worker.log_tail(20))));
+    for worker in all {
+        worker.await_running(worker.assigned().len(), PATIENCE).expect("every task runs");
+    }
+    let done = scene.offsets_done();
+    scene.await_outputs(done + 2_000, &all);
+
+    two.stop().expect("a clean stop");
+    three.stop().expect("a clean stop");
+    one.await_running(4, PATIENCE).expect("the first has all partitions again");
+    let done = scene.offsets_done();
+    scene.await_outputs(done + 1_000, &[&one]);
+    load.finish(&mut scene);
+    scene.await_outputs(scene.produced, &[&one]);
+    one.stop().expect("a clean stop");
+    scene.verify(&["one", "two", "three"]);
+    scene.verify(&["one"]);
+}
+
+/// Three stream threads, each with a consumer and a producer of its own, in one process that is killed inside a
+/// transaction and comes back.
+#[test]
+fn three_threads_in_one_process_share_the_partitions() {
+    let mut scene = Scene::new("threads");
+    let config = named(&scene, "one").with("threads", 3);
+    let load = scene.load(1_000);
+    let mut worker = start(&config);
+    let at_work = |worker: &Worker| {
+        worker.await_running(4, PATIENCE).expect("all tasks run");
+        let log = worker.log_since_start();
+        for thread in 0..3 {
+            assert!(
+                log.contains(&format!("thread{{id=threads:one:{thread}}}: running task=")),
+                "thread {thread} works"
+            );
+        }
+    };
+    at_work(&worker);
+    scene.await_outputs(3_000, &[&worker]);
+    let caught = [scene.freeze_in_transaction(&mut worker)];
+    worker.kill().expect("a frozen worker can be killed");
+    let worker = start(&config);
+    at_work(&worker);
+    load.finish(&mut scene);
+    scene.await_outputs(scene.produced, &[&worker]);
+    worker.stop().expect("a clean stop");
+    scene.verify(&["one"]);
+    scene.assert_aborted(&caught);
+}
+
+/// A worker with an empty directory is held in the middle of its restore until another one wants to join. So the
+/// assignment under which it restores ends before the restore does, twice: the other one is killed while it restores,
+/// too. What was read under an assignment that is over must not count for the next.
+#[test]
+fn a_rebalance_during_restore_is_survived() {
+    let mut scene = Scene::new("interrupted");
+    scene.keys = 300_000;
+    scene.produce(300_000);
+    let config = |worker| {
+        let config = scene.worker(worker).with("session-timeout-ms", 6_000).with("heartbeat-interval-ms", 500);
+        config.with("instance-id", worker)
+    };
+    let (one_config, two_config) = (config("one"), config("two"));
+    let one = start(&one_config);
+    scene.await_outputs(scene.produced, &[&one]);
+    one.stop().expect("a clean stop");
+    fs::remove_dir_all(scene.state_dir("one")).expect("the directory can be removed");
+
+    let one = start(&one_config);
+    freeze_in_restore(&one);
+    let two = start(&two_config);
+    await_rebalance(&scene);
+    one.thaw().expect("a frozen worker can go on");
+    one.await_since_start("}: revoked ", PATIENCE).expect("the rebalance reaches the first");
+    freeze_in_restore(&two);
+    two.kill().expect("a frozen worker can be killed");
+    one.await_running(4, PATIENCE).expect("the first has all partitions again");
+
+    let log = one.log_since_start();
+    let first_running = log.find("}: running task=").expect("it runs");
+    let assigned = log[..first_running].matches("}: assigned ").count();
+    eprintln!("{assigned} assignments before the first task ran; replayed {:?}", one.replayed());
+    assert!(assigned >= 2, "the rebalance came while it restored:\n{log}");
+    scene.produce(20_000);
+    scene.await_outputs(scene.produced, &[&one]);
+    one.stop().expect("a clean stop");
+    scene.verify(&["one"]);
+}
+
+fn freeze_in_restore(worker: &Worker) {
+    worker.await_since_start("}: assigned ", PATIENCE).expect("the worker is given partitions");
+    worker.freeze().expect("a worker that runs can be frozen");
+    let log = worker.log_since_start();
+    assert!(!log.contains("}: running task="), "its restore was over before it was frozen:\n{log}");
+}
+
+/// Waits until a member wants to join and the group waits for the others.
+fn await_rebalance(scene: &Scene) {
+    let created = ClientConfig::new().set("bootstrap.servers", &scene.bootstrap).set("group.id", "looks").create();
+    let client: BaseConsumer = created.expect("the settings are sound");
+    let rebalancing = await_condition("a rebalance", PATIENCE, || {
+        let list = client.fetch_group_list(Some(&scene.name), Duration::from_secs(10))?;
+        Ok(list.groups().iter().any(|group| group.state() == "PreparingRebalance"))
+    });
+    rebalancing.expect("the other one joins");
+}

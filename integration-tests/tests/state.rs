@@ -1,0 +1,338 @@
+//! The state directory: whose it is, what becomes of it when it is damaged, old or without its offsets. Local state is
+//! a copy; the changelog and the committed offsets decide.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use processor_core::ids::{Partition, TaskId};
+use processor_integration_tests::client::{
+    Workload, alter_topic, committed_offsets, partition_count, produce_ledger, read_committed,
+};
+use processor_integration_tests::oracle::{PartitionLog, input_ends};
+use processor_integration_tests::scene::{PATIENCE, Scene};
+use processor_integration_tests::worker::{Worker, WorkerConfig, await_condition};
+use processor_runtime::state::{application_directory, read_task_offline};
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+/// Starts a member that leaves the group when it is stopped, so that nothing waits for a session to time out.
+fn start(config: &WorkerConfig) -> Worker {
+    config.start().expect("the worker starts")
+}
+
+/// Runs a worker until everything that was produced is processed.
+fn run(scene: &Scene, config: &WorkerConfig) -> Worker {
+    let worker = start(config);
+    scene.await_outputs(scene.produced, &[&worker]);
+    worker
+}
+
+/// Runs a worker that must refuse to start, or stop by itself; its log.
+fn refused(config: &WorkerConfig) -> String {
+    let mut worker = start(config);
+    let status = worker.wait(PATIENCE).expect("the worker stops by itself");
+    let log = worker.log_since_start();
+    assert_eq!(status.code(), Some(1), "{log}");
+    log
+}
+
+fn state_of(scene: &Scene, worker: &str) -> PathBuf {
+    application_directory(&scene.state_dir(worker), &scene.name)
+}
+
+fn task(partition: i32) -> TaskId {
+    TaskId::new("entries", Partition::new(partition))
+}
+
+fn copy_directory(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("the target directory can be written");
+    for entry in fs::read_dir(from).expect("the directory is there") {
+        let entry = entry.expect("a listed directory can be read on");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_directory(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).expect("the file can be copied");
+        }
+    }
+}
+
+fn put_back(backup: &Path, directory: &Path) {
+    fs::remove_dir_all(directory).expect("the directory is there");
+    copy_directory(backup, directory);
+}
+
+#[test]
+fn a_state_directory_in_use_is_refused() {
+    let mut scene = Scene::new("in-use");
+    scene.produce(2_000);
+    let first = run(&scene, &scene.worker("one"));
+    let mut second = scene.worker("one");
+    second.log = scene.dir.join("second.log");
+    let log = refused(&second);
+    let directory = state_of(&scene, "one");
+    assert!(log.contains(&format!("{} is in use by process {}", directory.display(), first.pid())), "{log}");
+    scene.produce(1_000);
+    scene.await_outputs(scene.produced, &[&first]);
+    first.stop().expect("a clean stop");
+    scene.verify(&["one"]);
+}
+
+#[test]
+fn a_state_directory_of_another_application_is_refused() {
+    let mut owner = Scene::new("owner");
+    owner.produce(500);
+    run(&owner, &owner.worker("one")).stop().expect("a clean stop");
+
+    let mut other = Scene::new("other");
+    other.produce(500);
+    copy_directory(&state_of(&owner, "one"), &state_of(&other, "one"));
+    let log = refused(&other.worker("one"));
+    assert!(log.contains("belongs to application `owner`, and this is `other`"), "{log}");
+    assert!(log.contains(&state_of(&other, "one").display().to_string()), "{log}");
+    assert!(partition_count(&other.bootstrap, &other.changelog()).is_err(), "it stopped before it made a topic");
+
+    fs::remove_dir_all(state_of(&other, "one")).expect("it is there");
+    run(&other, &other.worker("one")).stop().expect("a clean stop");
+    other.verify(&["one"]);
+}
+
+/// What a disk may do to a file of a database.
+#[derive(Clone, Copy, Debug)]
+enum Damage {
+    /// It is gone.
+    Missing,
+    /// Its second half is gone.
+    Truncated,
+    /// Bits in its middle are others.
+    Flipped,
+}
+
+fn damage(file: &Path, damage: Damage) {
+    let bytes = fs::read(file).expect("the file can be read");
+    match damage {
+        Damage::Missing => fs::remove_file(file).expect("the file can be removed"),
+        Damage::Truncated => fs::write(file, &bytes[..bytes.len() / 2]).expect("the file can be written"),
+        Damage::Flipped => {
+            let mut bytes = bytes;
+            let (from, to) = (bytes.len() / 4, bytes.len() * 3 / 4);
+            bytes[from..to].iter_mut().step_by(7).for_each(|byte| *byte ^= 0x55);
+            fs::write(file, bytes).expect("the file can be written");
+        }
+    }
+}
+
+/// The files of a kind in all task directories of a worker that is stopped.
+fn files_of(scene: &Scene, kind: fn(&str) -> bool) -> Vec<PathBuf> {
+    let directories = (0..scene.partitions).map(|partition| state_of(scene, "one").join(task(partition).to_string()));
+    let files = directories.flat_map(|directory| fs::read_dir(directory).expect("the task has a directory"));
+    let paths = files.map(|file| file.expect("a listed directory can be read on").path());
+    paths.filter(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(kind)).collect()
+}
+
+fn is_table(name: &str) -> bool {
+    name.ends_with(".sst")
+}
+
+fn is_table_of_store(path: &Path) -> bool {
+    let bytes = fs::read(path).expect("the file can be read");
+    bytes.windows(8).any(|window| window == b"account-")
+}
+
+/// Every file of every task's database, damaged in every way: the worker starts, says what it found, and everything is
+/// exact. A write-ahead log that lost its end leaves older state, which is sound: then only the tail is replayed.
+#[test]
+fn damaged_state_is_wiped_and_restored() {
+    type Kind = (&'static str, fn(&str) -> bool, fn(&Path) -> bool, bool);
+    let kinds: [Kind; 5] = [
+        ("CURRENT", |name| name == "CURRENT", |_| true, true),
+        ("MANIFEST", |name| name.starts_with("MANIFEST-"), |_| true, true),
+        ("write-ahead log", |name| name.ends_with(".log"), |path| fs::metadata(path).is_ok_and(|it| it.len() > 0), false),
+        ("tables", is_table, |_| true, true),
+        ("tables of the store", is_table, is_table_of_store, true),
+    ];
+    let mut scene = Scene::new("damaged");
+    scene.produce(4_000);
+    run(&scene, &scene.worker("one")).stop().expect("a clean stop");
+    for (what, is_kind, filter, is_wiped) in kinds {
+        for how in [Damage::Flipped, Damage::Truncated, Damage::Missing] {
+            // Tables are made when a write-ahead log is opened again, and logs when records are processed.
+            scene.produce(1_000);
+            run(&scene, &scene.worker("one")).stop().expect("a clean stop");
+            if !files_of(&scene, is_table).iter().any(|table| is_table_of_store(table)) {
+                scene.produce(1_000);
+                run(&scene, &scene.worker("one")).stop().expect("a clean stop");
+            }
+            let files: Vec<_> = files_of(&scene, is_kind).into_iter().filter(|path| filter(path)).collect();
+            assert!(files.len() >= scene.partitions as usize, "{what}: there is one a task: {files:?}");
+            files.iter().for_each(|file| damage(file, how));
+
+            scene.produce(1_000);
+            let worker = run(&scene, &scene.worker("one"));
+            let (log, replayed) = (worker.log_since_start(), worker.replayed().iter().sum::<u64>());
+            worker.stop().expect("a clean stop");
+            let loud = log.matches("wiped").count() >= scene.partitions as usize && log.contains("restored in full");
+            assert!(loud || !is_wiped, "{what} {how:?}: every task says that its state is wiped:\n{log}");
+            assert!(replayed > 0, "{what} {how:?}: what was damaged is replayed:\n{log}");
+            scene.verify(&["one"]);
+        }
+    }
+}
+
+/// A group cannot be deleted before its last member has left, which the broker learns a moment after the member's end.
+fn delete_group(scene: &Scene) {
+    let (admin, options) = admin(scene);
+    let outcome = await_condition("the group to be deleted", PATIENCE, || {
+        let deleted = block_on(admin.delete_groups(&[&scene.name], &options))?;
+        Ok(deleted.iter().all(Result::is_ok))
+    });
+    outcome.expect("the broker deletes the group");
+    let offsets = committed_offsets(&scene.bootstrap, &scene.name, &scene.input(), true).expect("the broker answers");
+    assert!(offsets.is_empty(), "the offsets are gone: {offsets:?}");
+}
+
+fn admin(scene: &Scene) -> (AdminClient<DefaultClientContext>, AdminOptions) {
+    let admin = ClientConfig::new().set("bootstrap.servers", &scene.bootstrap).create();
+    (admin.expect("the settings are sound"), AdminOptions::new().request_timeout(Some(PATIENCE)))
+}
+
+/// rdkafka's admin futures are completed by its own thread.
+fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::yield_now(),
+        }
+    }
+}
+
+/// The group's offsets are deleted while the changelog is full of state: to begin at the start of the input would apply
+/// everything twice, so the worker stops, with and without local state. It goes on where a person says.
+#[test]
+fn state_without_offsets_is_refused() {
+    let mut scene = Scene::new("offsets-lost");
+    scene.produce(2_000);
+    run(&scene, &scene.worker("one")).stop().expect("a clean stop");
+    delete_group(&scene);
+    for worker in ["one", "empty"] {
+        let log = refused(&scene.worker(worker));
+        assert!(log.contains("there is committed state in offsets-lost-accounts-changelog-"), "{worker}: {log}");
+        assert!(log.contains("kafka-consumer-groups --reset-offsets"), "{worker}: {log}");
+    }
+    assert_eq!(scene.outputs(), 2_000, "nothing was processed");
+
+    let input = read_committed(&scene.bootstrap, &scene.input()).expect("the input can be read");
+    scene.set_offsets(&input_ends(&input));
+    scene.produce(1_000);
+    run(&scene, &scene.worker("one")).stop().expect("a clean stop");
+    scene.verify(&["one"]);
+}
+
+/// How far each task's local state contains its changelog.
+fn stored_positions(scene: &Scene) -> BTreeMap<i32, i64> {
+    let stored = |partition| {
+        let dump = read_task_offline(&state_of(scene, "one"), &task(partition)).expect("the state can be read");
+        let store = &dump.expect("the task has state").stores["accounts"];
+        (partition, store.position.as_ref().expect("the store has a position").offset.get())
+    };
+    (0..scene.partitions).map(stored).collect()
+}
+
+/// Produces entries of few accounts, so that every one of them is written again and again.
+fn produce_few_accounts(scene: &mut Scene, count: u64) {
+    let workload = Workload { keys: 40, ..scene.workload(count) };
+    produce_ledger(&scene.bootstrap, &workload).expect("the broker takes records");
+    scene.produced += count;
+}
+
+#[test]
+fn an_old_copy_of_the_state_directory_catches_up() {
+    let mut scene = Scene::new("old-copy");
+    scene.produce(3_000);
+    run(&scene, &scene.worker("one")).stop().expect("a clean stop");
+    let backup = scene.dir.join("backup");
+    copy_directory(&state_of(&scene, "one"), &backup);
+    let old = stored_positions(&scene);
+    scene.produce(5_000);
+    run(&scene, &scene.worker("one")).stop().expect("a clean stop");
+    let new = stored_positions(&scene);
+    put_back(&backup, &state_of(&scene, "one"));
+    assert_eq!(stored_positions(&scene), old, "the state is an old one");
+    assert!(old.iter().all(|(partition, old)| *old < new[partition]), "{old:?} {new:?}");
+
+    scene.produce(1_000);
+    let worker = run(&scene, &scene.worker("one"));
+    let (log, replayed) = (worker.log_since_start(), worker.replayed());
+    worker.stop().expect("a clean stop");
+    assert!(!log.contains("wiped"), "an old state is a sound state:\n{log}");
+    assert!(replayed.len() == 4 && replayed.iter().all(|replayed| *replayed > 0), "{replayed:?}:\n{log}");
+    scene.verify(&["one"]);
+}
+
+/// The first offset that a changelog needs: below it there are only values that were written again later.
+fn first_needed(log: &PartitionLog) -> i64 {
+    let mut last: BTreeMap<&[u8], i64> = BTreeMap::new();
+    for record in &log.records {
+        last.insert(record.key.as_deref().expect("a changelog record has a key"), record.offset);
+    }
+    last.into_values().min().expect("the changelog holds something")
+}
+
+/// Deletes the records below these offsets. Kafka refuses that for a topic that is only compacted.
+fn delete_records(scene: &Scene, topic: &str, before: &BTreeMap<i32, i64>) {
+    let set = |policy| {
+        let config = [("cleanup.policy", policy), ("retention.ms", "-1")];
+        alter_topic(&scene.bootstrap, topic, &config).expect("the settings are sound");
+    };
+    set("delete");
+    let mut offsets = TopicPartitionList::new();
+    for (partition, offset) in before {
+        let added = offsets.add_partition_offset(topic, *partition, Offset::Offset(*offset));
+        added.expect("an offset is not negative");
+    }
+    let (admin, options) = admin(scene);
+    let outcome = await_condition("the records to be deleted", PATIENCE, || {
+        let deleted = block_on(admin.delete_records(&offsets, &options))?;
+        Ok(deleted.elements().iter().all(|element| element.error().is_ok()))
+    });
+    outcome.expect("the broker deletes records");
+    set("compact");
+}
+
+/// A state directory is restored from a backup that is older than what the changelog still holds: records that it has
+/// not seen are gone. What they said may have been said again later or not, and nobody can know, so local state is
+/// wiped. Here all of it was said again, so the changelog alone gives the exact state.
+#[test]
+fn a_changelog_truncated_below_the_stored_position_is_restored_in_full() {
+    let mut scene = Scene::new("truncated");
+    produce_few_accounts(&mut scene, 2_000);
+    run(&scene, &scene.worker("one")).stop().expect("a clean stop");
+    let backup = scene.dir.join("backup");
+    copy_directory(&state_of(&scene, "one"), &backup);
+    let old = stored_positions(&scene);
+    for _ in 0..3 {
+        produce_few_accounts(&mut scene, 2_000);
+        run(&scene, &scene.worker("one")).stop().expect("a clean stop");
+    }
+    let changelog = read_committed(&scene.bootstrap, &scene.changelog()).expect("the changelog can be read");
+    let needed = changelog.iter().map(|log| (log.partition, first_needed(log))).collect();
+    delete_records(&scene, &scene.changelog(), &needed);
+    put_back(&backup, &state_of(&scene, "one"));
+    assert!(old.iter().all(|(partition, old)| *old < needed[partition]), "{old:?} lies before {needed:?}");
+
+    let worker = start(&scene.worker("one"));
+    worker.await_running(4, PATIENCE).expect("the state is restored");
+    produce_few_accounts(&mut scene, 1_000);
+    scene.await_outputs(scene.produced, &[&worker]);
+    let log = worker.log_since_start();
+    worker.stop().expect("a clean stop");
+    let reason = "local state is wiped and restored in full: its position lies before the start of the changelog";
+    assert_eq!(log.matches(reason).count(), 4, "every task says so:\n{log}");
+    scene.verify(&["one"]);
+}

@@ -362,7 +362,8 @@ impl Looks {
 /// The offsets from the last stable one to the high watermark of a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenRange {
-    topic: String,
+    /// The topic.
+    pub topic: String,
     partition: i32,
     from: i64,
     to: i64,

@@ -152,7 +152,12 @@ fn damaged_state_is_wiped_and_restored() {
     let kinds: [Kind; 5] = [
         ("CURRENT", |name| name == "CURRENT", |_| true, true),
         ("MANIFEST", |name| name.starts_with("MANIFEST-"), |_| true, true),
-        ("write-ahead log", |name| name.ends_with(".log"), |path| fs::metadata(path).is_ok_and(|it| it.len() > 0), false),
+        (
+            "write-ahead log",
+            |name| name.ends_with(".log"),
+            |path| fs::metadata(path).is_ok_and(|it| it.len() > 0),
+            false,
+        ),
         ("tables", is_table, |_| true, true),
         ("tables of the store", is_table, is_table_of_store, true),
     ];

@@ -165,12 +165,11 @@ impl<T: TaskState, R: PolledRecord> Tasks<T, R> {
         self.routes = self.running.iter().enumerate().flat_map(of_task).collect();
     }
 
-    /// Gives polled records to their tasks; returns how many.
+    /// Gives polled records to their tasks.
     ///
     /// # Panics
     /// If a record is of a partition that no running task reads: nothing else is fetched (EO-6).
-    pub fn route_records(&mut self, records: &mut Vec<R>) -> usize {
-        let routed = records.len();
+    pub fn route_records(&mut self, records: &mut Vec<R>) {
         let mut last = None;
         for record in records.drain(..) {
             let of = (record.input(), record.partition());
@@ -183,7 +182,6 @@ impl<T: TaskState, R: PolledRecord> Tasks<T, R> {
             last = Some((of, (slot, place)));
             self.running[slot].group.push(place, record);
         }
-        routed
     }
 
     /// The running tasks, by id.

@@ -13,6 +13,7 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use super::Taint;
+use crate::seeded_bugs::{self, Rule};
 
 /// A kind of request whose late copy would harm a later transaction, or whose answer someone waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +128,7 @@ impl Requests {
     pub(super) fn begin(&self) {
         let taint = self.taint();
         assert!(
-            taint.control.is_none(),
+            taint.control.is_none() || !seeded_bugs::holds(Rule::TaintedProducerIsReplaced),
             "EO-11: a tainted producer must not begin another transaction ({} may still arrive)",
             taint.control.unwrap_or_default(),
         );

@@ -51,7 +51,8 @@ fn a_frozen_worker_that_comes_back_writes_nothing() {
     scene.await_outputs(scene.produced, &[&other]);
     await_condition("both time-outs", PATIENCE, || Ok(frozen.elapsed() > SESSION.max(transaction_timeout) * 2))
         .expect("time passes");
-    assert_eq!(scene.outputs(), scene.produced, "the other has processed everything");
+    let visible = await_condition("all outputs to be visible", PATIENCE, || Ok(scene.outputs() == scene.produced));
+    visible.expect("the other has processed everything");
     let slept = zombie.log().len();
     zombie.thaw().expect("a frozen worker can go on");
 
@@ -219,14 +220,11 @@ fn three_threads_in_one_process_share_the_partitions() {
     let load = scene.load(1_000);
     let mut worker = start(&config);
     let at_work = |worker: &Worker| {
-        worker.await_running(4, PATIENCE).expect("all tasks run");
-        let log = worker.log_since_start();
         for thread in 0..3 {
-            assert!(
-                log.contains(&format!("thread{{id=threads:one:{thread}}}: running task=")),
-                "thread {thread} works"
-            );
+            let works = format!("thread{{id=threads:one:{thread}}}: running task=");
+            worker.await_since_start(&works, PATIENCE).expect("each thread has a task");
         }
+        worker.await_running(4, PATIENCE).expect("all tasks run");
     };
     at_work(&worker);
     scene.await_outputs(3_000, &[&worker]);

@@ -44,8 +44,13 @@ fn assert_says(log: &str, words: &[&str]) {
     }
 }
 
+/// A worker that stops with an error does not leave the group, so its successor waits for its session to end.
+fn worker(scene: &Scene) -> WorkerConfig {
+    scene.worker("one").with("session-timeout-ms", 3_000).with("heartbeat-interval-ms", 1_000)
+}
+
 fn run(scene: &Scene) -> Worker {
-    let worker = scene.worker("one").start().expect("the worker starts");
+    let worker = worker(scene).start().expect("the worker starts");
     scene.await_outputs(scene.produced, &[&worker]);
     worker
 }
@@ -86,7 +91,7 @@ fn an_undecodable_record_stops_the_task_exactly_there() {
         write(&scene, 1, key, value);
         scene.produce(2_000);
         for _ in 0..2 {
-            let log = refused(&scene.worker("one"), 1);
+            let log = refused(&worker(&scene), 1);
             assert_says(&log, &[&format!("task entries_1 stopped at {name}-in-1@{bad}"), reason, "--reset-offsets"]);
             assert_eq!(committed(&scene).get(&1), Some(&bad), "the offset stands at the record:\n{log}");
             assert_exact(&scene, (1, bad));

@@ -189,6 +189,34 @@ fn damaged_state_is_wiped_and_restored() {
     }
 }
 
+/// A block of values is damaged, and nobody notices before a record wants to read it: the batch is given up, the store
+/// wiped and restored while the worker runs, and the record processed again.
+#[test]
+fn damage_that_a_record_meets_is_wiped_and_restored() {
+    let mut scene = Scene::new("damaged-block");
+    for _ in 0..2 {
+        scene.produce(4_000);
+        run(&scene, &scene.worker("one")).stop().expect("a clean stop");
+    }
+    let tables: Vec<_> = files_of(&scene, is_table).into_iter().filter(|table| is_table_of_store(table)).collect();
+    assert_eq!(tables.len(), 4, "each task has a table of its store: {tables:?}");
+    for table in &tables {
+        let mut bytes = fs::read(table).expect("the file can be read");
+        // A table begins with its values.
+        bytes[40..60].iter_mut().for_each(|byte| *byte ^= 0x55);
+        fs::write(table, bytes).expect("the file can be written");
+    }
+    let worker = start(&scene.worker("one"));
+    worker.await_running(4, PATIENCE).expect("the databases open");
+    assert!(!worker.log_since_start().contains("wiped"), "nobody has noticed:\n{}", worker.log_since_start());
+    scene.produce(4_000);
+    scene.await_outputs(scene.produced, &[&worker]);
+    let log = worker.log_since_start();
+    worker.stop().expect("a clean stop");
+    assert_eq!(log.matches("local state is wiped and restored in full: ").count(), 4, "every task says so:\n{log}");
+    scene.verify(&["one"]);
+}
+
 /// A group cannot be deleted before its last member has left, which the broker learns a moment after the member's end.
 fn delete_group(scene: &Scene) {
     let (admin, options) = admin(scene);

@@ -125,17 +125,44 @@ fn assert_is_a_prefix(task: &RocksTask) -> u64 {
     batch
 }
 
+/// Copies a directory as it is at one moment. RocksDB removes files that it no longer needs in the background, so a copy
+/// during which a file came or went is not of one moment, and is made again.
 fn copy_tree(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("the copy's directory");
-    for entry in fs::read_dir(from).expect("the directory is there") {
-        let entry = entry.expect("listed");
-        let target = to.join(entry.file_name());
-        if entry.file_type().expect("known").is_dir() {
-            copy_tree(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).expect("copied");
+    loop {
+        let before = names_below(from);
+        let copied = before.iter().all(|name| copy_file(&from.join(name), &to.join(name)));
+        if copied && names_below(from) == before {
+            return;
+        }
+        fs::remove_dir_all(to).expect("the copy is ours");
+    }
+}
+
+/// Says whether the file was still there.
+fn copy_file(from: &Path, to: &Path) -> bool {
+    fs::create_dir_all(to.parent().expect("below the copy")).expect("the copy's directory");
+    match fs::copy(from, to) {
+        Ok(_) => true,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+        Err(error) => panic!("copying {}: {error}", from.display()),
+    }
+}
+
+/// The files below a directory, by their paths from there.
+fn names_below(root: &Path) -> std::collections::BTreeSet<std::path::PathBuf> {
+    let mut names = std::collections::BTreeSet::new();
+    let mut directories = vec![root.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).expect("the directory is there") {
+            let path = entry.expect("listed").path();
+            if path.is_dir() {
+                directories.push(path);
+            } else {
+                names.insert(path.strip_prefix(root).expect("it is below").to_owned());
+            }
         }
     }
+    names
 }
 
 /// The matching files of a task's directory, by name: the oldest first.

@@ -213,7 +213,7 @@ impl Scene {
     }
 
     pub fn await_outputs(&self, count: u64, workers: &[&Worker]) {
-        let outcome = await_condition("outputs", PATIENCE, || Ok(self.offsets_done() >= count));
+        let outcome = await_condition("outputs", PATIENCE, || Ok(self.asked_offsets().is_ok_and(|done| done >= count)));
         if let Err(error) = outcome {
             let logs: Vec<_> = workers.iter().map(|worker| worker.log_tail(25)).collect();
             panic!("{error:#}: {} of {count} processed; logs:\n{}", self.offsets_done(), logs.join("\n---\n"));
@@ -222,8 +222,12 @@ impl Scene {
 
     /// How many records the committed offsets say are processed.
     pub fn offsets_done(&self) -> u64 {
-        let offsets = committed_offsets(&self.bootstrap, &self.name, &self.input(), false).expect("the broker answers");
-        offsets.values().map(|(offset, _)| u64::try_from(*offset).unwrap_or(0)).sum()
+        self.asked_offsets().expect("the broker answers")
+    }
+
+    fn asked_offsets(&self) -> anyhow::Result<u64> {
+        let offsets = committed_offsets(&self.bootstrap, &self.name, &self.input(), false)?;
+        Ok(offsets.values().map(|(offset, _)| u64::try_from(*offset).unwrap_or(0)).sum())
     }
 
     /// Three witnesses and the offsets: outputs, the fold of the changelog, the stores on disk.

@@ -123,7 +123,8 @@ fn restore_from_an_empty_directory_gives_the_same_state() {
 #[test]
 fn an_aborted_transaction_leaves_nothing() {
     let mut scene = Scene::new("aborted");
-    let config = slow(&scene, "one").with("transaction-timeout-ms", 3_000);
+    let config =
+        scene.worker("one").with("instance-id", "one").with("pause-us", 300).with("transaction-timeout-ms", 5_000);
     let reader = concurrent_reader(&scene.bootstrap, &scene.output()).expect("a reader");
     scene.produce(8_000);
     let mut worker = start(&config);
@@ -159,14 +160,13 @@ fn a_broker_restart_is_survived() {
     for worker in &workers {
         worker.await_running(2, PATIENCE).expect("the worker runs");
     }
+    scene.await_outputs(2_000, &workers.each_ref());
     for _ in 0..2 {
         let done = scene.offsets_done();
-        scene.await_outputs(done + 1_000, &workers.each_ref());
         cluster.kill(1).expect("the broker can be killed");
         cluster.start_node(1).expect("the broker comes back");
+        scene.await_outputs(done + 4_000, &workers.each_ref());
     }
-    let done = scene.offsets_done();
-    scene.await_outputs(done + 1_000, &workers.each_ref());
     load.finish(&mut scene);
     scene.await_outputs(scene.produced, &workers.each_ref());
     assert!(workers.iter_mut().all(Worker::is_alive), "no worker has ended");
@@ -184,7 +184,7 @@ fn a_clean_stop_commits_and_exits_zero() {
     let mut stops = Vec::new();
     for round in 1..=3 {
         let worker = start(&config);
-        scene.await_outputs(round * 1_500, &[&worker]);
+        scene.await_outputs(stops.last().unwrap_or(&0) + 1_000, &[&worker]);
         worker.stop().expect("exit code 0");
         for topic in [scene.output(), scene.changelog()] {
             let open = open_transactions(&scene.bootstrap, &topic).expect("the broker answers");

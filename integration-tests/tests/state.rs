@@ -128,54 +128,62 @@ fn damage(file: &Path, damage: Damage) {
 }
 
 /// The files of a kind in all task directories of a worker that is stopped.
-fn files_of(scene: &Scene, kind: fn(&str) -> bool) -> Vec<PathBuf> {
+fn files_of(scene: &Scene, is_kind: fn(&Path) -> bool) -> Vec<PathBuf> {
     let directories = (0..scene.partitions).map(|partition| state_of(scene, "one").join(task(partition).to_string()));
     let files = directories.flat_map(|directory| fs::read_dir(directory).expect("the task has a directory"));
     let paths = files.map(|file| file.expect("a listed directory can be read on").path());
-    paths.filter(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(kind)).collect()
+    paths.filter(|path| is_kind(path)).collect()
 }
 
-fn is_table(name: &str) -> bool {
-    name.ends_with(".sst")
+fn is_current(path: &Path) -> bool {
+    path.ends_with("CURRENT")
+}
+
+fn is_manifest(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"MANIFEST-"))
+}
+
+fn is_write_ahead_log(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "log") && fs::metadata(path).is_ok_and(|it| it.len() > 0)
+}
+
+fn is_table(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "sst")
 }
 
 fn is_table_of_store(path: &Path) -> bool {
-    let bytes = fs::read(path).expect("the file can be read");
-    bytes.windows(8).any(|window| window == b"account-")
+    is_table(path) && fs::read(path).is_ok_and(|bytes| bytes.windows(8).any(|window| window == b"account-"))
 }
 
 /// Every file of every task's database, damaged in every way: the worker starts, says what it found, and everything is
 /// exact. A write-ahead log that lost its end leaves older state, which is sound: then only the tail is replayed.
 #[test]
 fn damaged_state_is_wiped_and_restored() {
-    type Kind = (&'static str, fn(&str) -> bool, fn(&Path) -> bool, bool);
+    type Kind = (&'static str, fn(&Path) -> bool, bool);
     let kinds: [Kind; 5] = [
-        ("CURRENT", |name| name == "CURRENT", |_| true, true),
-        ("MANIFEST", |name| name.starts_with("MANIFEST-"), |_| true, true),
-        (
-            "write-ahead log",
-            |name| name.ends_with(".log"),
-            |path| fs::metadata(path).is_ok_and(|it| it.len() > 0),
-            false,
-        ),
-        ("tables", is_table, |_| true, true),
-        ("tables of the store", is_table, is_table_of_store, true),
+        ("CURRENT", is_current, true),
+        ("MANIFEST", is_manifest, true),
+        ("write-ahead log", is_write_ahead_log, false),
+        ("tables", is_table, true),
+        ("tables of the store", is_table_of_store, true),
     ];
     let mut scene = Scene::new("damaged");
     scene.produce(4_000);
     run(&scene, &scene.worker("one")).stop().expect("a clean stop");
-    for (what, is_kind, filter, is_wiped) in kinds {
+    for (what, is_kind, is_wiped) in kinds {
         for how in [Damage::Flipped, Damage::Truncated, Damage::Missing] {
             // Tables are made when a write-ahead log is opened again, and logs when records are processed.
             scene.produce(1_000);
             run(&scene, &scene.worker("one")).stop().expect("a clean stop");
-            if !files_of(&scene, is_table).iter().any(|table| is_table_of_store(table)) {
+            if files_of(&scene, is_table_of_store).is_empty() {
                 scene.produce(1_000);
                 run(&scene, &scene.worker("one")).stop().expect("a clean stop");
             }
-            let files: Vec<_> = files_of(&scene, is_kind).into_iter().filter(|path| filter(path)).collect();
+            let files = files_of(&scene, is_kind);
             assert!(files.len() >= scene.partitions as usize, "{what}: there is one a task: {files:?}");
-            files.iter().for_each(|file| damage(file, how));
+            for file in &files {
+                damage(file, how);
+            }
 
             scene.produce(1_000);
             let worker = run(&scene, &scene.worker("one"));
@@ -194,11 +202,13 @@ fn damaged_state_is_wiped_and_restored() {
 #[test]
 fn damage_that_a_record_meets_is_wiped_and_restored() {
     let mut scene = Scene::new("damaged-block");
-    for _ in 0..2 {
-        scene.produce(4_000);
-        run(&scene, &scene.worker("one")).stop().expect("a clean stop");
-    }
-    let tables: Vec<_> = files_of(&scene, is_table).into_iter().filter(|table| is_table_of_store(table)).collect();
+    scene.produce(4_000);
+    run(&scene, &scene.worker("one")).stop().expect("a clean stop");
+    // What stands in the log becomes a table when it is opened again.
+    let worker = start(&scene.worker("one"));
+    worker.await_running(4, PATIENCE).expect("the databases open");
+    worker.stop().expect("a clean stop");
+    let tables = files_of(&scene, is_table_of_store);
     assert_eq!(tables.len(), 4, "each task has a table of its store: {tables:?}");
     for table in &tables {
         let mut bytes = fs::read(table).expect("the file can be read");

@@ -28,7 +28,7 @@ use crate::kafka::{
     ProducerRecord, Progress, TRANSACTIONAL_ID_HEADER, TransactionalId, TransactionalProducer, TxnError, TxnErrorKind,
 };
 use crate::restore::{ChangelogSource, Recovery, RestoreErrorKind, Restorer, StepContext};
-use crate::state::{Layout, StateDirectory, TaskState};
+use crate::state::{Layout, StateDirectory};
 use crate::tasks::{NoStores, Running, Tasks};
 use crate::transaction::{Broken, Clean, CommitReceipt, Ended, Next, Open, Why};
 
@@ -38,8 +38,10 @@ const IDLE_WAIT: Duration = Duration::from_millis(100);
 const BUSY_WAIT: Duration = Duration::from_millis(1);
 /// How long one turn may spend on initialising a producer.
 const INIT_SLICE: Duration = Duration::from_millis(100);
-/// After how many records the clock is looked at.
-const CLOCK_EVERY: usize = 64;
+/// The clock is looked at after so many records at the most; sooner where records take long.
+const CLOCK_STRIDE_MAX: usize = 64;
+/// Records that took less than this together are quick: the clock is looked at half as often from there.
+const CLOCK_STRIDE_QUICK: Duration = Duration::from_millis(1);
 /// Fences within [`FENCES_WITHIN`] that are put up with.
 const FENCES_MAX: usize = 3;
 /// The time in which fences are counted.
@@ -461,7 +463,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             Err(Interrupted::Corrupt(task, failure)) => {
                 let ended = transaction.abort(&self.clock, Why::Failed(failure.to_string()));
                 self.ended(ended)?;
-                self.wipe_and_recover(&task, &failure).map(|()| None)
+                self.discard_and_recover(&task, &failure).map(|()| None)
             }
         }
     }
@@ -495,6 +497,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
 
     fn process_tasks(&mut self, transaction: &mut Open<K::Producer>, deadline: Duration) -> Result<usize, Interrupted> {
         let mut processed = 0;
+        let (mut stride, mut look_at, mut looked) = (1, 1, self.clock.monotonic());
         for running in self.tasks.iter_mut() {
             let size = u32::try_from(running.group.len()).expect("batches are bounded");
             let mut info = BatchInfo { id: running.batch(), index: 0, size };
@@ -515,12 +518,19 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
                 send_outputs(running.task.outbox(), transaction).map_err(Interrupted::Producer)?;
                 processed += 1;
                 info.index += 1;
-                if processed % CLOCK_EVERY == 0 && self.clock.monotonic() >= deadline {
+                if processed < look_at {
+                    continue;
+                }
+                let now = self.clock.monotonic();
+                if now >= deadline {
                     // The rest is read again; the transaction must not outlive its time.
                     running.group.clear();
                     self.refetch = true;
                     break;
                 }
+                let quick = now.saturating_sub(looked) < CLOCK_STRIDE_QUICK;
+                stride = if quick { (stride * 2).min(CLOCK_STRIDE_MAX) } else { 1 };
+                (look_at, looked) = (processed + stride, now);
             }
         }
         Ok(processed)
@@ -653,8 +663,9 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             }
         }
         for task in unwritten {
-            let running = self.tasks.remove(&task).expect("it ran a moment ago");
-            self.begin_recovery(running.task, running.state);
+            let Running { task, state, .. } = self.tasks.remove(&task).expect("it ran a moment ago");
+            drop(state); // it is opened again, and what it lacks comes from the changelog
+            self.begin_recovery(task, None);
             self.refetch = true;
         }
     }
@@ -721,16 +732,13 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         )))
     }
 
-    fn wipe_and_recover(&mut self, task: &TaskId, failure: &RecordFailure) -> Result<(), ThreadError> {
-        let Some(mut running) = self.tasks.remove(task) else { return Ok(()) };
-        tracing::warn!(%task, "local state is wiped and restored in full: {failure}");
-        if let Some(state) = &mut running.state {
-            for store in 0..running.changelogs.len() {
-                let store = u16::try_from(store).expect("build() bounds the number of stores");
-                state.wipe(processor_core::ids::StoreIndex::new(store)).map_err(|error| ThreadError(error.message))?;
-            }
+    fn discard_and_recover(&mut self, task: &TaskId, failure: &RecordFailure) -> Result<(), ThreadError> {
+        let Some(running) = self.tasks.remove(task) else { return Ok(()) };
+        tracing::warn!(%task, "local state is discarded and restored in full: {failure}");
+        if let Some(state) = running.state {
+            self.directory.discard(state).map_err(|error| ThreadError(error.message))?;
         }
-        self.begin_recovery(running.task, running.state);
+        self.begin_recovery(running.task, None);
         Ok(())
     }
 

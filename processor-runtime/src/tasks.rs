@@ -80,10 +80,10 @@ impl<T: TaskState, R: PolledRecord> Running<T, R> {
         known.map(|(&known, tag)| delivered(DeliveryTag(tag)).map(ChangelogOffset::new).or(known)).collect()
     }
 
-    /// Turns the committed overlay into the new base. A write that fails is tried once more.
+    /// Turns the committed overlay into the new base.
     ///
     /// # Errors
-    /// The base is as it was: the task must be recovered.
+    /// The base is as it was, and takes no write before it is opened again: the task must be recovered.
     pub fn apply(&mut self, receipt: &CommitReceipt, tag: u16, now: Timestamp) -> Result<(), StateError> {
         let ends = self.ends(tag, |tag| receipt.delivered_end(tag));
         self.committed_batch = self.committed_batch.next();
@@ -94,10 +94,7 @@ impl<T: TaskState, R: PolledRecord> Running<T, R> {
                 batch: self.committed_batch,
                 written_at: now,
             };
-            let written = state.apply(Permit::committed(receipt), &self.changes, &positions).or_else(|error| {
-                tracing::error!(task = %self.task.id(), "a committed batch could not be written, trying once more: {error}");
-                state.apply(Permit::committed(receipt), &self.changes, &positions)
-            });
+            let written = state.apply(Permit::committed(receipt), &self.changes, &positions);
             self.changes.clear();
             written?;
             assert!(state.positions() == &positions, "EO-3: positions change together with the values");

@@ -28,6 +28,10 @@ pub enum RestoreErrorKind {
     Stop,
     /// Another live member uses the same `group.instance.id`: stop.
     FencedInstance,
+    /// The disk refuses: close the state, and open it again after a while.
+    Disk,
+    /// Local state is damaged: discard it, and restore it in full.
+    Corrupt,
 }
 
 impl RestoreError {
@@ -48,10 +52,11 @@ impl From<KafkaError> for RestoreError {
 
 impl From<StateError> for RestoreError {
     fn from(error: StateError) -> Self {
-        match error.kind {
-            StateErrorKind::Disk | StateErrorKind::Corrupt | StateErrorKind::InUse | StateErrorKind::Foreign => {
-                Self::stop(error.message)
-            }
-        }
+        let kind = match error.kind {
+            StateErrorKind::Disk => RestoreErrorKind::Disk,
+            StateErrorKind::Corrupt => RestoreErrorKind::Corrupt,
+            StateErrorKind::InUse | StateErrorKind::Foreign => RestoreErrorKind::Stop,
+        };
+        Self { kind, message: error.message }
     }
 }

@@ -40,10 +40,14 @@ pub struct Recovery<T> {
     /// Open state; `None` while another thread holds it, and for a task without stores.
     pub(super) state: Option<T>,
     pub(super) step: Step,
+    /// Before this time the state is not opened again: the disk has refused.
+    pub(super) open_at: Duration,
     /// Since when a transaction of somebody else has been in the way.
     pub(super) blocked_since: Option<Duration>,
     pub(super) changes: ChangeSet,
     pub(super) records_replayed: u64,
+    /// When the replay began.
+    pub(super) replaying_since: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -112,15 +116,25 @@ impl<T: TaskState> Recovery<T> {
             changelogs,
             state,
             step: Step::Committed,
+            open_at: Duration::ZERO,
             blocked_since: None,
             changes: ChangeSet::default(),
             records_replayed: 0,
+            replaying_since: None,
         }
     }
 
     /// Gives back what outlives the assignment.
     pub fn into_parts(self) -> (Task, Option<T>) {
         (self.task, self.state)
+    }
+
+    /// Gives the state up and begins again.
+    pub(super) fn begin_again(&mut self, open_at: Duration) -> Option<T> {
+        self.changes.clear();
+        self.step = Step::Committed;
+        self.open_at = open_at;
+        self.state.take()
     }
 
     pub(super) fn needs_state(&self) -> bool {
@@ -216,6 +230,7 @@ impl<T: TaskState> Recovery<T> {
                 "local state is wiped and restored in full: {reason}");
             self.wipe_store(slot)?;
         }
+        self.replaying_since = Some(clock.monotonic());
         self.step = Step::Replaying(replay);
         Ok(())
     }
@@ -316,9 +331,9 @@ impl<T: TaskState> Recovery<T> {
         Ok(())
     }
 
-    /// Finishes a task that has reached its end; others come back as they are.
-    pub(super) fn finish(mut self, clock: &impl Clock) -> Result<Result<Recovered<T>, Self>, RestoreError> {
-        let Step::Replayed(replay) = &self.step else { return Ok(Err(self)) };
+    /// Writes what the commit said beside the values, once the end is reached; the task can start then.
+    pub(super) fn seal(&mut self, clock: &impl Clock) -> Result<(), RestoreError> {
+        let Step::Replayed(replay) = &self.step else { return Ok(()) };
         if let Some(written_at) = replay.continued_from
             && !self
                 .changelogs
@@ -328,17 +343,12 @@ impl<T: TaskState> Recovery<T> {
             tracing::warn!(task = %self.task.id(), "the restore outlasted the changelog's delete.retention.ms: it starts over in full");
             (0..self.changelogs.len()).try_for_each(|slot| self.wipe_store(slot))?;
             self.step = Step::Committed;
-            return Ok(Err(self));
+            return Ok(());
         }
-        let mut stream_time = replay.stream_time;
-        let mut batch = replay.batch;
-        let mut changelog_ends = Vec::new();
         if let Some(state) = &mut self.state {
             let mut positions = state.positions().clone();
-            stream_time = stream_time.max(positions.stream_time);
-            batch = batch.max(positions.batch);
-            changelog_ends.clone_from(&positions.changelogs);
-            (positions.stream_time, positions.batch) = (stream_time, batch);
+            positions.stream_time = positions.stream_time.max(replay.stream_time);
+            positions.batch = positions.batch.max(replay.batch);
             if &positions != state.positions() {
                 positions.written_at = clock.wall();
                 apply(state, &ChangeSet::default(), &positions)?;
@@ -349,6 +359,16 @@ impl<T: TaskState> Recovery<T> {
                 assert!(within, "EO-4: the base of {} is not ahead of the committed changelog", self.task.id());
             }
         }
+        Ok(())
+    }
+
+    /// Starts a task that has reached its end; others come back as they are.
+    pub(super) fn finish(mut self) -> Result<Result<Recovered<T>, Box<Self>>, RestoreError> {
+        let Step::Replayed(replay) = &self.step else { return Ok(Err(Box::new(self))) };
+        let positions = self.state.as_ref().map(TaskState::positions);
+        let stream_time = positions.map_or(replay.stream_time, |positions| positions.stream_time);
+        let batch = positions.map_or(replay.batch, |positions| positions.batch);
+        let changelog_ends = positions.map(|positions| positions.changelogs.clone()).unwrap_or_default();
         let started = self.task.start(&replay.start, stream_time);
         started.map_err(|failure| RestoreError::stop(format!("task {}: {failure}", self.task.id())))?;
         let records_replayed = self.records_replayed;

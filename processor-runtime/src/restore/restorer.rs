@@ -8,9 +8,9 @@ use foldhash::fast::FixedState;
 use processor_core::ids::{ChangelogOffset, Partition, TaskId, TopicPartition};
 use processor_core::protocol::restore::StartRule;
 
-use super::RestoreError;
 use super::blocker::Blockers;
 use super::recovery::{Recovered, Recovery, Step};
+use super::{RestoreError, RestoreErrorKind};
 use crate::clock::Clock;
 use crate::kafka::{
     Answer, ChangelogEvent, ChangelogReader, Committed, GroupConsumer, Isolation, Kafka, KafkaErrorKind, LogBounds,
@@ -22,6 +22,8 @@ use crate::state::{Layout, StateDirectory, TaskState};
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// How many changelog records one step reads at most, so that polling the group goes on.
 const EVENTS_A_STEP_MAX: usize = 20_000;
+/// How long to wait before state is opened again after the disk has refused.
+const OPEN_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How often progress is logged.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
@@ -143,20 +145,23 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
         self.take_answers(ctx)?;
         self.ask(ctx)?;
         for recovery in self.recoveries.values_mut() {
-            recovery.plan(self.rule, ctx.clock)?;
-            recovery.apply_read(ctx.clock)?;
+            let planned = recovery.plan(self.rule, ctx.clock).and_then(|()| recovery.apply_read(ctx.clock));
+            mend(ctx, recovery, planned)?;
         }
         self.read(ctx)?;
-        let ready = self.finish(ctx.clock)?;
+        let ready = self.finish(ctx)?;
         self.blockers.step(ctx, &mut self.recoveries)?;
         self.log_progress(ctx.clock);
         Ok(ready)
     }
 
     fn open_states<C: Clock>(&mut self, ctx: &StepContext<'_, K, S, C>) -> Result<(), RestoreError> {
-        for recovery in self.recoveries.values_mut().filter(|recovery| recovery.needs_state()) {
+        let now = ctx.clock.monotonic();
+        let missing = self.recoveries.values_mut().filter(|recovery| recovery.needs_state() && now >= recovery.open_at);
+        for recovery in missing {
             let layout = &self.layouts[&recovery.task.id().subtopology];
-            recovery.state = ctx.directory.open(recovery.task.id(), layout)?;
+            let opened = ctx.directory.open(recovery.task.id(), layout).map(|state| recovery.state = state);
+            mend(ctx, recovery, opened.map_err(RestoreError::from))?;
         }
         Ok(())
     }
@@ -303,7 +308,11 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
         })?;
         outcome?;
         self.read_set_changed |= truncated;
-        self.recoveries.values_mut().try_for_each(|recovery| recovery.apply_read(ctx.clock))
+        for recovery in self.recoveries.values_mut() {
+            let applied = recovery.apply_read(ctx.clock);
+            mend(ctx, recovery, applied)?;
+        }
+        Ok(())
     }
 
     /// Makes the reader read the changelogs that are being replayed, each from where its replay stands. Partitions that
@@ -345,18 +354,20 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
         Ok(())
     }
 
-    fn finish(&mut self, clock: &impl Clock) -> Result<Vec<Recovered<S::Task>>, RestoreError> {
+    fn finish<C: Clock>(&mut self, ctx: &StepContext<'_, K, S, C>) -> Result<Vec<Recovered<S::Task>>, RestoreError> {
         let done = self.recoveries.iter().filter(|(_, recovery)| matches!(recovery.step, Step::Replayed(_)));
         let done: Vec<TaskId> = done.map(|(task, _)| task.clone()).collect();
         let mut ready = Vec::new();
         for task in done {
-            let recovery = self.recoveries.remove(&task).expect("it was found a moment ago");
-            match recovery.finish(clock)? {
+            let mut recovery = self.recoveries.remove(&task).expect("it was found a moment ago");
+            let sealed = recovery.seal(ctx.clock);
+            mend(ctx, &mut recovery, sealed)?;
+            match recovery.finish()? {
                 Ok(recovered) => {
                     self.blockers.unblocked(&task);
                     ready.push(recovered);
                 }
-                Err(again) => drop(self.recoveries.insert(task, again)),
+                Err(again) => drop(self.recoveries.insert(task, *again)),
             }
         }
         Ok(ready)
@@ -372,7 +383,10 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
             let Step::Replaying(replay) = &recovery.step else { continue };
             let left: i64 =
                 replay.stores.iter().map(|store| store.until.get() - store.reached.get().min(store.until.get())).sum();
-            tracing::info!(%task, replayed = recovery.records_replayed, left_at_most = left, "restoring");
+            let since = recovery.replaying_since.unwrap_or(now);
+            let rate = recovery.records_replayed as f64 / now.saturating_sub(since).as_secs_f64().max(0.001);
+            let seconds_left = (left as f64 / rate.max(1.0)).ceil();
+            tracing::info!(%task, replayed = recovery.records_replayed, left_at_most = left, seconds_left, "restoring");
         }
     }
 }
@@ -381,6 +395,30 @@ impl<K: Kafka, S: StateDirectory> std::fmt::Debug for Restorer<K, S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Restorer").field("tasks", &self.recoveries.keys()).finish_non_exhaustive()
     }
+}
+
+/// What helps against a failure of local state: opening it again, or beginning from nothing.
+fn mend<K: Kafka, S: StateDirectory, C: Clock>(
+    ctx: &StepContext<'_, K, S, C>,
+    recovery: &mut Recovery<S::Task>,
+    outcome: Result<(), RestoreError>,
+) -> Result<(), RestoreError> {
+    let Err(error) = outcome else { return Ok(()) };
+    let task = recovery.task.id().clone();
+    match error.kind {
+        RestoreErrorKind::Stop | RestoreErrorKind::FencedInstance => return Err(error),
+        RestoreErrorKind::Disk => {
+            tracing::error!(%task, "the state is closed, and opened again in {OPEN_AGAIN_AFTER:?}: {error}");
+            drop(recovery.begin_again(ctx.clock.monotonic() + OPEN_AGAIN_AFTER));
+        }
+        RestoreErrorKind::Corrupt => {
+            tracing::warn!(%task, "local state is discarded and restored in full: {error}");
+            if let Some(state) = recovery.begin_again(Duration::ZERO) {
+                ctx.directory.discard(state)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn gather(asking: impl Iterator<Item = (TaskId, Vec<TopicPartition>)>) -> (BTreeSet<TaskId>, Vec<TopicPartition>) {

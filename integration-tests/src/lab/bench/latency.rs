@@ -2,7 +2,8 @@
 //!
 //! Producer and consumer are threads of this process and read the same monotonic clock. A record's timestamp is its
 //! number in the sequence; the processor hands timestamps on, so an average says whose it is. What producer and consumer
-//! take themselves is part of the figure.
+//! take themselves is part of the figure. The hand-written loop, with a transaction for each poll, says what Kafka's
+//! transactions and the clients cost by themselves.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,23 +19,20 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde::Serialize;
 
 use super::figures::percentile;
-use super::throughput::moving_average;
+use super::subject::{Subject, hand_loop, moving_average};
 use super::{Bench, TOPIC, WINDOW};
 use crate::client::{SplitMix64, create_topic, partition_of, read_committed};
 use crate::lab::interrupt::Interrupt;
 use crate::lab::program::Running;
-use crate::oracle::{check_moving_average, grouped};
+use crate::oracle::check_moving_average;
 
-const GROUP: &str = "latency";
-const INPUT: &str = "latency-input";
-const OUTPUT: &str = "latency-output";
-const RATE: u64 = 1_000;
+/// Records a second.
+pub(super) const RATE: u64 = 1_000;
 const KEYS: u64 = 1_000;
 /// Not counted: the worker joins its group and connects.
 const WARM_UP: Duration = Duration::from_secs(5);
 const FIRST_TIMESTAMP: i64 = 1_700_000_000_000;
 const LOST_AFTER: Duration = Duration::from_secs(30);
-const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// In milliseconds.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -50,36 +48,57 @@ pub(super) struct Latency {
     pub(super) others_percent: f64,
 }
 
-/// Measures `moving-average` at a steady rate.
-pub(super) fn measure(bench: &Bench<'_>) -> Result<Latency> {
-    let args = bench.args;
-    for topic in [INPUT, OUTPUT] {
-        create_topic(bench.bootstrap, topic, args.partitions, &TOPIC)?;
+/// Measures one of the two at a steady rate.
+pub(super) fn measure(bench: &Bench<'_>, subject: Subject) -> Result<Latency> {
+    let topics = &Topics::of(subject);
+    for topic in [&topics.input, &topics.output] {
+        create_topic(bench.bootstrap, topic, bench.args.partitions, &TOPIC)?;
     }
-    bench.say(&format!("latency at {} records/s for {} s", grouped(RATE), args.latency_seconds));
+    let program = match subject {
+        Subject::HandLoop => hand_loop(bench, &topics.group, &topics.input, &topics.output, 0)?,
+        Subject::MovingAverage => moving_average(bench, &topics.group, &topics.input, &topics.output)?,
+    };
     bench.wait_for_quiet()?;
-    let process = moving_average(bench, GROUP, INPUT, OUTPUT)?.start()?;
+    let process = program.start()?;
     let warm_up = RATE * WARM_UP.as_secs();
-    let count = warm_up + RATE * args.latency_seconds;
+    let count = warm_up + RATE * bench.args.latency_seconds;
     let load = bench.load(Some(process.pid()))?;
-    let mut result = observe(bench, &process, warm_up, count).with_context(|| process.log_tail())?;
+    let mut result = observe(bench, topics, &process, warm_up, count).with_context(|| process.log_tail())?;
     result.others_percent = bench.load(Some(process.pid()))?.others_percent_since(&load);
-    process.terminate()?;
-    process.wait_for_success(STOP_TIMEOUT)?;
+    subject.end(process)?;
     let verdict = check_moving_average(
-        &read_committed(bench.bootstrap, INPUT)?,
-        &read_committed(bench.bootstrap, OUTPUT)?,
+        &read_committed(bench.bootstrap, &topics.input)?,
+        &read_committed(bench.bootstrap, &topics.output)?,
         WINDOW,
     );
     ensure!(verdict.is_ok(), "the averages are wrong, so their speed means nothing: {verdict}");
+    let Latency { p50, p90, p99, max, others_percent, .. } = result;
+    bench.say(&format!(
+        "{:<22} p50 {p50:.1} ms, p90 {p90:.1}, p99 {p99:.1}, max {max:.1}, others {others_percent:.0} %; checked",
+        topics.group
+    ));
     Ok(result)
 }
 
-fn observe(bench: &Bench<'_>, process: &Running, warm_up: u64, count: u64) -> Result<Latency> {
-    let consumer = consumer(bench.bootstrap, bench.args.partitions)?;
+struct Topics {
+    group: String,
+    input: String,
+    output: String,
+}
+
+impl Topics {
+    fn of(subject: Subject) -> Self {
+        let group = format!("latency-{}", subject.name());
+        Self { input: format!("{group}-input"), output: format!("{group}-output"), group }
+    }
+}
+
+fn observe(bench: &Bench<'_>, topics: &Topics, process: &Running, warm_up: u64, count: u64) -> Result<Latency> {
+    let consumer = consumer(bench.bootstrap, &topics.output, bench.args.partitions)?;
     let stop = Arc::new(AtomicBool::new(false));
-    let (bootstrap, partitions, stopped) = (bench.bootstrap.to_owned(), bench.args.partitions, Arc::clone(&stop));
-    let producing = thread::spawn(move || produce(&bootstrap, partitions, count, &stopped));
+    let (bootstrap, topic, stopped) = (bench.bootstrap.to_owned(), topics.input.clone(), Arc::clone(&stop));
+    let partitions = bench.args.partitions;
+    let producing = thread::spawn(move || produce(&bootstrap, &topic, partitions, count, &stopped));
     let received = receive(&consumer, bench.interrupt, process, warm_up, count);
     stop.store(true, Ordering::SeqCst);
     let sent = producing.join().map_err(|_| anyhow!("the producer panicked"))?;
@@ -103,7 +122,7 @@ fn observe(bench: &Bench<'_>, process: &Running, warm_up: u64, count: u64) -> Re
 }
 
 /// When each record was handed over.
-fn produce(bootstrap: &str, partitions: i32, count: u64, stop: &AtomicBool) -> Result<Vec<Instant>> {
+fn produce(bootstrap: &str, topic: &str, partitions: i32, count: u64, stop: &AtomicBool) -> Result<Vec<Instant>> {
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
         .set("client.id", "bench-latency")
@@ -122,7 +141,7 @@ fn produce(bootstrap: &str, partitions: i32, count: u64, stop: &AtomicBool) -> R
         }
         let key = format!("sensor-{}", random.below(KEYS));
         let value = (random.unit() * 100.0).to_be_bytes();
-        let record = BaseRecord::to(INPUT)
+        let record = BaseRecord::to(topic)
             .key(&key)
             .payload(&value[..])
             .partition(partition_of(key.as_bytes(), partitions))
@@ -158,7 +177,7 @@ fn receive(
                 ensure!(place.replace(now).is_none(), "an average arrived twice");
                 (missing, moved_at) = (missing - 1, now);
             }
-            Some(Err(KafkaError::MessageConsumptionFatal(code))) => bail!("read {OUTPUT}: {code}"),
+            Some(Err(KafkaError::MessageConsumptionFatal(code))) => bail!("read the averages: {code}"),
             Some(Err(_)) | None => {}
         }
         if cpu_before.is_none() && count - missing >= warm_up {
@@ -170,7 +189,7 @@ fn receive(
     Ok((arrived.into_iter().flatten().collect(), cpu))
 }
 
-fn consumer(bootstrap: &str, partitions: i32) -> Result<BaseConsumer> {
+fn consumer(bootstrap: &str, topic: &str, partitions: i32) -> Result<BaseConsumer> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
         .set("client.id", "bench-latency")
@@ -183,7 +202,7 @@ fn consumer(bootstrap: &str, partitions: i32) -> Result<BaseConsumer> {
         .with_context(|| format!("create a consumer for {bootstrap}"))?;
     let mut all = TopicPartitionList::new();
     for partition in 0..partitions {
-        all.add_partition_offset(OUTPUT, partition, Offset::Offset(0))?;
+        all.add_partition_offset(topic, partition, Offset::Offset(0))?;
     }
     consumer.assign(&all).context("assign the output's partitions")?;
     Ok(consumer)

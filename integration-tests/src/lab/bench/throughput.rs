@@ -5,7 +5,6 @@
 //! not count. CPU time is of the same stretch; memory is the process's peak, start included. The order of the two
 //! changes from round to round, since the broker gets faster as it warms up.
 
-use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,34 +12,18 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
 use super::committed::Committed;
+use super::subject::{Subject, hand_loop, moving_average};
 use super::{Bench, TOPIC, WINDOW};
 use crate::client::{Workload, create_topic, delete_topic, produce_readings, read_committed};
-use crate::lab::program::{self, OWN_FILE, Program, Running};
+use crate::lab::program::Running;
 use crate::oracle::{PartitionLog, check_moving_average, grouped};
 
 const INPUT: &str = "throughput-input";
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// Without any commit for so long, a run has failed.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
-const STOP_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// What is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Subject {
-    /// The limit.
-    HandLoop,
-    /// The processor.
-    MovingAverage,
-}
-
-impl Subject {
-    fn name(self) -> &'static str {
-        match self {
-            Self::HandLoop => "hand-loop",
-            Self::MovingAverage => "moving-average",
-        }
-    }
-}
+/// How long the hand-written loop collects for a transaction.
+const TRANSACTION_MS: u64 = 100;
 
 /// What one run gave.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -95,7 +78,7 @@ fn run(bench: &Bench<'_>, subject: Subject, round: u32, input: &[PartitionLog]) 
     let partitions = bench.args.partitions;
     create_topic(bench.bootstrap, &output, partitions, &TOPIC)?;
     let program = match subject {
-        Subject::HandLoop => hand_loop(bench, &group, &output)?,
+        Subject::HandLoop => hand_loop(bench, &group, INPUT, &output, TRANSACTION_MS)?,
         Subject::MovingAverage => moving_average(bench, &group, INPUT, &output)?,
     };
     let committed = Committed::new(bench.bootstrap, &group, INPUT, partitions)?;
@@ -103,16 +86,10 @@ fn run(bench: &Bench<'_>, subject: Subject, round: u32, input: &[PartitionLog]) 
     bench.wait_for_quiet()?;
     let process = program.start()?;
     let run = watch(bench, &process, &committed).with_context(|| format!("{group};{}", process.log_tail()))?;
-    match subject {
-        Subject::HandLoop => process.kill()?,
-        Subject::MovingAverage => {
-            process.terminate()?;
-            process.wait_for_success(STOP_TIMEOUT)?;
-        }
-    }
+    subject.end(process)?;
     let outputs = read_committed(bench.bootstrap, &output)?;
     let verdict = check_moving_average(input, &outputs, WINDOW);
-    if !verdict.is_ok() {
+    if !verdict.is_ok() || verdict.inputs != bench.args.records {
         bail!("{group} is wrong, so its speed means nothing: {verdict}");
     }
     delete_topic(bench.bootstrap, &output)?;
@@ -164,31 +141,4 @@ fn watch(bench: &Bench<'_>, process: &Running, committed: &Committed) -> Result<
         first_commit_seconds: first_at.duration_since(started).as_secs_f64(),
         others_percent: others.others_percent_since(&first_load),
     })
-}
-
-fn hand_loop(bench: &Bench<'_>, group: &str, output: &str) -> Result<Program> {
-    let changelog = format!("{group}-changelog");
-    create_topic(bench.bootstrap, &changelog, bench.args.partitions, &[("cleanup.policy", "compact")])?;
-    let options = [("group", group), ("input", INPUT), ("output", output), ("changelog", &changelog)];
-    Ok(arguments(bench, group, OWN_FILE.into(), "hand-loop", &options))
-}
-
-/// `moving-average run` under a group of its own.
-pub(super) fn moving_average(bench: &Bench<'_>, group: &str, input: &str, output: &str) -> Result<Program> {
-    let state: PathBuf = bench.dir.join("state").join(group);
-    let state = state.to_str().context("the path of the repository is not UTF-8")?;
-    let options = [("application-id", group), ("input", input), ("output", output), ("state-dir", state)];
-    Ok(arguments(bench, group, program::beside("moving-average")?, "run", &options))
-}
-
-fn arguments(bench: &Bench<'_>, name: &str, path: PathBuf, verb: &str, options: &[(&str, &str)]) -> Program {
-    let (bootstrap, window) = (("bootstrap-servers", bench.bootstrap), ("window", &*WINDOW.to_string()));
-    let options = options.iter().copied().chain([bootstrap, window]);
-    let options = options.flat_map(|(option, value)| [format!("--{option}"), value.to_owned()]);
-    let arguments = [verb.to_owned()].into_iter().chain(options).collect();
-    Program { name: name.to_owned(), path, arguments, log: log(bench.dir, name), bound: true }
-}
-
-fn log(dir: &Path, name: &str) -> PathBuf {
-    dir.join(format!("{name}.log"))
 }

@@ -19,7 +19,7 @@ use crate::oracle::{self, LedgerState, PartitionLog};
 use crate::worker::{Worker, WorkerConfig, await_condition};
 
 /// How long anything may take before a test gives up.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 /// How many partitions the topics have.
 pub const PARTITIONS: i32 = 4;
 
@@ -212,6 +212,7 @@ impl Scene {
         read_committed_count(&self.bootstrap, &self.output())
     }
 
+    /// Waits until as many records are processed; shows the workers' logs where that takes too long.
     pub fn await_outputs(&self, count: u64, workers: &[&Worker]) {
         let outcome = await_condition("outputs", PATIENCE, || Ok(self.asked_offsets().is_ok_and(|done| done >= count)));
         if let Err(error) = outcome {

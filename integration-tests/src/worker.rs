@@ -39,6 +39,7 @@ impl WorkerConfig {
 
     /// With one more option and its value.
     #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "numbers and texts read better without `&`")]
     pub fn with(mut self, option: &str, value: impl ToString) -> Self {
         self.arguments.push(format!("--{option}"));
         self.arguments.push(value.to_string());

@@ -151,15 +151,22 @@ fn an_aborted_transaction_leaves_nothing() {
 /// The only broker dies under load, twice, and comes back with what it had acknowledged. The workers stay, and go on.
 #[test]
 fn a_broker_restart_is_survived() {
-    let dir = broker::test_dir("mortal").expect("the target directory can be written");
+    broker_restart("mortal", |scene, worker| scene.worker(worker).with("pause-us", 1_000));
+}
+
+/// The same with named workers. Their sessions end while they wait for the broker, and nobody else uses their names.
+#[test]
+fn a_broker_restart_is_survived_by_named_workers() {
+    broker_restart("mortal-named", slow);
+}
+
+fn broker_restart(name: &str, config: fn(&Scene, &str) -> WorkerConfig) {
+    let dir = broker::test_dir(&format!("{name}-broker")).expect("the target directory can be written");
     let cluster = KafkaCluster::start(ClusterConfig::single(dir)).expect("a broker");
-    let mut scene = Scene::at("mortal-broker", &cluster.bootstrap_servers());
-    let configs = [slow(&scene, "one"), slow(&scene, "two")];
+    let mut scene = Scene::at(name, &cluster.bootstrap_servers());
+    let configs = ["one", "two"].map(|worker| config(&scene, worker));
     let load = scene.load(1_000);
     let mut workers = configs.each_ref().map(start);
-    for worker in &workers {
-        worker.await_running(2, PATIENCE).expect("the worker runs");
-    }
     scene.await_outputs(2_000, &workers.each_ref());
     for _ in 0..2 {
         let done = scene.offsets_done();
@@ -170,7 +177,9 @@ fn a_broker_restart_is_survived() {
     load.finish(&mut scene);
     scene.await_outputs(scene.produced, &workers.each_ref());
     assert!(workers.iter_mut().all(Worker::is_alive), "no worker has ended");
-    workers.into_iter().for_each(|worker| worker.stop().expect("a clean stop"));
+    for worker in workers {
+        worker.stop().expect("a clean stop");
+    }
     scene.verify(&["one", "two"]);
 }
 

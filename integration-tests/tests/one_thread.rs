@@ -76,7 +76,7 @@ fn plan(worker: usize) -> ThreadPlan {
         changelogs: BTreeMap::from([("numbers".into(), vec![changelog])]),
         layouts: BTreeMap::from([("numbers".into(), layout)]),
         start_rule: StartRule::Earliest,
-        batch: BatchBounds { records_min: 5, records_max: 40, turn_max: Duration::from_secs(1) },
+        batch: BatchBounds { records_start: 5, records_max: 40, turn_max: Duration::from_secs(1) },
         batch_bytes_max: 1 << 20,
         transaction_timeout: Duration::from_secs(10),
         rebalance_wait: Duration::from_secs(12),

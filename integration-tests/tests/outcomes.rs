@@ -22,9 +22,14 @@ use processor_integration_tests::worker::{Worker, WorkerConfig, await_condition}
 
 /// After so long librdkafka gives a request up and sends a copy.
 const SOCKET_TIMEOUT: &str = "producer.socket.timeout.ms=1000";
-/// A record takes so long; a transaction has 1,000 of them under load.
+/// A record takes so long, and a transaction has up to 1,000 of them: it is open for more than a second.
 const PAUSE_US: u32 = 1_500;
 const RECORDS: u64 = 5_000;
+/// A batch that takes two fifths of this is cut short, and its outputs then announce more members than there are. On a
+/// machine that is busy with other things a pause can take many times as long as it should.
+const TRANSACTION_TIMEOUT_MS: u32 = 30_000;
+/// The same where a commit must be given up: that takes four fifths of it.
+const UNKNOWN_TRANSACTION_TIMEOUT_MS: u32 = 12_000;
 
 /// A broker and the proxy in front of it. The tests of this file keep apart by the client ids of their workers.
 struct Stage {
@@ -62,8 +67,12 @@ impl Faulty {
     }
 
     fn worker(&self) -> WorkerConfig {
-        let worker = self.scene.worker("one").with("instance-id", "one");
-        worker.with("pause-us", PAUSE_US).with("kafka", SOCKET_TIMEOUT)
+        self.worker_with(PAUSE_US, TRANSACTION_TIMEOUT_MS)
+    }
+
+    fn worker_with(&self, pause_us: u32, transaction_timeout_ms: u32) -> WorkerConfig {
+        let worker = self.scene.worker("one").with("instance-id", "one").with("kafka", SOCKET_TIMEOUT);
+        worker.with("pause-us", pause_us).with("transaction-timeout-ms", transaction_timeout_ms)
     }
 
     /// Waits until a transaction is open that began at or behind these ends of the output; where it begins.
@@ -206,7 +215,7 @@ fn commits_of_one_producer(faulty: &Faulty, fault: Fault) -> Vec<Arc<Injection>>
 fn unknown_commit(faulty: &mut Faulty, fault: Fault) -> (Worker, Vec<Arc<Injection>>, Ends) {
     let commits = commits_of_one_producer(faulty, fault);
     faulty.scene.produce(RECORDS);
-    let worker = start(&faulty.worker().with("transaction-timeout-ms", 8_000));
+    let worker = start(&faulty.worker_with(PAUSE_US / 2, UNKNOWN_TRANSACTION_TIMEOUT_MS));
     await_fired(&commits[0], &worker);
     let ends = faulty.ends(Isolation::ReadUncommitted);
     worker.await_log("the producer is replaced and every task recovered", PATIENCE).expect("the producer is given up");

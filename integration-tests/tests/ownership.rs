@@ -15,7 +15,7 @@ const SESSION: Duration = Duration::from_secs(3);
 fn slow(scene: &Scene, worker: &str) -> WorkerConfig {
     let session = SESSION.as_millis();
     let config = scene.worker(worker).with("session-timeout-ms", session).with("heartbeat-interval-ms", session / 3);
-    config.with("pause-us", 500)
+    config.with("pause-us", 300)
 }
 
 fn named(scene: &Scene, worker: &str) -> WorkerConfig {
@@ -32,7 +32,7 @@ fn start(config: &WorkerConfig) -> Worker {
 /// interrupted transaction, is all that is left.
 #[test]
 fn a_frozen_worker_that_comes_back_writes_nothing() {
-    let transaction_timeout = Duration::from_secs(5);
+    let transaction_timeout = Duration::from_secs(8);
     let mut scene = Scene::new("frozen");
     let config = |worker| named(&scene, worker).with("transaction-timeout-ms", transaction_timeout.as_millis());
     let (zombie_config, other_config) = (config("zombie"), config("other"));
@@ -49,7 +49,7 @@ fn a_frozen_worker_that_comes_back_writes_nothing() {
     other.await_running(4, PATIENCE).expect("the other takes over");
     load.finish(&mut scene);
     scene.await_outputs(scene.produced, &[&other]);
-    await_condition("both time-outs", PATIENCE, || Ok(frozen.elapsed() > SESSION.max(transaction_timeout) * 2))
+    await_condition("both time-outs", PATIENCE, || Ok(frozen.elapsed() > SESSION.max(transaction_timeout)))
         .expect("time passes");
     let visible = await_condition("all outputs to be visible", PATIENCE, || Ok(scene.outputs() == scene.produced));
     visible.expect("the other has processed everything");

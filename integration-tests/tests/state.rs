@@ -223,7 +223,7 @@ fn damage_that_a_record_meets_is_wiped_and_restored() {
     scene.await_outputs(scene.produced, &[&worker]);
     let log = worker.log_since_start();
     worker.stop().expect("a clean stop");
-    assert_eq!(log.matches("local state is wiped and restored in full: ").count(), 4, "every task says so:\n{log}");
+    assert_eq!(log.matches("restored in full: local state is damaged").count(), 4, "every task says so:\n{log}");
     scene.verify(&["one"]);
 }
 

@@ -63,7 +63,7 @@ pub struct BatchInfo {
     pub id: crate::ids::BatchId,
     /// The record's place among the task's records of this batch, from 0.
     pub index: u32,
-    /// How many records of this task the batch holds.
+    /// How many records of this task the batch holds. A batch commits whole; only one whose record failed ends before it.
     pub size: u32,
 }
 

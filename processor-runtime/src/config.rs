@@ -142,7 +142,7 @@ impl Config {
     /// The bounds of a poll batch.
     pub fn batch_bounds(&self) -> BatchBounds {
         BatchBounds {
-            records_min: self.batch_records_max.min(1_000),
+            records_start: self.batch_records_max.min(1_000),
             records_max: self.batch_records_max,
             turn_max: self.batch_time_max,
         }

@@ -42,6 +42,8 @@ const INIT_SLICE: Duration = Duration::from_millis(100);
 const CLOCK_STRIDE_MAX: usize = 64;
 /// Records that took less than this together are quick: the clock is looked at half as often from there.
 const CLOCK_STRIDE_QUICK: Duration = Duration::from_millis(1);
+/// Consumers within [`FENCES_WITHIN`] that may be replaced after their session was lost.
+const REJOINS_MAX: usize = 10;
 /// Fences within [`FENCES_WITHIN`] that are put up with.
 const FENCES_MAX: usize = 3;
 /// The time in which fences are counted.
@@ -120,7 +122,8 @@ pub struct StreamThread<K: Kafka, S: StateDirectory, C> {
     producer: ProducerSlot<K::Producer>,
     restorer: Restorer<K, S>,
     tasks: Tasks<S::Task, Polled<K>>,
-    membership: Option<Membership>,
+    place: Place,
+    rejoined_at: Vec<Duration>,
     owned: BTreeSet<TopicPartition>,
     /// The group has moved on, so we were told at this time; the rebalance decides what follows.
     moved_at: Option<Duration>,
@@ -135,6 +138,16 @@ pub struct StreamThread<K: Kafka, S: StateDirectory, C> {
     records: Vec<Polled<K>>,
     events: Vec<GroupEvent>,
     failed: Option<ThreadError>,
+}
+
+/// Where the thread stands in the group.
+enum Place {
+    /// Not in it yet, or between two generations.
+    Outside,
+    /// The group took everything away without asking, and has not given anything since.
+    Lost,
+    /// In it, with what it was assigned under this membership.
+    Inside(Membership),
 }
 
 enum ProducerSlot<P> {
@@ -181,7 +194,8 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             directory,
             clock,
             tasks: Tasks::default(),
-            membership: None,
+            place: Place::Outside,
+            rejoined_at: Vec::new(),
             owned: BTreeSet::new(),
             moved_at: None,
             recover_all: false,
@@ -237,6 +251,10 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         !self.tasks.is_empty() && self.restorer.is_idle() && self.is_ready()
     }
 
+    fn is_member(&self) -> bool {
+        matches!(self.place, Place::Inside(_))
+    }
+
     fn is_ready(&self) -> bool {
         matches!(self.producer, ProducerSlot::Ready(_)) && !self.recover_all
     }
@@ -249,10 +267,33 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         let records_max = if can_process { self.batch_size.records_max() } else { 1 };
         let polled =
             self.consumer.poll(wait, records_max, self.plan.batch_bytes_max, &mut self.records, &mut self.events);
-        polled.map_err(|error| match error.kind {
-            KafkaErrorKind::FencedInstance => self.instance_used_twice(&error.message),
-            KafkaErrorKind::Retry | KafkaErrorKind::Config | KafkaErrorKind::Fatal => ThreadError(error.message),
-        })
+        match polled {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind == KafkaErrorKind::FencedInstance => self.rejoin_or_stop(&error.message),
+            Err(error) => Err(ThreadError(error.message)),
+        }
+    }
+
+    /// The broker says that our `group.instance.id` belongs to somebody else. That is a twin, unless our own session had
+    /// just been lost: then librdkafka has gone on with heartbeats under no member id, and the broker takes us for our
+    /// own twin. That client is of no use any more; a new one joins in our place.
+    fn rejoin_or_stop(&mut self, reason: &str) -> Result<(), ThreadError> {
+        let lost_now = self.events.iter().any(|event| matches!(event, GroupEvent::Revoked { lost: true }));
+        let now = self.clock.monotonic();
+        self.rejoined_at.retain(|&at| now < at + FENCES_WITHIN);
+        let lost = lost_now || matches!(self.place, Place::Lost);
+        if !lost || self.rejoined_at.len() >= REJOINS_MAX {
+            return Err(self.instance_used_twice(reason));
+        }
+        tracing::warn!("the session was lost, and with it the place in the group: joining again ({reason})");
+        self.rejoined_at.push(now);
+        self.events.clear();
+        self.records.clear();
+        self.place = Place::Lost;
+        self.assign(&[]);
+        let consumer = self.kafka.consumer(&self.plan.member, self.plan.topology.inputs());
+        self.consumer = consumer.map_err(|error| ThreadError(error.message))?;
+        Ok(())
     }
 
     /// Carries out what the group has decided.
@@ -261,12 +302,12 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             match event {
                 GroupEvent::Assigned { partitions, membership } => {
                     tracing::info!(generation = membership.generation, partitions = %listed(&partitions), "assigned");
-                    self.membership = Some(membership);
+                    self.place = Place::Inside(membership);
                     self.assign(&partitions);
                 }
                 GroupEvent::Revoked { lost } => {
                     tracing::info!(lost, "revoked");
-                    self.membership = None;
+                    self.place = if lost { Place::Lost } else { Place::Outside };
                     self.assign(&[]);
                 }
                 GroupEvent::OutOfRange { partition, reason } => {
@@ -358,13 +399,13 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         let now = self.clock.monotonic();
         if let Some(moved_at) = self.moved_at
             && now >= moved_at + self.plan.rebalance_wait
-            && self.membership.is_some()
+            && self.is_member()
         {
             tracing::warn!("the group said it had moved on, but no rebalance came: recovering what is owned");
             self.moved_at = None;
             self.recover_all = true;
         }
-        if self.recover_all && self.membership.is_some() && matches!(self.producer, ProducerSlot::Ready(_)) {
+        if self.recover_all && self.is_member() && matches!(self.producer, ProducerSlot::Ready(_)) {
             self.recover_all = false;
             for (task, state) in self.take_all_tasks().into_values() {
                 self.begin_recovery(task, state);
@@ -448,7 +489,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         };
         match self.process_tasks(&mut transaction, began + self.plan.transaction_timeout * 2 / 5) {
             Ok(records) => {
-                let all = records == waiting || self.failed.is_some() || self.refetch;
+                let all = records == waiting || self.failed.is_some();
                 assert!(
                     all,
                     "EO-6: {records} of {waiting} polled records were processed, and the rest is not read again"
@@ -458,6 +499,14 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             }
             Err(Interrupted::Producer(error)) => {
                 let ended = transaction.fail(&self.clock, &error);
+                self.ended(ended).map(|()| None)
+            }
+            Err(Interrupted::TooSlow(processed)) => {
+                self.batch_size.gave_up(processed);
+                let why = format!(
+                    "its transaction would outlive its time after {processed} of {waiting} records; smaller batches from here"
+                );
+                let ended = transaction.abort(&self.clock, Why::Failed(why));
                 self.ended(ended).map(|()| None)
             }
             Err(Interrupted::Corrupt(task, failure)) => {
@@ -522,11 +571,8 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
                     continue;
                 }
                 let now = self.clock.monotonic();
-                if now >= deadline {
-                    // The rest is read again; the transaction must not outlive its time.
-                    running.group.clear();
-                    self.refetch = true;
-                    break;
+                if now >= deadline && !running.group.is_empty() {
+                    return Err(Interrupted::TooSlow(processed));
                 }
                 let quick = now.saturating_sub(looked) < CLOCK_STRIDE_QUICK;
                 stride = if quick { (stride * 2).min(CLOCK_STRIDE_MAX) } else { 1 };
@@ -626,9 +672,12 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
     fn checked_membership(&self) -> Result<<Consumer<K> as GroupConsumer>::GroupMetadata, Why> {
         let group = self.consumer.group_metadata().map_err(|error| Why::Moved(error.message))?;
         let now = group.membership();
-        match &self.membership {
-            Some(assigned) if *assigned == now && now.is_checked() => Ok(group),
-            assigned => Err(Why::Moved(format!("assigned under {assigned:?}, but the member is {now:?}"))),
+        match &self.place {
+            Place::Inside(assigned) if *assigned == now && now.is_checked() => Ok(group),
+            Place::Inside(assigned) => {
+                Err(Why::Moved(format!("assigned under {assigned:?}, but the member is {now:?}")))
+            }
+            Place::Outside | Place::Lost => Err(Why::Moved(format!("assigned nothing, but the member is {now:?}"))),
         }
     }
 
@@ -783,6 +832,8 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
 /// Why processing stopped in mid-batch.
 enum Interrupted {
     Producer(TxnError),
+    /// After so many records.
+    TooSlow(usize),
     Corrupt(TaskId, RecordFailure),
 }
 

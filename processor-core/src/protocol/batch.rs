@@ -9,9 +9,9 @@ use std::time::Duration;
 /// The bounds of a poll batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchBounds {
-    /// Never fewer records than this.
-    pub records_min: usize,
-    /// Never more.
+    /// How many records the first batch may have.
+    pub records_start: usize,
+    /// Never more than this.
     pub records_max: usize,
     /// How long a turn may take before batches shrink; well under the transaction time-out.
     pub turn_max: Duration,
@@ -41,8 +41,8 @@ const COMMIT_SHARE: u32 = 8;
 impl BatchSize {
     /// Starts small.
     pub fn new(bounds: BatchBounds) -> Self {
-        assert!(0 < bounds.records_min && bounds.records_min <= bounds.records_max, "batch bounds are ordered");
-        Self { bounds, records: bounds.records_min }
+        assert!(0 < bounds.records_start && bounds.records_start <= bounds.records_max, "batch bounds are ordered");
+        Self { bounds, records: bounds.records_start }
     }
 
     /// How many records the next poll may return.
@@ -61,7 +61,12 @@ impl BatchSize {
             let doubled = turn * 2 <= self.bounds.turn_max;
             self.records = if doubled { self.records * 2 } else { self.records + self.records / 8 };
         }
-        self.records = self.records.clamp(self.bounds.records_min, self.bounds.records_max);
+        self.records = self.records.clamp(1, self.bounds.records_max);
+    }
+
+    /// A batch was given up after so many of its records, because it took too long for its transaction.
+    pub fn gave_up(&mut self, processed: usize) {
+        self.records = (processed / 2).clamp(1, self.bounds.records_max);
     }
 }
 
@@ -70,7 +75,7 @@ mod tests {
     use super::*;
 
     const BOUNDS: BatchBounds =
-        BatchBounds { records_min: 100, records_max: 100_000, turn_max: Duration::from_millis(200) };
+        BatchBounds { records_start: 100, records_max: 100_000, turn_max: Duration::from_millis(200) };
 
     /// A world where a record costs 2 µs and a commit 10 ms, and this many records are always there.
     fn settle(available: usize) -> usize {
@@ -93,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_trickle_never_waits_for_more() {
-        assert_eq!(settle(5), BOUNDS.records_min);
+        assert_eq!(settle(5), BOUNDS.records_start);
     }
 
     #[test]
@@ -102,5 +107,17 @@ mod tests {
         size.records = 50_000;
         size.learn(&TurnCost { records: 50_000, process: Duration::from_secs(4), commit: Duration::ZERO });
         assert_eq!(size.records_max(), 2_500);
+    }
+
+    #[test]
+    fn slow_records_end_up_in_batches_of_one() {
+        let mut size = BatchSize::new(BOUNDS);
+        for _ in 0..20 {
+            let records = size.records_max();
+            size.learn(&TurnCost { records, process: Duration::from_secs(records as u64), commit: Duration::ZERO });
+        }
+        assert_eq!(size.records_max(), 1);
+        size.gave_up(1);
+        assert_eq!(size.records_max(), 1);
     }
 }

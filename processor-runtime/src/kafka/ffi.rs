@@ -515,6 +515,8 @@ unsafe extern "C" fn on_log(handle: *const rd::rd_kafka_t, level: c_int, facilit
         (client, text(facility), text(line))
     };
     match level {
+        // A coordinator that is still loading is asked again every few milliseconds; what does not pass, `init` returns.
+        _ if facility == "GETPID" => tracing::debug!(target: "librdkafka", client, facility, "{line}"),
         0..=2 => tracing::error!(target: "librdkafka", client, facility, "{line}"),
         3 | 4 => tracing::warn!(target: "librdkafka", client, facility, "{line}"),
         5 => tracing::info!(target: "librdkafka", client, facility, "{line}"),

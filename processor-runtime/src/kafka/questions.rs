@@ -5,18 +5,26 @@
 //! `UNSTABLE_OFFSET_COMMIT` of its own (`rdkafka_admin.c:7114-7116` passes `allow_retry` = false); it is answered with
 //! [`Committed::Unstable`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use processor_core::ids::{Offset, TopicPartition};
 use rdkafka::bindings::rd_kafka_resp_err_t as E;
 
-use super::ffi::{Client, Code, Event, EventQueue, Fault, PartitionEntry, PartitionList, Spec};
+use super::ffi::{Client, Code, Event, EventQueue, Fault, PartitionEntry, PartitionList, Spec, TopicHandle};
 use super::{Answer, Committed, KafkaError, KafkaErrorKind, LogBounds, Question, Ticket};
 
 /// How long the cluster may take over one question.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// How long a topic's leaders may take to be asked for again. The thread waits for it, after a broker has changed.
+const REFRESH_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// What a broker says to a client that knows an older or newer leader than it does. librdkafka's admin requests do not
+/// drop what they know after these (`rdkafka_admin.c:4240`), and would be refused for minutes.
+const STALE_LEADER: [Code; 2] =
+    [Code::of(E::RD_KAFKA_RESP_ERR_FENCED_LEADER_EPOCH), Code::of(E::RD_KAFKA_RESP_ERR_UNKNOWN_LEADER_EPOCH)];
 
 type LogEnds = HashMap<TopicPartition, i64>;
 
@@ -42,22 +50,27 @@ enum Open {
 /// The open questions of one client.
 #[derive(Debug)]
 pub(super) struct Questions {
+    client: Arc<Client>,
     queue: EventQueue,
     group: String,
     open: HashMap<usize, Open>,
     /// Answers that need nobody: to questions about no partition.
     ready: Vec<(Ticket, Answer)>,
     last_number: usize,
+    /// Topics of which the client knows an outdated leader.
+    stale: BTreeSet<Arc<str>>,
 }
 
 impl Questions {
     pub(super) fn new(client: &Arc<Client>, group: &str) -> Self {
         Self {
+            client: client.clone(),
             queue: EventQueue::new(client),
             group: group.to_owned(),
             open: HashMap::new(),
             ready: Vec::new(),
             last_number: 0,
+            stale: BTreeSet::new(),
         }
     }
 
@@ -96,6 +109,9 @@ impl Questions {
         while let Some(event) = self.queue.poll(Duration::ZERO) {
             answers.extend(self.take(&event));
         }
+        for topic in std::mem::take(&mut self.stale) {
+            TopicHandle::new(&self.client, &topic).refresh(REFRESH_WAIT_MAX);
+        }
     }
 
     /// Takes one event; `None` where more is to come, or the other half of the question has failed already.
@@ -109,7 +125,10 @@ impl Questions {
             }
             Open::Members { ticket } => Some((ticket, members(event))),
             Open::Bounds { ticket, partitions, mut start, mut end } => {
-                let half = match event.log_offsets().map_err(about_logs).and_then(log_ends) {
+                let entries = event.log_offsets().map_err(about_logs);
+                let stale = entries.iter().flatten().filter(|entry| STALE_LEADER.contains(&entry.code));
+                self.stale.extend(stale.map(|entry| entry.partition.topic.clone()));
+                let half = match entries.and_then(log_ends) {
                     Ok(half) => half,
                     Err(error) => return Some((ticket, Err(error))),
                 };

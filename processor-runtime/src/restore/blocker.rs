@@ -5,7 +5,7 @@
 //! committed), from the header on the changelog records of the open transaction. Fencing is harmless even if the owner
 //! lives: it is fenced once, finds out, and recovers.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +34,9 @@ const TAIL_EVENTS_A_STEP: usize = 5_000;
 pub(super) struct Blockers<K: Kafka> {
     own_id: TransactionalId,
     owners: BTreeMap<TaskId, Option<Arc<str>>>,
+    /// Whoever committed last for a task that is ours now, and is not us: if it has left the group it may have left a
+    /// transaction behind that holds outputs only. That is in nobody's way here, but in the way of their readers.
+    former: BTreeSet<Arc<str>>,
     members: Option<Vec<String>>,
     to_fence: VecDeque<TransactionalId>,
     fencing: Option<(TransactionalId, K::Producer)>,
@@ -53,6 +56,7 @@ impl<K: Kafka> Blockers<K> {
         Self {
             own_id,
             owners: BTreeMap::new(),
+            former: BTreeSet::new(),
             members: None,
             to_fence: VecDeque::new(),
             fencing: None,
@@ -65,14 +69,21 @@ impl<K: Kafka> Blockers<K> {
     /// The assignment is over; a fence that has begun is finished all the same.
     pub(super) fn forget(&mut self) {
         self.owners.clear();
+        self.former.clear();
         self.members = None;
         self.to_fence.clear();
         self.tail = None;
         self.tail_read_at = None;
     }
 
-    pub(super) fn is_fencing(&self) -> bool {
-        self.fencing.is_some()
+    /// Whether there is something to do though every task may be running.
+    pub(super) fn is_busy(&self) -> bool {
+        self.fencing.is_some() || !self.to_fence.is_empty() || !self.former.is_empty()
+    }
+
+    /// Whether the members are worth asking for.
+    pub(super) fn needs_members(&self) -> bool {
+        self.members.is_none() && !self.former.is_empty()
     }
 
     pub(super) fn unblocked(&mut self, task: &TaskId) {
@@ -88,11 +99,18 @@ impl<K: Kafka> Blockers<K> {
     }
 
     pub(super) fn remember_owner(&mut self, task: &TaskId, owner: Arc<str>) {
+        if *owner != *self.own_id.0 {
+            self.former.insert(owner.clone());
+        }
         self.owners.insert(task.clone(), Some(owner));
     }
 
-    pub(super) fn on_members(&mut self, members: Vec<String>) {
+    pub(super) fn on_members(&mut self, members: Vec<String>, now: Duration) {
         self.members = Some(members);
+        let gone: Vec<_> = std::mem::take(&mut self.former).into_iter().filter(|owner| self.is_gone(owner)).collect();
+        for owner in gone {
+            self.suspect(TransactionalId(owner), now);
+        }
     }
 
     /// The offsets as they are, not waiting for open transactions, have been answered for these tasks.
@@ -160,7 +178,7 @@ impl<K: Kafka> Blockers<K> {
         if self.fencing.is_none()
             && let Some(id) = self.to_fence.pop_front()
         {
-            tracing::warn!(transactional_id = %id, "a transaction of this id is in the way of a restore: fencing it");
+            tracing::warn!(transactional_id = %id, "its owner is gone or in the way: fencing it, so that no transaction of it stays open");
             let producer = ctx.kafka.producer(&id, &[])?;
             self.fencing = Some((id, producer));
         }

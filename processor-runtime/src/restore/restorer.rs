@@ -138,7 +138,7 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
         &mut self,
         ctx: &mut StepContext<'_, K, S, C>,
     ) -> Result<Vec<Recovered<S::Task>>, RestoreError> {
-        if self.recoveries.is_empty() && !self.read_set_changed && !self.blockers.is_fencing() {
+        if self.recoveries.is_empty() && !self.read_set_changed && !self.blockers.is_busy() {
             return Ok(Vec::new());
         }
         self.open_states(ctx)?;
@@ -185,12 +185,11 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
 
     fn take_answer(&mut self, ticket: Ticket, answer: Option<Answer>, now: Duration) -> Result<(), RestoreError> {
         let asked = &mut self.questions;
+        if answer.is_none() {
+            asked.ask_again_at = now + ASK_AGAIN_AFTER;
+        }
         if let Some((_, tasks)) = asked.committed.take_if(|(asked, _)| *asked == ticket) {
-            asked.ask_again_at = now;
-            let Some(Answer::Committed(answers)) = answer else {
-                asked.ask_again_at = now + ASK_AGAIN_AFTER;
-                return Ok(());
-            };
+            let Some(Answer::Committed(answers)) = answer else { return Ok(()) };
             return self.on_committed(&tasks, &answers.into_iter().collect(), now);
         }
         if let Some((_, tasks)) = asked.bounds.take_if(|(asked, _)| *asked == ticket) {
@@ -209,7 +208,7 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
         if asked.members.take_if(|asked| *asked == ticket).is_some()
             && let Some(Answer::Members(members)) = answer
         {
-            self.blockers.on_members(members);
+            self.blockers.on_members(members, now);
         }
         Ok(())
     }
@@ -287,7 +286,8 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
             self.questions.owners = Some((ticket, unknown.into_iter().map(|(task, _)| task).collect()));
         }
         let anyone_blocked = self.recoveries.values().any(|recovery| recovery.blocked_since.is_some());
-        if anyone_blocked && self.questions.members.is_none() && !self.blockers.knows_members() {
+        let wanted = anyone_blocked && !self.blockers.knows_members() || self.blockers.needs_members();
+        if wanted && self.questions.members.is_none() {
             let ticket = self.questions.ticket();
             ctx.consumer.ask(ticket, &Question::Members)?;
             self.questions.members = Some(ticket);

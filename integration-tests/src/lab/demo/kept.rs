@@ -125,16 +125,6 @@ fn end(pids: &[u32], running: impl Fn() -> Vec<u32>) -> Result<()> {
     Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_directory_that_nobody_uses_has_nothing_running() {
-        assert!(Files { dir: PathBuf::from("/nowhere") }.running().is_empty());
-    }
-}
-
 /// Says what holds the directory.
 pub(super) fn describe(pids: &[u32]) -> String {
     let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
@@ -147,4 +137,14 @@ pub(super) fn files(target: &Path) -> Result<Files> {
     let dir = target.join("demo");
     fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     Ok(Files { dir })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_nobody_uses_has_nothing_running() {
+        assert!(Files { dir: PathBuf::from("/nowhere") }.running().is_empty());
+    }
 }

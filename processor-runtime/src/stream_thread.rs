@@ -151,7 +151,8 @@ enum Place {
 }
 
 enum ProducerSlot<P> {
-    Initialising(P),
+    /// Since this time.
+    Initialising(P, Duration),
     Ready(Clean<P>),
     /// Gone; a new one must be made.
     Missing,
@@ -416,15 +417,16 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
 
     /// A producer that is gone is replaced by one with the same id; initialising it ends whatever the old one left.
     fn initialise_producer(&mut self) -> Result<(), ThreadError> {
-        let mut producer = match std::mem::replace(&mut self.producer, ProducerSlot::Missing) {
+        let now = self.clock.monotonic();
+        let (mut producer, since) = match std::mem::replace(&mut self.producer, ProducerSlot::Missing) {
             ProducerSlot::Ready(clean) => {
                 self.producer = ProducerSlot::Ready(clean);
                 return Ok(());
             }
-            ProducerSlot::Initialising(producer) => producer,
+            ProducerSlot::Initialising(producer, since) => (producer, since),
             ProducerSlot::Missing => {
                 let made = self.kafka.producer(&self.plan.transactional_id, &self.producer_topics);
-                made.map_err(|error| ThreadError(error.message))?
+                (made.map_err(|error| ThreadError(error.message))?, now)
             }
         };
         match producer.init(INIT_SLICE) {
@@ -432,7 +434,14 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
                 self.producer = ProducerSlot::Ready(Clean::initialised(producer));
                 self.fence_due = self.plan.fence_after_rebuild;
             }
-            Ok(Progress::Pending) => self.producer = ProducerSlot::Initialising(producer),
+            Ok(Progress::Pending) if now.saturating_sub(since) > self.plan.transaction_timeout => {
+                // Whatever its client waits for, a new one looks for the coordinator afresh.
+                tracing::warn!(
+                    "initialising transactions has not ended in {:?}: a new producer tries",
+                    self.plan.transaction_timeout
+                );
+            }
+            Ok(Progress::Pending) => self.producer = ProducerSlot::Initialising(producer, since),
             Err(error) if error.kind == TxnErrorKind::Refused => return Err(self.refused(&error.to_string())),
             Err(error) if error.kind == TxnErrorKind::Fenced => self.count_fence(&error.to_string())?,
             Err(error) => tracing::warn!("initialising transactions failed, trying again: {error}"),

@@ -22,6 +22,8 @@ use crate::state::{Layout, StateDirectory, TaskState};
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// How many changelog records one step reads at most, so that polling the group goes on.
 const EVENTS_A_STEP_MAX: usize = 20_000;
+/// A question without an answer for so long is asked again; the client gives up before, and says so.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long to wait before state is opened again after the disk has refused.
 const OPEN_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How often progress is logged.
@@ -74,12 +76,17 @@ struct Questions {
     owners: Option<(Ticket, Vec<TaskId>)>,
     members: Option<Ticket>,
     ask_again_at: Duration,
+    asked_at: Duration,
 }
 
 impl Questions {
     fn ticket(&mut self) -> Ticket {
         self.next += 1;
         Ticket(self.next)
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.committed.is_some() || self.bounds.is_some() || self.owners.is_some() || self.members.is_some()
     }
 
     fn forget(&mut self) {
@@ -230,6 +237,7 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
             all_known &= known;
         }
         if !all_known {
+            tracing::debug!("an offset is held by an open transaction: asking again");
             self.questions.ask_again_at = now + ASK_AGAIN_AFTER;
         }
         Ok(())
@@ -243,6 +251,13 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
         let now = ctx.clock.monotonic();
         if now < self.questions.ask_again_at {
             return Ok(());
+        }
+        if now > self.questions.asked_at + ANSWER_WAIT_MAX && self.questions.is_waiting() {
+            tracing::warn!("the cluster has not answered in {ANSWER_WAIT_MAX:?}: asking again");
+            self.questions.forget();
+        }
+        if !self.questions.is_waiting() {
+            self.questions.asked_at = now;
         }
         if self.questions.committed.is_none() {
             let asking = self.recoveries.iter().filter(|(_, recovery)| matches!(recovery.step, Step::Committed));

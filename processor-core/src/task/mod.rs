@@ -1,6 +1,6 @@
 //! Tasks: a sub-topology on one partition, and what a poll batch does to it.
 //!
-//! A task processes the records it is given, in order, over a [`Base`](crate::store::Base) it is lent. It knows nothing of Kafka or of disks;
+//! A task processes the records it is given, in order, over a [`Base`] it is lent. It knows nothing of Kafka or of disks;
 //! the runtime takes its outputs and its change set, commits them, and tells it how that ended.
 
 mod partition_group;

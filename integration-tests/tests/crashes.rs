@@ -175,6 +175,7 @@ fn broker_restart(name: &str, config: fn(&Scene, &str) -> WorkerConfig) {
         scene.await_outputs(done + 4_000, &workers.each_ref());
     }
     load.finish(&mut scene);
+    scene.count_input();
     scene.await_outputs(scene.produced, &workers.each_ref());
     assert!(workers.iter_mut().all(Worker::is_alive), "no worker has ended");
     for worker in workers {

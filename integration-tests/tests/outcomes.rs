@@ -1,10 +1,9 @@
 //! What becomes of a transaction when one of its requests is late, lost or cut off: architecture section 2.2, on a real
 //! Kafka, through a proxy that holds single requests.
 //!
-//! A request that arrives late must arrive *inside a later transaction*, or the test shows nothing. That transaction is
-//! found by the offsets: every record of the transaction that was hit lies below the ends of the output that were read
-//! after the hit, so what is unstable at or behind them belongs to a later one. Once the broker has answered the late
-//! request, the same transaction must still be open.
+//! A request that arrives late must arrive *inside a later transaction*, or the test shows nothing. So the worker is
+//! frozen when such a transaction is open. It is known by its offsets: every record of the transaction that was hit lies
+//! below the ends of the output that were read after the hit, so what is unstable at or behind them is of a later one.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,19 +16,19 @@ use processor_integration_tests::client::{
 };
 use processor_integration_tests::oracle;
 use processor_integration_tests::proxy::{ApiKey, Fault, Injection, Proxy, Request, Rule};
-use processor_integration_tests::scene::{PATIENCE, Scene};
+use processor_integration_tests::scene::{OpenRange, PATIENCE, Scene};
 use processor_integration_tests::worker::{Worker, WorkerConfig, await_condition};
 
 /// After so long librdkafka gives a request up and sends a copy.
 const SOCKET_TIMEOUT: &str = "producer.socket.timeout.ms=1000";
-/// A record takes so long, and a transaction has up to 1,000 of them: it is open for more than a second.
-const PAUSE_US: u32 = 1_500;
+/// A record takes so long: nearly all of the time a transaction is open.
+const PAUSE_US: u32 = 1_000;
 const RECORDS: u64 = 5_000;
-/// A batch that takes two fifths of this is cut short, and its outputs then announce more members than there are. On a
-/// machine that is busy with other things a pause can take many times as long as it should.
-const TRANSACTION_TIMEOUT_MS: u32 = 30_000;
-/// The same where a commit must be given up: that takes four fifths of it.
-const UNKNOWN_TRANSACTION_TIMEOUT_MS: u32 = 12_000;
+const TRANSACTION_TIMEOUT_MS: u32 = 10_000;
+/// A commit without an answer is given up after four fifths of it.
+const UNKNOWN_TRANSACTION_TIMEOUT_MS: u32 = 8_000;
+/// How often a worker is frozen until it is caught in the right transaction.
+const FREEZES_MAX: usize = 100;
 
 /// A broker and the proxy in front of it. The tests of this file keep apart by the client ids of their workers.
 struct Stage {
@@ -67,26 +66,25 @@ impl Faulty {
     }
 
     fn worker(&self) -> WorkerConfig {
-        self.worker_with(PAUSE_US, TRANSACTION_TIMEOUT_MS)
+        self.worker_with(TRANSACTION_TIMEOUT_MS)
     }
 
-    fn worker_with(&self, pause_us: u32, transaction_timeout_ms: u32) -> WorkerConfig {
+    fn worker_with(&self, transaction_timeout_ms: u32) -> WorkerConfig {
         let worker = self.scene.worker("one").with("instance-id", "one").with("kafka", SOCKET_TIMEOUT);
-        worker.with("pause-us", pause_us).with("transaction-timeout-ms", transaction_timeout_ms)
+        worker.with("pause-us", PAUSE_US).with("transaction-timeout-ms", transaction_timeout_ms)
     }
 
-    /// Waits until a transaction is open that began at or behind these ends of the output; where it begins.
-    fn await_transaction_behind(&self, ends: &Ends, worker: &Worker) -> (i32, i64) {
-        let mut found = None;
-        let outcome = await_condition("a later transaction", PATIENCE, || {
-            let high = self.ends(Isolation::ReadUncommitted);
-            let stable = self.ends(Isolation::ReadCommitted);
-            found =
-                stable.into_iter().find(|(partition, stable)| ends[partition] <= *stable && *stable < high[partition]);
-            Ok(found.is_some())
-        });
-        outcome.unwrap_or_else(|error| panic!("{error:#}; the worker's log:\n{}", worker.log_tail(40)));
-        found.expect("the condition was met")
+    /// Freezes the worker inside a transaction that began at or behind these ends of the output.
+    fn freeze_in_transaction_behind(&self, ends: &Ends, worker: &mut Worker) -> OpenRange {
+        for _ in 0..FREEZES_MAX {
+            let caught = self.scene.freeze_in_transaction(worker);
+            let outputs = caught.open.into_iter().filter(|range| range.topic == self.scene.output());
+            if let Some(range) = outputs.into_iter().find(|range| ends[&range.partition] <= range.from) {
+                return range;
+            }
+            worker.thaw().expect("a frozen worker can go on");
+        }
+        panic!("the worker was never in a later transaction; its log ends:\n{}", worker.log_tail(40));
     }
 
     fn ends(&self, isolation: Isolation) -> Ends {
@@ -94,15 +92,13 @@ impl Faulty {
         found.into_iter().map(|(partition, range)| (partition, range.end)).collect()
     }
 
-    /// Releases a held request while a transaction is open that began at or behind `ends`; the broker's answer.
-    fn release_inside_a_later_transaction(&self, late: &Injection, ends: &Ends, worker: &Worker) -> Option<i16> {
+    /// Releases a held request while this transaction is open, and its owner frozen; the broker's answer.
+    fn release_inside(&self, open: &OpenRange, late: &Injection) -> Option<i16> {
         assert!(late.fired() && late.answer().is_none(), "the request is held");
-        let (partition, first) = self.await_transaction_behind(ends, worker);
         late.release();
         let answer = late.wait_answer(PATIENCE).expect("the broker answers the late request");
-        let (stable, high) = (self.ends(Isolation::ReadCommitted), self.ends(Isolation::ReadUncommitted));
-        let is_open = stable[&partition] == first && first < high[&partition];
-        assert!(is_open || answer.error_code() == Some(0), "the late request came into an open transaction");
+        let is_open = self.ends(Isolation::ReadCommitted)[&open.partition] == open.from;
+        assert!(is_open || answer.error_code() == Some(0), "only a request that was granted can end the transaction");
         answer.error_code()
     }
 
@@ -137,11 +133,13 @@ fn a_late_commit_changes_nothing() {
         let mut faulty = Faulty::new(&scene_name("late-commit", fault));
         let late = faulty.inject(Rule::end_txn(true, fault));
         faulty.scene.produce(RECORDS);
-        let worker = start(&faulty.worker());
+        let mut worker = start(&faulty.worker());
         await_fired(&late, &worker);
         let ends = faulty.ends(Isolation::ReadUncommitted);
         worker.await_log("(EO-11)", PATIENCE).expect("a tainted producer is replaced");
-        let answer = faulty.release_inside_a_later_transaction(&late, &ends, &worker);
+        let open = faulty.freeze_in_transaction_behind(&ends, &mut worker);
+        let answer = faulty.release_inside(&open, &late);
+        worker.thaw().expect("a frozen worker can go on");
         assert!(answer.is_some_and(|code| code != 0), "the broker refuses the late commit: {answer:?}");
         faulty.finish(worker);
     }
@@ -175,10 +173,11 @@ fn without_the_taint_rule_a_late_commit_is_visible() {
         let mut faulty = Faulty::new(&scene_name("without-taint-rule", fault));
         let late = faulty.inject(Rule::end_txn(true, fault));
         faulty.scene.produce(RECORDS);
-        let worker = start(&faulty.worker().with_flag("without-taint-rule"));
+        let mut worker = start(&faulty.worker().with_flag("without-taint-rule"));
         await_fired(&late, &worker);
         let ends = faulty.ends(Isolation::ReadUncommitted);
-        let answer = faulty.release_inside_a_later_transaction(&late, &ends, &worker);
+        let open = faulty.freeze_in_transaction_behind(&ends, &mut worker);
+        let answer = faulty.release_inside(&open, &late);
         assert_eq!(answer, Some(0), "the broker takes the late commit for the one of the open transaction");
         assert!(!worker.log().contains("EO-11"), "the rule is off:\n{}", worker.log_tail(40));
         worker.kill().expect("it runs");
@@ -215,12 +214,12 @@ fn commits_of_one_producer(faulty: &Faulty, fault: Fault) -> Vec<Arc<Injection>>
 fn unknown_commit(faulty: &mut Faulty, fault: Fault) -> (Worker, Vec<Arc<Injection>>, Ends) {
     let commits = commits_of_one_producer(faulty, fault);
     faulty.scene.produce(RECORDS);
-    let worker = start(&faulty.worker_with(PAUSE_US / 2, UNKNOWN_TRANSACTION_TIMEOUT_MS));
+    let worker = start(&faulty.worker_with(UNKNOWN_TRANSACTION_TIMEOUT_MS));
     await_fired(&commits[0], &worker);
     let ends = faulty.ends(Isolation::ReadUncommitted);
     worker.await_log("the producer is replaced and every task recovered", PATIENCE).expect("the producer is given up");
     let copies = commits.iter().filter(|commit| commit.fired()).count();
-    assert!((2..commits.len()).contains(&copies), "every copy of the commit was hit: {copies}");
+    assert!((1..commits.len()).contains(&copies), "every copy of the commit was hit: {copies}");
     (worker, commits, ends)
 }
 
@@ -240,12 +239,14 @@ fn an_unknown_commit_that_took_effect_is_found() {
 #[test]
 fn an_unknown_commit_that_did_not_take_effect_is_redone() {
     let mut faulty = Faulty::new("unknown-without-effect");
-    let (worker, commits, ends) = unknown_commit(&mut faulty, Fault::HoldAndTimeout);
+    let (mut worker, commits, ends) = unknown_commit(&mut faulty, Fault::HoldAndTimeout);
     assert!(commits.iter().all(|commit| commit.answer().is_none()), "the broker has not seen the commit");
+    let open = faulty.freeze_in_transaction_behind(&ends, &mut worker);
     for commit in commits.iter().filter(|commit| commit.fired()) {
-        let answer = faulty.release_inside_a_later_transaction(commit, &ends, &worker);
+        let answer = faulty.release_inside(&open, commit);
         assert!(answer.is_some_and(|code| code != 0), "the broker refuses the late commit: {answer:?}");
     }
+    worker.thaw().expect("a frozen worker can go on");
     faulty.finish(worker);
 }
 
@@ -285,11 +286,13 @@ fn a_late_txn_offset_commit_does_not_move_offsets_back() {
         let late = faulty.inject(Rule::new(ApiKey::TXN_OFFSET_COMMIT, fault));
         let watch = OffsetsWatch::start(&faulty.scene);
         faulty.scene.produce(RECORDS);
-        let worker = start(&faulty.worker());
+        let mut worker = start(&faulty.worker());
         await_fired(&late, &worker);
         let ends = faulty.ends(Isolation::ReadUncommitted);
         worker.await_log("(EO-11)", PATIENCE).expect("a tainted producer is replaced");
-        let answer = faulty.release_inside_a_later_transaction(&late, &ends, &worker);
+        let open = faulty.freeze_in_transaction_behind(&ends, &mut worker);
+        let answer = faulty.release_inside(&open, &late);
+        worker.thaw().expect("a frozen worker can go on");
         assert!(answer.is_some_and(|code| code != 0), "the broker refuses the late offsets: {answer:?}");
         faulty.finish(worker);
         let seen = watch.finish();
@@ -313,7 +316,7 @@ fn late_requests_of_each_kind() {
             faulty.scene.produce(RECORDS);
             // A record must be given up long before its transaction, so that its copy is in time.
             let worker = faulty.worker().with("kafka", "producer.request.timeout.ms=1000");
-            let worker = start(&worker);
+            let mut worker = start(&worker);
             await_fired(&late, &worker);
             await_condition(
                 "the transaction that was hit to be over",
@@ -322,7 +325,9 @@ fn late_requests_of_each_kind() {
             )
             .unwrap_or_else(|error| panic!("{error:#}; the worker's log:\n{}", worker.log_tail(40)));
             let ends = faulty.ends(Isolation::ReadUncommitted);
-            let answer = faulty.release_inside_a_later_transaction(&late, &ends, &worker);
+            let open = faulty.freeze_in_transaction_behind(&ends, &mut worker);
+            let answer = faulty.release_inside(&open, &late);
+            worker.thaw().expect("a frozen worker can go on");
             // A record that is there already is acknowledged once more; all else belongs to an epoch that is over.
             assert!(kind == ApiKey::PRODUCE || answer.is_some_and(|code| code != 0), "{what}: {answer:?}");
             faulty.finish(worker);

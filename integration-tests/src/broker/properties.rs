@@ -68,10 +68,12 @@ fn replication(nodes: u16) -> [(&'static str, u16); 8] {
 /// Fewer internal partitions and threads start faster; bounds are opened so that a test may choose short timeouts.
 /// A killed broker may register again only when its session is over, so that decides how fast it is back (4 s, Kafka's
 /// default is 9 s). What decides about correctness, such as the transaction timeouts, keeps Kafka's defaults.
-const SMALL_AND_FAST: [(&str, &str); 16] = [
+const SMALL_AND_FAST: [(&str, &str); 17] = [
     ("broker.session.timeout.ms", "4000"),
     ("broker.heartbeat.interval.ms", "500"),
     ("auto.create.topics.enable", "false"),
+    // Tests stamp their records with times long ago, which retention would delete a minute later.
+    ("log.retention.ms", "-1"),
     ("offsets.topic.num.partitions", "4"),
     ("transaction.state.log.num.partitions", "4"),
     ("share.coordinator.state.topic.num.partitions", "1"),

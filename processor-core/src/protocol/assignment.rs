@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::ids::{Partition, TaskId, TopicPartition};
+use crate::ids::{TaskId, TopicPartition};
 
 /// A sub-topology as the assignment sees it: its name and the topics it reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,15 +66,10 @@ fn missing_of(task: &TaskId, present: &BTreeSet<&str>, inputs: &[Inputs]) -> Vec
     missing.map(|topic| TopicPartition::new(topic.clone(), task.partition)).collect()
 }
 
-/// The partitions that a task reads.
-pub fn partitions_of(task: &TaskId, topics: &[Arc<str>]) -> Vec<TopicPartition> {
-    let partition: Partition = task.partition;
-    topics.iter().map(|topic| TopicPartition::new(topic.clone(), partition)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::Partition;
 
     fn partition(topic: &str, number: i32) -> TopicPartition {
         TopicPartition::new(topic, Partition::new(number))

@@ -38,7 +38,6 @@ impl Topology {
 
 /// A running instance of a sub-topology.
 pub struct Task {
-    topology: Topology,
     sources: Vec<Input>,
     env: TaskEnv,
     /// Stream time as of the last commit.
@@ -70,7 +69,6 @@ impl Task {
         let origin = Origin { topic: Arc::from(""), partition: id.partition, offset: Offset::new(0), batch };
         Self {
             sources: sources.collect(),
-            topology: topology.clone(),
             env: TaskEnv { task: id, stores, outbox: Outbox::default(), stream_time: None, origin, failure: None },
             committed_stream_time: None,
             opened: false,
@@ -229,11 +227,6 @@ impl Task {
         if self.opened {
             self.sources.iter_mut().for_each(|input| input.source.close());
         }
-    }
-
-    /// The topology it is an instance of.
-    pub fn topology(&self) -> &Topology {
-        &self.topology
     }
 
     fn take_failure(&mut self) -> RecordFailure {

@@ -80,6 +80,8 @@ fn plan(worker: usize) -> ThreadPlan {
         batch_bytes_max: 1 << 20,
         transaction_timeout: Duration::from_secs(10),
         rebalance_wait: Duration::from_secs(12),
+        lost_wait: Duration::from_secs(22),
+        outside_wait: Duration::from_secs(60),
         fence_after_rebuild: false,
         cache_bytes_max: 600,
         leave_on_stop: true,
@@ -335,7 +337,11 @@ fn step(world: &mut World, random: &mut SplitMix64) {
         94 => {
             world.cluster.time_out_transaction(&World::id(worker));
         }
-        95..98 => {
+        95 => {
+            world.faults += 1;
+            world.cluster.hang_member(&World::id(worker).to_string());
+        }
+        96..98 => {
             world.faults += 1;
             let lost = random.below(3) as usize;
             world.die(worker, lost);
@@ -383,6 +389,21 @@ fn any_fault(random: &mut SplitMix64) -> Fault {
         8 => Fault::AbortLeavesLateCopy,
         _ => Fault::AbortFails(TxnErrorKind::Fatal),
     }
+}
+
+/// A client that has lost its place and never says anything again is replaced, and everything goes on.
+#[test]
+fn a_member_that_hangs_is_replaced() {
+    let mut world = World::new(1);
+    world.start(0);
+    world.produce(0, "a", 1);
+    while !world.is_done() {
+        assert_eq!(world.turn(0), None);
+    }
+    world.cluster.hang_member(&World::id(0).to_string());
+    world.produce(1, "b", 2);
+    world.finish();
+    world.verify();
 }
 
 #[test]

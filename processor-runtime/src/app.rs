@@ -22,6 +22,8 @@ use crate::transaction::Clean;
 
 /// How long one call that initialises a producer may take before the stop flag is looked at.
 const INIT_SLICE: Duration = Duration::from_millis(500);
+/// How long brokers may be away before a member that lost its place looks as if it hung.
+const BROKER_PAUSE: Duration = Duration::from_secs(10);
 /// The least that each store of a task may cache.
 const CACHE_BYTES_MIN: usize = 64 << 10;
 
@@ -96,6 +98,8 @@ fn plan(config: &Config, topology: &Topology, topics: &CheckedTopics, instance_i
         batch_bytes_max: config.batch_bytes_max,
         transaction_timeout: config.transaction_timeout,
         rebalance_wait: config.session_timeout * 2,
+        lost_wait: config.session_timeout * 2 + BROKER_PAUSE,
+        outside_wait: config.max_poll_interval + config.session_timeout,
         fence_after_rebuild: !topics.transactions_verified,
         cache_bytes_max: (config.cache_bytes / store_tasks.max(1)).max(CACHE_BYTES_MIN),
         leave_on_stop: config.instance_id.is_none(),

@@ -72,6 +72,11 @@ pub struct ThreadPlan {
     pub transaction_timeout: Duration,
     /// How long a member that was told it is out of date waits for the rebalance before it recovers by itself.
     pub rebalance_wait: Duration,
+    /// How long the thread may be out of the group, after the group took its partitions away, before its client is
+    /// replaced.
+    pub lost_wait: Duration,
+    /// The same where it has not joined yet, or gave its partitions up for a rebalance that has not ended.
+    pub outside_wait: Duration,
     /// Whether the broker does not verify transactions (`transaction.partition.verification.enable=false`): then every
     /// producer that replaces a tainted one begins with a fence transaction, which keeps a late `TxnOffsetCommit` of its
     /// predecessor out.
@@ -142,10 +147,10 @@ pub struct StreamThread<K: Kafka, S: StateDirectory, C> {
 
 /// Where the thread stands in the group.
 enum Place {
-    /// Not in it yet, or between two generations.
-    Outside,
-    /// The group took everything away without asking, and has not given anything since.
-    Lost,
+    /// Not in it yet, or between two generations, since this time.
+    Outside(Duration),
+    /// The group took everything away without asking, at this time, and has not given anything since.
+    Lost(Duration),
     /// In it, with what it was assigned under this membership.
     Inside(Membership),
 }
@@ -193,9 +198,9 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             producer: ProducerSlot::Ready(producer),
             kafka,
             directory,
+            place: Place::Outside(clock.monotonic()),
             clock,
             tasks: Tasks::default(),
-            place: Place::Outside,
             rejoined_at: Vec::new(),
             owned: BTreeSet::new(),
             moved_at: None,
@@ -230,6 +235,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
     pub fn turn(&mut self) -> Result<Turn, ThreadError> {
         self.poll()?;
         self.follow_group()?;
+        self.replace_member_that_hangs()?;
         self.recover()?;
         let committed = match self.process()? {
             Some(processed) => self.commit(processed)?,
@@ -282,15 +288,39 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         let lost_now = self.events.iter().any(|event| matches!(event, GroupEvent::Revoked { lost: true }));
         let now = self.clock.monotonic();
         self.rejoined_at.retain(|&at| now < at + FENCES_WITHIN);
-        let lost = lost_now || matches!(self.place, Place::Lost);
+        let lost = lost_now || matches!(self.place, Place::Lost(_));
         if !lost || self.rejoined_at.len() >= REJOINS_MAX {
             return Err(self.instance_used_twice(reason));
         }
         tracing::warn!("the session was lost, and with it the place in the group: joining again ({reason})");
         self.rejoined_at.push(now);
+        self.join_again()
+    }
+
+    /// A member that is out of the group for longer than any rebalance may last will not come back by itself.
+    /// librdkafka 2.12 can hang so: a broker that comes back from a long pause may answer one metadata request without
+    /// any broker, and the client drops the last one it knows while it looks for its coordinator.
+    fn replace_member_that_hangs(&mut self) -> Result<(), ThreadError> {
+        let (since, patience) = match self.place {
+            Place::Outside(since) => (since, self.plan.outside_wait),
+            Place::Lost(since) => (since, self.plan.lost_wait),
+            Place::Inside(_) => return Ok(()),
+        };
+        if self.clock.monotonic() < since + patience {
+            return Ok(());
+        }
+        tracing::warn!(
+            "not in the group for {patience:?}: a new client joins (if this comes again, look whether the brokers can be reached and \
+             whether another member holds the rebalance up: kafka-consumer-groups --describe --members)"
+        );
+        self.join_again()
+    }
+
+    /// Puts a new client in the place of the group member.
+    fn join_again(&mut self) -> Result<(), ThreadError> {
         self.events.clear();
         self.records.clear();
-        self.place = Place::Lost;
+        self.place = Place::Lost(self.clock.monotonic());
         self.assign(&[]);
         let consumer = self.kafka.consumer(&self.plan.member, self.plan.topology.inputs());
         self.consumer = consumer.map_err(|error| ThreadError(error.message))?;
@@ -308,7 +338,8 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
                 }
                 GroupEvent::Revoked { lost } => {
                     tracing::info!(lost, "revoked");
-                    self.place = if lost { Place::Lost } else { Place::Outside };
+                    let now = self.clock.monotonic();
+                    self.place = if lost { Place::Lost(now) } else { Place::Outside(now) };
                     self.assign(&[]);
                 }
                 GroupEvent::OutOfRange { partition, reason } => {
@@ -686,7 +717,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             Place::Inside(assigned) => {
                 Err(Why::Moved(format!("assigned under {assigned:?}, but the member is {now:?}")))
             }
-            Place::Outside | Place::Lost => Err(Why::Moved(format!("assigned nothing, but the member is {now:?}"))),
+            Place::Outside(_) | Place::Lost(_) => Err(Why::Moved(format!("assigned nothing, but the member is {now:?}"))),
         }
     }
 

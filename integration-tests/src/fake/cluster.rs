@@ -128,6 +128,8 @@ pub(super) struct Model {
     pub(super) group: Group,
     late: Vec<LateEnd>,
     faults: VecDeque<(Option<TransactionalId>, Fault)>,
+    /// Clients that will hang the next time they lose their place in the group.
+    pub(super) hanging: BTreeSet<String>,
     /// After how many polls a question is answered.
     pub(super) answer_delay: usize,
     /// How often each worker has crashed.

@@ -72,6 +72,8 @@ pub struct FakeConsumer {
     member: Member,
     inputs: Vec<Arc<str>>,
     member_id: Option<String>,
+    /// It has lost its place, and never joins again.
+    hangs: bool,
     /// The generation whose assignment was delivered and not taken back.
     owns: Option<i32>,
     fetching: BTreeMap<TopicPartition, i64>,
@@ -95,6 +97,7 @@ impl FakeConsumer {
             member,
             inputs,
             member_id: None,
+            hangs: false,
             owns: None,
             fetching: BTreeMap::new(),
             turn: 0,
@@ -104,6 +107,9 @@ impl FakeConsumer {
 
     /// What the group has to say, if anything.
     fn follow_group(&mut self, model: &mut Model) -> Result<Followed, KafkaError> {
+        if self.hangs {
+            return Ok(Followed::Waits);
+        }
         let Some(id) = self.member_id.clone() else {
             self.member_id = Some(model.group.join(&self.member, &self.inputs));
             return Ok(Followed::Waits);
@@ -115,6 +121,7 @@ impl FakeConsumer {
             )),
             Standing::Unknown => {
                 self.member_id = None;
+                self.hangs = model.hanging.remove(&self.member.client_id);
                 Ok(self.give_up(true))
             }
             Standing::MustRejoin => {

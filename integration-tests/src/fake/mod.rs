@@ -167,6 +167,13 @@ impl FakeCluster {
         }
     }
 
+    /// Ends the session of a client, which notices and then does nothing any more, as librdkafka can when it has lost its
+    /// last broker. Only a new client helps.
+    pub fn hang_member(&self, client_id: &str) {
+        self.model.lock().hanging.insert(client_id.to_owned());
+        self.expire_session(client_id);
+    }
+
     /// Makes all members come back, as when partitions were added.
     pub fn rebalance(&self) {
         self.model.lock().group.begin_rebalance();

@@ -144,8 +144,12 @@ fn check_changelog(config: &Config, topic: &str, partitions: usize, info: &Topic
         return Err(ConfigError(format!(
             "the changelog topic '{topic}' has {} partitions, but the inputs have {partitions}: state would be lost or read by the wrong task. \
              If the inputs were given more partitions, keys have moved and the state cannot be kept: start over with another application id, \
-             or, if the state may go, kafka-topics --bootstrap-server {servers} --delete --topic {topic} and delete the state directory",
-            info.partitions
+             or, if the state may go, stop all workers, delete the topic and the state directories ({state_dir}), and take the changelog's end out of the \
+             committed offsets: kafka-topics --bootstrap-server {servers} --delete --topic {topic} && kafka-consumer-groups --bootstrap-server {servers} \
+             --group {group} --all-topics --reset-offsets --to-current --execute",
+            info.partitions,
+            state_dir = config.state_dir.display(),
+            group = config.application_id
         )));
     }
     let policy = info.configs.get("cleanup.policy").map_or("", String::as_str);

@@ -174,7 +174,7 @@ fn check_fits(path: &Path, task: &TaskId, existing: &[String], layout: &Layout) 
         kind: StateErrorKind::Foreign,
         message: format!(
             "the topology no longer fits the state of task {task} in {}: {} on disk but not in the topology{renamed}; bring the \
-             store back under its old name, or give its state up with the `reset` command",
+             store back under its old name, or remove that directory to give its state up",
             path.display(),
             gone.join(", ")
         ),

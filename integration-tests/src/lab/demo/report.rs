@@ -95,7 +95,7 @@ pub(super) fn look_further(files: &Files, workers: &[String]) {
     println!("what the broker said      less {}", shown(&files.kafka().join("node-1/kafka.log")));
     println!("another run               ./x demo --seed 2 --workers 3 --format text");
     println!("keep it running           ./x demo --keep");
-    println!("a Kafka of your own       ./x kafka start, then moving-average run --help");
+    println!("a Kafka of your own       ./x kafka start, then ./x run moving-average run --help");
 }
 
 /// What was left running.

@@ -27,7 +27,7 @@ fn a_store_that_is_gone_stops_the_start() {
     let error = owner.open(&task_id(), &layout(&["a"])).expect_err("what is in `b` may be wanted");
     assert_eq!(error.kind, StateErrorKind::Foreign);
     assert!(error.message.contains("`b` on disk but not in the topology; "), "{error}");
-    assert!(error.message.contains("`reset` command"), "{error}");
+    assert!(error.message.contains("remove that directory"), "{error}");
 
     let error = owner.open(&task_id(), &layout(&["a", "c"])).expect_err("`b` was renamed");
     assert!(error.message.contains("`c` in the topology but not on disk"), "{error}");

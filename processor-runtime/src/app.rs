@@ -14,11 +14,11 @@ use crate::clock::SystemClock;
 use crate::config::{Config, ConfigError, member, transactional_id};
 use crate::kafka::admin::Admin;
 use crate::kafka::cluster::Cluster;
-use crate::kafka::{Kafka, Progress, TransactionalProducer, TxnErrorKind};
+use crate::kafka::{Kafka, TxnErrorKind};
 use crate::state::{RocksDirectory, StateSettings};
 use crate::stream_thread::{StreamThread, ThreadError, ThreadPlan, producer_topics};
 use crate::topics::{self, CheckedTopics};
-use crate::transaction::Clean;
+use crate::transaction::{Clean, Initialised, Initialising};
 
 /// How long one call that initialises a producer may take before the stop flag is looked at.
 const INIT_SLICE: Duration = Duration::from_millis(500);
@@ -112,15 +112,27 @@ fn initialised(
     plan: &ThreadPlan,
     stop: &AtomicBool,
 ) -> Result<Option<Clean<<Cluster as Kafka>::Producer>>, AppError> {
-    let topics = producer_topics(plan);
-    let start = |error: String| AppError::Start(error);
-    let mut producer = cluster.producer(&plan.transactional_id, &topics).map_err(|error| start(error.message))?;
+    let (topics, clock, patience) = (producer_topics(plan), SystemClock::default(), plan.transaction_timeout);
+    let begin = || {
+        let producer = cluster.producer(&plan.transactional_id, &topics);
+        producer.map(|producer| Initialising::new(producer, &clock)).map_err(|error| AppError::Start(error.message))
+    };
+    let mut initialising = begin()?;
     while !stop.load(Ordering::Relaxed) {
-        match producer.init(INIT_SLICE) {
-            Ok(Progress::Done) => return Ok(Some(Clean::initialised(producer))),
-            Ok(Progress::Pending) => {}
+        match initialising.step(&clock, INIT_SLICE, patience) {
+            Ok(Initialised::Done(producer)) => return Ok(Some(producer)),
+            Ok(Initialised::Pending(same)) => initialising = same,
+            Ok(Initialised::GivenUp) => {
+                tracing::warn!(
+                    "'{}' is not initialised after {patience:?}: no transaction coordinator answers. Waiting, with a new client; are all \
+                     brokers up, and does __transaction_state have its leaders?",
+                    plan.transactional_id
+                );
+                initialising = begin()?;
+            }
             Err(error) if matches!(error.kind, TxnErrorKind::Retriable | TxnErrorKind::TimedOut) => {
                 tracing::warn!("initialising '{}' goes on: {error}", plan.transactional_id);
+                initialising = begin()?;
             }
             Err(error) => {
                 return Err(AppError::Start(format!(

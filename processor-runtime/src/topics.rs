@@ -10,6 +10,8 @@ use crate::kafka::admin::{Admin, TopicInfo};
 use crate::state::{Layout, StoreLayout};
 use crate::stream_thread::ChangelogTopic;
 
+/// How far in the future a record's timestamp may lie.
+const TIMESTAMP_BOUND: &str = "message.timestamp.after.max.ms";
 /// Kafka's default of `delete.retention.ms`: one day.
 const DELETE_RETENTION_DEFAULT_MS: i64 = 24 * 60 * 60 * 1_000;
 
@@ -127,6 +129,7 @@ fn changelog(config: &Config, admin: &Admin, topic: &str, partitions: usize) -> 
         let configs = BTreeMap::from([
             ("cleanup.policy".to_owned(), "compact".to_owned()),
             ("message.timestamp.type".to_owned(), "CreateTime".to_owned()),
+            (TIMESTAMP_BOUND.to_owned(), i64::MAX.to_string()),
         ]);
         let made = admin.create_topic(topic, partitions, config.replication_factor, &configs);
         made.map_err(|error| ConfigError(error.message))?;
@@ -135,6 +138,7 @@ fn changelog(config: &Config, admin: &Admin, topic: &str, partitions: usize) -> 
         found.ok_or_else(|| ConfigError(format!("the changelog topic '{topic}' was made and is gone again")))?
     };
     check_changelog(config, topic, partitions, &info)?;
+    warn_of_timestamp_bound(config, topic, &info);
     Ok(info)
 }
 
@@ -161,6 +165,20 @@ fn check_changelog(config: &Config, topic: &str, partitions: usize, info: &Topic
         )));
     }
     Ok(())
+}
+
+/// Changelog records carry stream time. A topic that takes no timestamps of the future would refuse the state that follows
+/// from one input record with such a timestamp, and stop the task for good.
+fn warn_of_timestamp_bound(config: &Config, topic: &str, info: &TopicInfo) {
+    let bound = info.configs.get(TIMESTAMP_BOUND).and_then(|text| text.parse::<i64>().ok());
+    if bound.is_some_and(|bound| bound < i64::MAX) {
+        tracing::warn!(
+            "the changelog topic '{topic}' refuses timestamps of the future ({TIMESTAMP_BOUND}), so one input record with such a timestamp \
+             would stop its task: kafka-configs --bootstrap-server {} --alter --entity-type topics --entity-name {topic} --add-config {TIMESTAMP_BOUND}={}",
+            config.bootstrap_servers,
+            i64::MAX
+        );
+    }
 }
 
 fn delete_retention_ms(info: &TopicInfo) -> i64 {

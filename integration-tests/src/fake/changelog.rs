@@ -1,6 +1,7 @@
 //! The changelog reader of the fake.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use processor_core::ids::{ChangelogOffset, TopicPartition};
@@ -59,26 +60,35 @@ impl FakeChangelog {
         }
     }
 
-    /// What has happened in one partition, at most `max` events.
-    fn meet(&self, log: &Log, progress: &mut Progress, max: usize) -> Vec<Met> {
+    /// What comes next in one partition, if anything.
+    fn next(&self, log: &Log, progress: &mut Progress) -> Option<Met> {
         if progress.position < log.start() || progress.position > log.high_watermark() {
-            return vec![Met::OutOfRange];
+            return Some(Met::OutOfRange);
         }
-        let records = self.visible(log, progress.position, max);
-        let all = records.len() < max;
-        if let Some((offset, _)) = records.last() {
+        if let Some((offset, written)) = self.visible(log, progress.position, 1).pop() {
             progress.position = offset + 1;
+            return Some(Met::Record(offset, written));
         }
-        let mut met: Vec<Met> = records.into_iter().map(|(offset, written)| Met::Record(offset, written)).collect();
-        if all {
-            // What is left before the end are markers and aborted records.
-            progress.position = progress.position.max(self.end(log));
-            if progress.end_told_at != Some(progress.position) {
-                progress.end_told_at = Some(progress.position);
-                met.push(Met::End(progress.position));
-            }
+        // What is left before the end are markers and aborted records.
+        progress.position = progress.position.max(self.end(log));
+        let is_news = progress.end_told_at.replace(progress.position) != Some(progress.position);
+        is_news.then_some(Met::End(progress.position))
+    }
+
+    /// The next event of any partition, in their order.
+    fn next_of_all(&mut self) -> Result<Option<(TopicPartition, Met)>, KafkaError> {
+        let shared = self.handle.alive()?;
+        let model = shared.lock();
+        let mut reading = std::mem::take(&mut self.reading);
+        let met = reading.iter_mut().find_map(|(partition, progress)| {
+            let log = model.log(partition).expect("only known partitions are read");
+            Some((partition.clone(), self.next(log, progress)?))
+        });
+        if let Some((partition, Met::OutOfRange)) = &met {
+            reading.remove(partition);
         }
-        met
+        self.reading = reading;
+        Ok(met)
     }
 }
 
@@ -98,32 +108,11 @@ impl ChangelogReader for FakeChangelog {
     fn poll(
         &mut self,
         _wait: Duration,
-        events_max: usize,
-        visit: &mut dyn FnMut(ChangelogEvent<'_>),
+        visit: &mut dyn FnMut(ChangelogEvent<'_>) -> ControlFlow<()>,
     ) -> Result<(), KafkaError> {
-        let mut met = Vec::new();
-        {
-            let shared = self.handle.alive()?;
-            let model = shared.lock();
-            let mut reading = std::mem::take(&mut self.reading);
-            for (partition, progress) in &mut reading {
-                let log = model.log(partition).expect("only known partitions are read");
-                let events = self.meet(log, progress, events_max - met.len());
-                met.extend(events.into_iter().map(|event| (partition.clone(), event)));
-                if met.len() >= events_max {
-                    break;
-                }
-            }
-            for (partition, event) in &met {
-                if matches!(event, Met::OutOfRange) {
-                    reading.remove(partition);
-                }
-            }
-            self.reading = reading;
-        }
-        for (partition, event) in &met {
+        while let Some((partition, met)) = self.next_of_all()? {
             let (topic, partition) = (&*partition.topic, partition.partition);
-            visit(match event {
+            let flow = visit(match &met {
                 Met::Record(offset, written) => {
                     let header = written.header.as_ref().filter(|(name, _)| name == TRANSACTIONAL_ID_HEADER);
                     ChangelogEvent::Record {
@@ -140,6 +129,9 @@ impl ChangelogReader for FakeChangelog {
                 }
                 Met::OutOfRange => ChangelogEvent::OutOfRange { topic, partition },
             });
+            if flow.is_break() {
+                break;
+            }
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! What the tests of the clients share: names, topics, and waiting for something with a deadline.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -217,7 +218,10 @@ pub(crate) fn read_until(reader: &mut Changelog, what: &str, done: impl Fn(&Met)
     let deadline = Instant::now() + SOON;
     while !done(&met) {
         ensure!(Instant::now() < deadline, "{what}: not within {SOON:?}; met {met:?}");
-        reader.poll(STEP, 10_000, &mut |event| met.take(&event))?;
+        reader.poll(STEP, &mut |event| {
+            met.take(&event);
+            ControlFlow::Continue(())
+        })?;
     }
     Ok(met)
 }

@@ -56,7 +56,10 @@ impl BatchSize {
         let was_full = cost.records >= self.records;
         if turn > self.bounds.turn_max {
             let fitting = self.bounds.turn_max.as_secs_f64() / turn.as_secs_f64();
-            self.records = (cost.records as f64 * fitting) as usize;
+            let fitting = (cost.records as f64 * fitting) as usize;
+            // A commit that is slow by itself gets no shorter with fewer records than a first batch has.
+            let commit_is_slow = cost.process < self.bounds.turn_max;
+            self.records = if commit_is_slow { fitting.max(self.first()) } else { fitting };
         } else if was_full && cost.commit * COMMIT_SHARE > turn {
             let doubled = turn * 2 <= self.bounds.turn_max;
             self.records = if doubled { self.records * 2 } else { self.records + self.records / 8 };
@@ -67,6 +70,17 @@ impl BatchSize {
     /// A batch was given up after so many of its records, because it took too long for its transaction.
     pub fn gave_up(&mut self, processed: usize) {
         self.records = (processed / 2).clamp(1, self.bounds.records_max);
+    }
+
+    /// The transaction of a batch of so many records has failed: if it was too large for what the brokers can take just
+    /// now, the same again would fail again.
+    pub fn failed(&mut self, records: usize) {
+        self.records = (records / 2).max(self.first()).min(self.bounds.records_max);
+    }
+
+    /// What a first batch has, or less where batches have shrunk below it.
+    fn first(&self) -> usize {
+        self.bounds.records_start.min(self.records)
     }
 }
 
@@ -107,6 +121,23 @@ mod tests {
         size.records = 50_000;
         size.learn(&TurnCost { records: 50_000, process: Duration::from_secs(4), commit: Duration::ZERO });
         assert_eq!(size.records_max(), 2_500);
+    }
+
+    #[test]
+    fn a_slow_commit_does_not_make_small_batches_smaller() {
+        let mut size = BatchSize::new(BOUNDS);
+        size.learn(&TurnCost { records: 3, process: Duration::from_millis(1), commit: Duration::from_secs(4) });
+        assert_eq!(size.records_max(), BOUNDS.records_start);
+    }
+
+    #[test]
+    fn a_batch_whose_transaction_failed_comes_back_smaller() {
+        let mut size = BatchSize::new(BOUNDS);
+        size.records = 50_000;
+        size.failed(50_000);
+        assert_eq!(size.records_max(), 25_000);
+        size.failed(4);
+        assert_eq!(size.records_max(), BOUNDS.records_start, "a small one did not fail for its size");
     }
 
     #[test]

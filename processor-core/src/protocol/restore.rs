@@ -35,6 +35,9 @@ pub struct StorePlan {
     pub from: ChangelogOffset,
     /// The position that must be reached.
     pub until: ChangelogOffset,
+    /// Whether local state lacks records: then it must not be older than tombstones are kept when the replay *ends*, or
+    /// keys deleted meanwhile would come back.
+    pub lacks_records: bool,
 }
 
 /// Why local state cannot be continued and is restored in full.
@@ -85,21 +88,28 @@ pub fn plan(facts: &StoreFacts) -> Result<StorePlan, RestoreRefusal> {
     if !facts.committed && facts.stored.is_some() {
         return Err(RestoreRefusal::OffsetsLost);
     }
-    let wipe = facts.stored.and_then(|stored| wipe_reason(facts, stored));
+    let lacks_records = facts.stored.is_some_and(|stored| lacks_records(facts, stored));
+    let wipe = facts.stored.and_then(|stored| wipe_reason(facts, stored, lacks_records));
     let from = match (facts.stored, wipe) {
-        (Some(stored), None) => stored,
+        (Some(stored), None) => stored.max(facts.log_start),
         (None, _) | (_, Some(_)) => facts.log_start,
     };
     assert!(from <= facts.log_end, "EO-4: replay starts at or before the changelog's end");
-    Ok(StorePlan { wipe, from, until: facts.log_end })
+    Ok(StorePlan { wipe, from, until: facts.log_end, lacks_records: lacks_records && wipe.is_none() })
 }
 
-fn wipe_reason(facts: &StoreFacts, stored: ChangelogOffset) -> Option<WipeReason> {
+/// Whether the changelog has, or had, committed records that local state has not seen. Behind the end that the last
+/// commit names there are none: control records, and what transactions have left that died.
+fn lacks_records(facts: &StoreFacts, stored: ChangelogOffset) -> bool {
+    stored < facts.named_end.unwrap_or(facts.log_end)
+}
+
+fn wipe_reason(facts: &StoreFacts, stored: ChangelogOffset, lacks_records: bool) -> Option<WipeReason> {
     if stored > facts.log_end {
         Some(WipeReason::BeyondEnd)
-    } else if stored < facts.log_start {
+    } else if stored < facts.log_start && lacks_records {
         Some(WipeReason::BeforeStart)
-    } else if facts.stored_age_ms > facts.delete_retention_ms && stored < facts.log_end {
+    } else if facts.stored_age_ms > facts.delete_retention_ms && lacks_records {
         Some(WipeReason::TooOld)
     } else {
         None
@@ -153,13 +163,13 @@ mod tests {
 
     #[test]
     fn only_the_tail_is_replayed() {
-        assert_eq!(plan(&FACTS), Ok(StorePlan { wipe: None, from: at(80), until: at(100) }));
+        assert_eq!(plan(&FACTS), Ok(StorePlan { wipe: None, from: at(80), until: at(100), lacks_records: true }));
     }
 
     #[test]
     fn without_state_everything_is_replayed() {
         let plan = plan(&StoreFacts { stored: None, ..FACTS });
-        assert_eq!(plan, Ok(StorePlan { wipe: None, from: at(10), until: at(100) }));
+        assert_eq!(plan, Ok(StorePlan { wipe: None, from: at(10), until: at(100), lacks_records: false }));
     }
 
     #[test]
@@ -170,10 +180,19 @@ mod tests {
             (StoreFacts { stored_age_ms: 1_001, ..FACTS }, WipeReason::TooOld),
         ];
         for (facts, reason) in cases {
-            assert_eq!(plan(&facts), Ok(StorePlan { wipe: Some(reason), from: at(10), until: at(100) }));
+            let from_the_start = StorePlan { wipe: Some(reason), from: at(10), until: at(100), lacks_records: false };
+            assert_eq!(plan(&facts), Ok(from_the_start));
         }
-        let idle = StoreFacts { stored_age_ms: 1_001, stored: Some(at(100)), ..FACTS };
-        assert_eq!(plan(&idle).map(|plan| plan.wipe), Ok(None), "nothing was written since, so nothing was deleted");
+    }
+
+    /// Behind the last commit's end stand its marker and what died: state that reaches that end is complete, however old
+    /// it is and whatever the log has lost since.
+    #[test]
+    fn complete_state_is_kept_at_any_age() {
+        let old = StoreFacts { stored_age_ms: 1_001, stored: Some(at(90)), ..FACTS };
+        assert_eq!(plan(&old), Ok(StorePlan { wipe: None, from: at(90), until: at(100), lacks_records: false }));
+        let emptied = StoreFacts { log_start: at(100), ..old };
+        assert_eq!(plan(&emptied), Ok(StorePlan { wipe: None, from: at(100), until: at(100), lacks_records: false }));
     }
 
     #[test]
@@ -211,7 +230,11 @@ mod tests {
             if let Ok(plan) = plan(&facts) {
                 prop_assert!(facts.log_start <= plan.from && plan.from <= facts.log_end);
                 prop_assert_eq!(plan.until, facts.log_end);
-                prop_assert!(plan.wipe.is_some() || facts.stored.is_none_or(|stored| stored == plan.from));
+                let continues = facts.stored.is_none_or(|stored| plan.from == stored.max(facts.log_start));
+                prop_assert!(plan.wipe.is_some() || continues);
+                // A replay that skips what the log does not hold any more skips nothing that was committed.
+                let skips = plan.wipe.is_none() && facts.stored.is_some_and(|stored| stored < plan.from);
+                prop_assert!(!skips || facts.stored >= facts.named_end && facts.named_end.is_some());
             }
         }
     }

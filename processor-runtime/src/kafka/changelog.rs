@@ -8,13 +8,15 @@
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::fmt;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use processor_core::ids::{ChangelogOffset, Partition, TopicPartition};
 
-use super::faults::{Notice, notice};
+use super::faults::{Notice, is_outdated, notice};
 use super::ffi::{Client, Code, Fault, Message, MessageQueue, PartitionList};
+use super::transient::Transient;
 use super::{ChangelogEvent, ChangelogReader, KafkaError, TRANSACTIONAL_ID_HEADER};
 
 /// Reads changelog partitions.
@@ -25,6 +27,7 @@ pub struct Changelog {
     topics_by_key: Vec<(usize, Arc<str>)>,
     read_from: HashMap<TopicPartition, ChangelogOffset>,
     header: CString,
+    transient: Transient,
 }
 
 impl fmt::Debug for Changelog {
@@ -44,6 +47,7 @@ impl Changelog {
             topics_by_key: Vec::new(),
             read_from: HashMap::new(),
             header: CString::new(TRANSACTIONAL_ID_HEADER).expect("the header's name holds no zero byte"),
+            transient: Transient::default(),
         })
     }
 
@@ -58,33 +62,33 @@ impl Changelog {
         topic
     }
 
-    fn meet(&mut self, message: &Message, visit: &mut dyn FnMut(ChangelogEvent<'_>)) -> Result<(), KafkaError> {
+    fn meet(
+        &mut self,
+        message: &Message,
+        visit: &mut dyn FnMut(ChangelogEvent<'_>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, KafkaError> {
         if message.code() == Code::NONE {
             let topic = self.topic_of(message);
-            visit(ChangelogEvent::Record {
+            return Ok(visit(ChangelogEvent::Record {
                 topic: &topic,
                 partition: Partition::new(message.partition()),
                 offset: ChangelogOffset::new(message.offset()),
                 key: message.key(),
                 value: message.value(),
                 transactional_id: message.header(&self.header),
-            });
-            return Ok(());
+            }));
         }
         match notice(message.code()) {
             Notice::End => {
                 let topic = self.topic_of(message);
                 let (partition, position) = (Partition::new(message.partition()), message.offset());
-                visit(ChangelogEvent::End { topic: &topic, partition, position: ChangelogOffset::new(position) });
-                Ok(())
+                let position = ChangelogOffset::new(position);
+                Ok(visit(ChangelogEvent::End { topic: &topic, partition, position }))
             }
-            Notice::OutOfRange => {
-                self.out_of_range(message, visit);
-                Ok(())
-            }
+            Notice::OutOfRange => Ok(self.out_of_range(message, visit)),
             Notice::Transient => {
-                tracing::debug!(client = ?self.client, "{}", message.error_text());
-                Ok(())
+                self.transient.log(&self.client, message);
+                Ok(ControlFlow::Continue(()))
             }
             Notice::Stop(kind) => {
                 let message = format!("cannot read changelogs: {} ({})", message.error_text(), message.code());
@@ -94,12 +98,18 @@ impl Changelog {
     }
 
     /// Passes it on, unless it is about an earlier `read` (librdkafka gives such a message no version).
-    fn out_of_range(&mut self, message: &Message, visit: &mut dyn FnMut(ChangelogEvent<'_>)) {
+    fn out_of_range(
+        &mut self,
+        message: &Message,
+        visit: &mut dyn FnMut(ChangelogEvent<'_>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
         let topic = self.topic_of(message);
         let partition = Partition::new(message.partition());
-        let from = self.read_from.get(&TopicPartition::new(topic.clone(), partition));
-        if from.is_some_and(|from| message.offset() >= from.get()) {
-            visit(ChangelogEvent::OutOfRange { topic: &topic, partition });
+        match self.read_from.get(&TopicPartition::new(topic.clone(), partition)) {
+            Some(from) if !is_outdated(message.offset(), from.get()) => {
+                visit(ChangelogEvent::OutOfRange { topic: &topic, partition })
+            }
+            Some(_) | None => ControlFlow::Continue(()),
         }
     }
 }
@@ -118,13 +128,13 @@ impl ChangelogReader for Changelog {
     fn poll(
         &mut self,
         wait: Duration,
-        events_max: usize,
-        visit: &mut dyn FnMut(ChangelogEvent<'_>),
+        visit: &mut dyn FnMut(ChangelogEvent<'_>) -> ControlFlow<()>,
     ) -> Result<(), KafkaError> {
         let mut wait = wait;
-        for _ in 0..events_max {
-            let Some(message) = self.queue.wait(wait) else { break };
-            self.meet(&message, visit)?;
+        while let Some(message) = self.queue.wait(wait) {
+            if self.meet(&message, visit)?.is_break() {
+                break;
+            }
             wait = Duration::ZERO;
         }
         Ok(())

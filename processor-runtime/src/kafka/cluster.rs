@@ -85,7 +85,10 @@ impl Kafka for Cluster {
     type Changelog = Changelog;
 
     fn consumer(&self, member: &Member, inputs: &[Arc<str>]) -> Result<Consumer, KafkaError> {
-        Consumer::new(self.client(Role::Consumer(member))?, &self.settings.application_id, inputs)
+        let (cluster, client_id) = (self.clone(), format!("{}-questions", member.client_id));
+        let another =
+            move || cluster.client(Role::Changelog { client_id: &client_id, isolation: Isolation::ReadCommitted });
+        Consumer::new(self.client(Role::Consumer(member))?, &self.settings.application_id, inputs, Box::new(another))
     }
 
     fn producer(&self, id: &TransactionalId, topics: &[Arc<str>]) -> Result<Producer, KafkaError> {

@@ -16,10 +16,11 @@ use std::time::{Duration, Instant};
 use processor_core::ids::{InputIndex, Offset, Partition, Timestamp, TopicPartition};
 use processor_core::record::InputRecord;
 
-use super::faults::{Notice, notice};
+use super::faults::{Notice, is_outdated, notice};
 use super::ffi::{Client, Code, Fault, Message, MessageQueue, NativeGroup, PartitionList, Rebalance};
-use super::questions::Questions;
+use super::questions::{MakeClient, Questions};
 use super::requests::Api;
+use super::transient::Transient;
 use super::{
     Answer, GroupConsumer, GroupEvent, GroupMetadata, KafkaError, KafkaErrorKind, Membership, PolledRecord, Question,
     Ticket,
@@ -46,6 +47,7 @@ pub struct Consumer {
     fetched: HashMap<TopicPartition, Offset>,
     /// Events met behind records: they open the next poll.
     held_back: VecDeque<GroupEvent>,
+    transient: Transient,
 }
 
 impl fmt::Debug for Consumer {
@@ -114,20 +116,26 @@ struct Collected<'a> {
 }
 
 impl Consumer {
-    /// Wraps a native consumer and subscribes it.
-    pub(super) fn new(client: Arc<Client>, group: &str, inputs: &[Arc<str>]) -> Result<Self, KafkaError> {
+    /// Wraps a native consumer and subscribes it. `another` makes a client for questions that this one cannot get answered.
+    pub(super) fn new(
+        client: Arc<Client>,
+        group: &str,
+        inputs: &[Arc<str>],
+        another: MakeClient,
+    ) -> Result<Self, KafkaError> {
         let set_up = |fault: Fault| KafkaError::from_fault(&format!("cannot join the group {group}"), &fault);
         client.poll_serves_everything().map_err(set_up)?;
         client.subscribe(inputs).map_err(set_up)?;
         Ok(Self {
             queue: MessageQueue::of(&client),
-            questions: Questions::new(&client, group),
+            questions: Questions::new(&client, group, another),
             client,
             inputs: inputs.to_vec(),
             inputs_by_key: Vec::new(),
             owned: None,
             fetched: HashMap::new(),
             held_back: VecDeque::new(),
+            transient: Transient::default(),
         })
     }
 
@@ -152,10 +160,11 @@ impl Consumer {
             return Ok(());
         }
         match notice(message.code()) {
-            Notice::Transient | Notice::End => {
-                tracing::debug!(client = ?self.client, "{}", message.error_text());
+            Notice::Transient => {
+                self.transient.log(&self.client, &message);
                 Ok(())
             }
+            Notice::End => unreachable!("end-of-partition messages are off"),
             Notice::OutOfRange => {
                 self.held_back.extend(self.out_of_range(&message));
                 Ok(())
@@ -164,12 +173,11 @@ impl Consumer {
         }
     }
 
-    /// The event for a message that says so, unless it is about an earlier `fetch`: such a message is not outdated by
-    /// librdkafka (`rdkafka_offset.c:829-839` gives it no version).
+    /// The event for a message that says so, unless it is about an earlier `fetch`.
     fn out_of_range(&self, message: &Message) -> Option<GroupEvent> {
         let partition = TopicPartition::new(message.topic()?, Partition::new(message.partition()));
         let from = self.fetched.get(&partition)?;
-        if message.offset() < from.get() {
+        if is_outdated(message.offset(), from.get()) {
             tracing::debug!(client = ?self.client, %partition, "an answer to an earlier fetch is dropped");
             return None;
         }
@@ -179,14 +187,10 @@ impl Consumer {
 
     /// The error that ends this client. For a fatal one, librdkafka keeps the true code elsewhere.
     fn ended(&self, kind: KafkaErrorKind, message: &Message) -> KafkaError {
-        let Some(fatal) = self.client.fatal_error() else {
-            return KafkaError { kind, message: format!("{} ({})", message.error_text(), message.code()) };
-        };
-        let kind = match notice(fatal.code) {
-            Notice::Stop(kind) => kind,
-            Notice::Transient | Notice::End | Notice::OutOfRange => kind,
-        };
-        KafkaError { kind, message: format!("{} ({})", fatal.message, fatal.code) }
+        match self.client.fatal_error() {
+            Some(fatal) => fatal_consumer_error(&fatal),
+            None => KafkaError { kind, message: format!("{} ({})", message.error_text(), message.code()) },
+        }
     }
 
     /// Collects what is there until an event, an error or a limit ends it.
@@ -245,6 +249,14 @@ impl Consumer {
     }
 }
 
+fn fatal_consumer_error(fatal: &Fault) -> KafkaError {
+    let kind = match notice(fatal.code) {
+        Notice::Stop(kind) => kind,
+        Notice::Transient | Notice::End | Notice::OutOfRange => KafkaErrorKind::Fatal,
+    };
+    KafkaError { kind, message: format!("{} ({})", fatal.message, fatal.code) }
+}
+
 /// How many more records to take: the rest of the count, and no more than the bytes left would hold at the size of the
 /// records so far. 0: enough.
 fn room(taken: usize, bytes: usize, records_max: usize, bytes_max: usize) -> usize {
@@ -285,7 +297,12 @@ impl GroupConsumer for Consumer {
         } else if !had_records {
             events.extend(self.held_back.drain(..));
         }
-        result
+        // librdkafka says it once, in a message that can be lost between a rebalance and the record behind it
+        // (`rdkafka_queue.c:803-813`).
+        match self.client.fatal_error() {
+            Some(fatal) if result.is_ok() => Err(fatal_consumer_error(&fatal)),
+            Some(_) | None => result,
+        }
     }
 
     fn fetch(&mut self, positions: &[(TopicPartition, Offset)]) -> Result<(), KafkaError> {

@@ -94,7 +94,7 @@ pub(super) fn notice(code: Code) -> Notice {
         Notice::OutOfRange
     } else if code == FENCED_INSTANCE_ID {
         Notice::Stop(KafkaErrorKind::FencedInstance)
-    } else if code == Code::of(E::RD_KAFKA_RESP_ERR__FATAL) {
+    } else if code == Code::of(E::RD_KAFKA_RESP_ERR__FATAL) || UNREADABLE.contains(&code) {
         Notice::Stop(KafkaErrorKind::Fatal)
     } else if CONFIG.contains(&code) {
         Notice::Stop(KafkaErrorKind::Config)
@@ -107,6 +107,14 @@ const OUT_OF_RANGE: [Code; 3] = [
     Code::of(E::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET),
     Code::of(E::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE),
     Code::of(E::RD_KAFKA_RESP_ERR__NO_OFFSET),
+];
+/// A batch of records that the client cannot read. librdkafka goes on behind it, or stands still, and says so only here:
+/// input or state would be lost in silence (`rdkafka_msgset_reader.c:1087-1101`, `1241-1250`).
+const UNREADABLE: [Code; 4] = [
+    Code::of(E::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE),
+    Code::of(E::RD_KAFKA_RESP_ERR__BAD_MSG),
+    Code::of(E::RD_KAFKA_RESP_ERR__BAD_COMPRESSION),
+    Code::of(E::RD_KAFKA_RESP_ERR__NOT_IMPLEMENTED),
 ];
 const CONFIG: [Code; 15] = [
     Code::of(E::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED),
@@ -126,13 +134,28 @@ const CONFIG: [Code; 15] = [
     Code::of(E::RD_KAFKA_RESP_ERR_UNSUPPORTED_VERSION),
 ];
 
+/// Whether "there is no record at this offset" is about an earlier position than `from`: librdkafka gives such messages no
+/// version (`rdkafka_offset.c:829-839`). One without an offset is about the log itself, which was truncated
+/// (`rdkafka_offset.c:1044`).
+pub(super) fn is_outdated(offset: i64, from: i64) -> bool {
+    (0..from).contains(&offset)
+}
+
 /// The kind of an error of a question or of a set-up call.
 pub(super) fn question_kind(code: Code) -> KafkaErrorKind {
     match notice(code) {
+        Notice::Stop(_) if UNKNOWN_YET.contains(&code) => KafkaErrorKind::Retry,
         Notice::Stop(kind) => kind,
         Notice::Transient | Notice::End | Notice::OutOfRange => KafkaErrorKind::Retry,
     }
 }
+
+/// What a broker says of a topic that another one has just made. The start has seen all topics, so it passes.
+const UNKNOWN_YET: [Code; 3] = [
+    Code::of(E::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART),
+    Code::of(E::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC),
+    Code::of(E::RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION),
+];
 
 impl KafkaError {
     /// An error of librdkafka outside transactions; `what` says what was being done, and to what.
@@ -225,11 +248,21 @@ mod tests {
     }
 
     #[test]
+    fn a_truncated_log_is_never_taken_for_old_news() {
+        assert!(is_outdated(3, 7));
+        assert!(!is_outdated(7, 7));
+        assert!(!is_outdated(-1001, 7), "librdkafka's INVALID: the log lost what had been read");
+    }
+
+    #[test]
     fn a_consumer_stops_only_for_what_does_not_pass() {
         assert_eq!(notice(Code::of(E::RD_KAFKA_RESP_ERR__TRANSPORT)), Notice::Transient);
         assert_eq!(notice(Code::of(E::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)), Notice::Transient);
         assert_eq!(notice(Code::of(E::RD_KAFKA_RESP_ERR__MAX_POLL_EXCEEDED)), Notice::Transient);
         assert_eq!(notice(Code::of(E::RD_KAFKA_RESP_ERR__PARTITION_EOF)), Notice::End);
+        for unreadable in UNREADABLE {
+            assert_eq!(notice(unreadable), Notice::Stop(KafkaErrorKind::Fatal), "what cannot be read is not skipped");
+        }
         assert_eq!(notice(Code::of(E::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET)), Notice::OutOfRange);
         assert_eq!(notice(FENCED_INSTANCE_ID), Notice::Stop(KafkaErrorKind::FencedInstance));
         assert_eq!(

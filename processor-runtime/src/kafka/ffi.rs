@@ -22,7 +22,6 @@ use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fmt;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -168,8 +167,6 @@ pub(super) enum Rebalance {
 #[derive(Debug, Default)]
 pub(super) struct Callbacks {
     rebalances: Mutex<Vec<Rebalance>>,
-    /// `rd_kafka_assign` clears librdkafka's own mark; it is kept here until the revoke is served.
-    lost: AtomicBool,
     deliveries: Mutex<Deliveries>,
     requests: Requests,
 }
@@ -458,15 +455,22 @@ unsafe extern "C" fn on_rebalance(
 ) {
     // SAFETY: `opaque` is the `Callbacks` of this client; the handle and the list are valid during the callback.
     let (state, assigned) = unsafe { (callbacks(opaque), partitions::entries(partitions)) };
+    let membership = || read_group(handle).map_or_else(Membership::none, |group| group.membership().clone());
     let rebalance = if Code(code) == Code::of(rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
-        state.lost.store(false, Ordering::Release);
         assign(handle, Some(&PartitionList::with_capacity(0)));
-        let membership = read_group(handle).map_or_else(Membership::none, |group| group.membership().clone());
+        let mut membership = membership();
+        // EO-12: when topics change while an assignment waits to be served, librdkafka joins again at once and leaves it in
+        // the queue (`rdkafka_cgrp.c:5068-5077`): then these partitions are not those of the generation that was read.
+        if state.requests.is_joining() {
+            membership = Membership::none();
+        }
         Rebalance::Assigned { partitions: assigned.into_iter().map(|entry| entry.partition).collect(), membership }
     } else {
         // SAFETY: the handle is valid during the callback.
         let marked = unsafe { rd::rd_kafka_assignment_lost(handle) } != 0;
-        let lost = state.lost.swap(false, Ordering::AcqRel) || marked;
+        // An assign of ours clears librdkafka's mark. But whoever loses its place has no member id or no generation left
+        // (`rdkafka_cgrp.c:3460`, `3467`, `5205`, `5981`).
+        let lost = marked || !membership().is_checked();
         assign(handle, None);
         Rebalance::Revoked { lost }
     };
@@ -525,14 +529,20 @@ unsafe extern "C" fn on_log(handle: *const rd::rd_kafka_t, level: c_int, facilit
     }
 }
 
-/// Proof of membership, as the C library wants it back.
+/// Proof of membership, as the C library wants it back. Clones are the same one.
+#[derive(Clone)]
 pub(super) struct NativeGroup {
-    raw: NonNull<rd::rd_kafka_consumer_group_metadata_t>,
+    raw: Arc<GroupMetadata>,
     membership: Membership,
 }
 
+/// Owns the C structure.
+struct GroupMetadata(NonNull<rd::rd_kafka_consumer_group_metadata_t>);
+
 // SAFETY: a plain copied structure without ties to a client or a thread.
-unsafe impl Send for NativeGroup {}
+unsafe impl Send for GroupMetadata {}
+// SAFETY: it is never changed; librdkafka takes it as `const` and copies it.
+unsafe impl Sync for GroupMetadata {}
 
 impl NativeGroup {
     pub(super) fn membership(&self) -> &Membership {
@@ -546,10 +556,10 @@ impl fmt::Debug for NativeGroup {
     }
 }
 
-impl Drop for NativeGroup {
+impl Drop for GroupMetadata {
     fn drop(&mut self) {
         // SAFETY: owned, and dropped once.
-        unsafe { rd::rd_kafka_consumer_group_metadata_destroy(self.raw.as_ptr()) };
+        unsafe { rd::rd_kafka_consumer_group_metadata_destroy(self.0.as_ptr()) };
     }
 }
 
@@ -560,7 +570,7 @@ fn read_group(handle: *mut rd::rd_kafka_t) -> Option<NativeGroup> {
         let raw = NonNull::new(rd::rd_kafka_consumer_group_metadata(handle))?;
         let generation = rd::rd_kafka_consumer_group_metadata_generation_id(raw.as_ptr());
         let member_id = text(rd::rd_kafka_consumer_group_metadata_member_id(raw.as_ptr()));
-        Some(NativeGroup { raw, membership: Membership { generation, member_id } })
+        Some(NativeGroup { raw: Arc::new(GroupMetadata(raw)), membership: Membership { generation, member_id } })
     }
 }
 
@@ -595,10 +605,6 @@ impl Client {
     /// (`rdkafka_assignment.c:362-369`, an assertion in builds that have them). Stopping takes two steps of the main
     /// thread, each queued before the next request of ours is, so two round trips to it are enough.
     pub(super) fn assign_exactly(&self, partitions: &PartitionList) -> Result<(), Fault> {
-        // SAFETY: the handle is valid.
-        if unsafe { rd::rd_kafka_assignment_lost(self.raw()) } != 0 {
-            self.callbacks().lost.store(true, Ordering::Release);
-        }
         let code = assign(self.raw(), Some(partitions));
         for _ in 0..2 {
             drop(read_group(self.raw()));

@@ -8,6 +8,7 @@
 //! the thread that makes them must return to [`GroupConsumer::poll`].
 
 pub mod admin;
+mod bounded;
 pub mod changelog;
 pub mod cluster;
 pub mod consumer;
@@ -18,8 +19,10 @@ pub mod producer;
 mod properties;
 mod questions;
 mod requests;
+mod transient;
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -209,7 +212,7 @@ pub enum Question {
     Members,
 }
 
-/// An answer; it holds every partition that was asked for.
+/// An answer. A partition of the question that it does not hold could not be answered now, and may be asked for again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// To [`Question::Committed`].
@@ -273,6 +276,7 @@ pub trait TransactionalProducer {
     fn delivered_end(&self, tag: DeliveryTag) -> Option<i64>;
 
     /// Adds the offsets to the transaction. May be repeated with the same arguments after `Retriable` or `TimedOut`.
+    /// Where the client itself does not come back in time, the answer is `Fatal`: the producer must not be used again.
     fn send_offsets(
         &mut self,
         offsets: &[OffsetToCommit<'_>],
@@ -352,20 +356,29 @@ pub struct Taint {
     pub produce: bool,
 }
 
+impl fmt::Display for Taint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.control {
+            Some(control) => f.write_str(control),
+            None if self.produce => f.write_str("Produce"),
+            None => f.write_str("none"),
+        }
+    }
+}
+
 /// Reads changelog partitions from given positions, in one isolation.
 pub trait ChangelogReader {
     /// Reads exactly these partitions, each from this position; what is not named is not read.
     fn read(&mut self, positions: &[(TopicPartition, ChangelogOffset)]) -> Result<(), KafkaError>;
 
-    /// Calls `visit` for what has arrived, at most `events_max` times; waits at most `wait` for the first.
+    /// Calls `visit` for what has arrived, until it breaks; waits at most `wait` for the first.
     ///
     /// # Errors
     /// Only what does not pass by itself.
     fn poll(
         &mut self,
         wait: Duration,
-        events_max: usize,
-        visit: &mut dyn FnMut(ChangelogEvent<'_>),
+        visit: &mut dyn FnMut(ChangelogEvent<'_>) -> ControlFlow<()>,
     ) -> Result<(), KafkaError>;
 }
 
@@ -403,6 +416,16 @@ pub enum ChangelogEvent<'a> {
         /// this partition.
         partition: Partition,
     },
+}
+
+impl ChangelogEvent<'_> {
+    /// How many bytes of keys and values it carries.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Record { key, value, .. } => key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len),
+            Self::End { .. } | Self::OutOfRange { .. } => 0,
+        }
+    }
 }
 
 /// The header on the first changelog record of a transaction; its value is the transactional id. A reader that is

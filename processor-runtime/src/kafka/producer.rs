@@ -5,6 +5,10 @@
 //! and a failure has a place), they are served by the calls of the owning thread, and what every request became is
 //! counted (`requests.rs`).
 //!
+//! One call of librdkafka has no bound: `send_offsets` waits for the group's coordinator as long as it takes, which is for
+//! ever where that broker was decommissioned (`rdkafka_txnmgr.c:2038`, `rdkafka_coord.c:242`: the deadline is set and never
+//! read). So it runs on a thread of its own, and a producer that does not come back is given up together with it.
+//!
 //! IMPORTANT: the taint is forgotten at [`begin`](Producer::begin), which asserts that no control request is open.
 
 use std::sync::Arc;
@@ -13,6 +17,7 @@ use std::time::{Duration, Instant};
 use processor_core::record::TargetPartition;
 use rdkafka::bindings::rd_kafka_resp_err_t as E;
 
+use super::bounded::Bounded;
 use super::consumer::GroupProof;
 use super::faults::txn_kind;
 use super::ffi::{Client, Code, Fault, NativeRecord, PartitionList, TopicHandle};
@@ -29,6 +34,8 @@ const QUEUE_FULL_POLL: Duration = Duration::from_millis(10);
 /// ended the transaction before, but a repeated call makes it look at once (`rdkafka_idempotence.c:747-762`; a request
 /// that is out is not repeated). So short attempts bring a new producer up in 50 ms instead of 500 to 1,000.
 const INIT_STEP: Duration = Duration::from_millis(20);
+/// How much longer than asked for a call may take before its client is given up.
+const OVERRUN_MAX: Duration = Duration::from_millis(500);
 /// Delivery reports are served after this many records, so that delivered records give back their memory before the
 /// drain. A power of two.
 const SERVE_EVERY: u32 = 1024;
@@ -45,13 +52,15 @@ pub struct Producer {
     client: Arc<Client>,
     id: TransactionalId,
     sent: u32,
+    /// Where the call without a bound is made.
+    aside: Bounded,
 }
 
 impl Producer {
     /// Wraps a native producer whose output topics are `topics`.
     pub(super) fn new(client: Arc<Client>, id: TransactionalId, topics: &[Arc<str>]) -> Self {
         let topics = topics.iter().map(|topic| TopicHandle::new(&client, topic)).collect();
-        Self { topics, client, id, sent: 0 }
+        Self { topics, client, id, sent: 0, aside: Bounded::new("send-offsets") }
     }
 
     /// Its `transactional.id`.
@@ -207,9 +216,14 @@ impl TransactionalProducer for Producer {
             assert!(offset >= 0, "EO-12: an offset is absolute; librdkafka sends nothing for {offset} and says OK");
             list.push_with_metadata(entry.partition, offset, entry.metadata);
         }
-        self.client
-            .send_offsets(&list, group.native(), wait)
-            .map_err(|fault| self.error("send_offsets_to_transaction", fault))
+        let (client, group) = (self.client.clone(), group.native().clone());
+        let sent = self.aside.call(wait + OVERRUN_MAX, move || client.send_offsets(&list, &group, wait));
+        let Some(sent) = sent else {
+            let call = "send_offsets_to_transaction";
+            let message = format!("{}: the client did not come back within {:?}", self.id, wait + OVERRUN_MAX);
+            return Err(TxnError { kind: TxnErrorKind::Fatal, call, code: "NO_RETURN".to_owned(), message });
+        };
+        sent.map_err(|fault| self.error("send_offsets_to_transaction", fault))
     }
 
     fn commit(&mut self, wait: Duration) -> Result<(), TxnError> {

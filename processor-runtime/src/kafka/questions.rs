@@ -1,76 +1,87 @@
-//! Questions to the cluster on the consumer's own connections, asked and answered without waiting.
+//! Questions to the cluster, asked and answered without waiting.
+//!
+//! They go over the group member's connections, until they fail for longer than a leader or coordinator takes to move:
+//! then over those of a client of their own, made anew each time that happens. librdkafka's admin requests can be stuck
+//! for as long as their client lives: they go on asking a coordinator that has moved (only the transaction manager drops
+//! it from the cache that both use, `rdkafka_txnmgr.c:1565`, and each look-up renews it, `rdkafka_coord.c:82`), a leader of
+//! an outdated epoch (`rdkafka_admin.c:4240`), or a broker that was decommissioned.
 //!
 //! The committed offsets come from `OffsetFetch` with `require_stable` where that is asked for. librdkafka does not
 //! repeat such a request by itself here: a partition whose offset is held by an open transaction comes back with
 //! `UNSTABLE_OFFSET_COMMIT` of its own (`rdkafka_admin.c:7114-7116` passes `allow_retry` = false); it is answered with
 //! [`Committed::Unstable`].
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use processor_core::ids::{Offset, TopicPartition};
 use rdkafka::bindings::rd_kafka_resp_err_t as E;
 
-use super::ffi::{Client, Code, Event, EventQueue, Fault, PartitionEntry, PartitionList, Spec, TopicHandle};
+use super::ffi::{Client, Code, Event, EventQueue, Fault, PartitionEntry, PartitionList, Spec};
 use super::{Answer, Committed, KafkaError, KafkaErrorKind, LogBounds, Question, Ticket};
 
 /// How long the cluster may take over one question.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// How long a topic's leaders may take to be asked for again. The thread waits for it, after a broker has changed.
-const REFRESH_WAIT_MAX: Duration = Duration::from_secs(1);
+/// Questions that have failed for so long are asked by another client. An election is over sooner.
+const STUCK_AFTER: Duration = Duration::from_secs(1);
 
-/// What a broker says to a client that knows an older or newer leader than it does. librdkafka's admin requests do not
-/// drop what they know after these (`rdkafka_admin.c:4240`), and would be refused for minutes.
-const STALE_LEADER: [Code; 2] =
-    [Code::of(E::RD_KAFKA_RESP_ERR_FENCED_LEADER_EPOCH), Code::of(E::RD_KAFKA_RESP_ERR_UNKNOWN_LEADER_EPOCH)];
+type LogEnds = Found<(TopicPartition, i64)>;
 
-type LogEnds = HashMap<TopicPartition, i64>;
+/// Makes a client that can ask: a consumer, since librdkafka looks for the group's handle in it, that never joins.
+pub(super) type MakeClient = Box<dyn Fn() -> Result<Arc<Client>, KafkaError> + Send>;
 
 /// A question that is not answered yet.
 #[derive(Debug)]
+struct Asked {
+    at: Instant,
+    ticket: Ticket,
+    open: Open,
+}
+
+#[derive(Debug)]
 enum Open {
-    Committed {
-        ticket: Ticket,
-        partitions: Vec<TopicPartition>,
-    },
+    Committed,
     /// Two requests: the first answer is kept here.
     Bounds {
-        ticket: Ticket,
-        partitions: Vec<TopicPartition>,
         start: Option<LogEnds>,
         end: Option<LogEnds>,
     },
-    Members {
-        ticket: Ticket,
-    },
+    Members,
 }
 
-/// The open questions of one client.
-#[derive(Debug)]
+/// The open questions of one group member.
 pub(super) struct Questions {
-    client: Arc<Client>,
     queue: EventQueue,
+    another: MakeClient,
     group: String,
-    open: HashMap<usize, Open>,
+    open: HashMap<usize, Asked>,
     /// Answers that need nobody: to questions about no partition.
     ready: Vec<(Ticket, Answer)>,
     last_number: usize,
-    /// Topics of which the client knows an outdated leader.
-    stale: BTreeSet<Arc<str>>,
+    /// When the first question was asked that failed, if none has been answered since.
+    failing_since: Option<Instant>,
+}
+
+impl fmt::Debug for Questions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Questions").field("queue", &self.queue).field("open", &self.open).finish_non_exhaustive()
+    }
 }
 
 impl Questions {
-    pub(super) fn new(client: &Arc<Client>, group: &str) -> Self {
+    /// Asks over the connections of `client`, and, if that is stuck, of `another`.
+    pub(super) fn new(client: &Arc<Client>, group: &str, another: MakeClient) -> Self {
         Self {
-            client: client.clone(),
             queue: EventQueue::new(client),
+            another,
             group: group.to_owned(),
             open: HashMap::new(),
             ready: Vec::new(),
             last_number: 0,
-            stale: BTreeSet::new(),
+            failing_since: None,
         }
     }
 
@@ -88,19 +99,19 @@ impl Questions {
             Question::Committed { partitions, stable } => {
                 let list = PartitionList::of(partitions.iter().map(|partition| (partition, 0)));
                 self.queue.ask_committed(&self.group, &list, *stable, ANSWER_WAIT_MAX, number);
-                Open::Committed { ticket, partitions: partitions.clone() }
+                Open::Committed
             }
             Question::Bounds { partitions } => {
                 self.queue.ask_log_offsets(partitions.iter(), Spec::Start, ANSWER_WAIT_MAX, number);
                 self.queue.ask_log_offsets(partitions.iter(), Spec::End, ANSWER_WAIT_MAX, number + 1);
-                Open::Bounds { ticket, partitions: partitions.clone(), start: None, end: None }
+                Open::Bounds { start: None, end: None }
             }
             Question::Members => {
                 self.queue.ask_members(&self.group, ANSWER_WAIT_MAX, number);
-                Open::Members { ticket }
+                Open::Members
             }
         };
-        self.open.insert(number, open);
+        self.open.insert(number, Asked { at: Instant::now(), ticket, open });
     }
 
     /// Takes what has been answered.
@@ -109,37 +120,98 @@ impl Questions {
         while let Some(event) = self.queue.poll(Duration::ZERO) {
             answers.extend(self.take(&event));
         }
-        for topic in std::mem::take(&mut self.stale) {
-            TopicHandle::new(&self.client, &topic).refresh(REFRESH_WAIT_MAX);
+        if self.failing_since.is_some_and(|since| since.elapsed() >= STUCK_AFTER) {
+            self.ask_elsewhere(answers);
         }
+    }
+
+    /// Another client asks from now on. What is open is answered with "again".
+    fn ask_elsewhere(&mut self, answers: &mut Vec<(Ticket, Result<Answer, KafkaError>)>) {
+        self.failing_since = None;
+        let client = match (self.another)() {
+            Ok(client) => client,
+            Err(error) => return tracing::warn!("no other client can be made to ask with: {error}"),
+        };
+        tracing::info!(?client, "questions to the cluster have failed for {STUCK_AFTER:?}: another client asks");
+        self.queue = EventQueue::new(&client);
+        let message = "another client asks";
+        let again = || Err(KafkaError { kind: KafkaErrorKind::Retry, message: message.to_owned() });
+        answers.extend(self.open.drain().map(|(_, asked)| (asked.ticket, again())));
     }
 
     /// Takes one event; `None` where more is to come, or the other half of the question has failed already.
     fn take(&mut self, event: &Event) -> Option<(Ticket, Result<Answer, KafkaError>)> {
         let number = event.ticket() & !1;
         let is_second = event.ticket() & 1 == 1;
-        match self.open.remove(&number)? {
-            Open::Committed { ticket, partitions } => {
-                let answer = event.committed().map_err(about_offsets);
-                Some((ticket, answer.and_then(|entries| committed(&partitions, entries)).map(Answer::Committed)))
+        let Asked { at, ticket, open } = self.open.remove(&number)?;
+        let answer = match open {
+            Open::Committed => {
+                let entries = event.committed().map_err(about_offsets);
+                entries.and_then(committed).and_then(|found| self.told(at, found, Answer::Committed))
             }
-            Open::Members { ticket } => Some((ticket, members(event))),
-            Open::Bounds { ticket, partitions, mut start, mut end } => {
-                let entries = event.log_offsets().map_err(about_logs);
-                let stale = entries.iter().flatten().filter(|entry| STALE_LEADER.contains(&entry.code));
-                self.stale.extend(stale.map(|entry| entry.partition.topic.clone()));
-                let half = match entries.and_then(log_ends) {
-                    Ok(half) => half,
-                    Err(error) => return Some((ticket, Err(error))),
-                };
-                *(if is_second { &mut end } else { &mut start }) = Some(half);
-                if let (Some(start), Some(end)) = (&start, &end) {
-                    return Some((ticket, bounds(&partitions, start, end).map(Answer::Bounds)));
+            Open::Members => members(event),
+            Open::Bounds { mut start, mut end } => {
+                let half = event.log_offsets().map_err(about_logs).and_then(log_ends);
+                match half.map(|half| *(if is_second { &mut end } else { &mut start }) = Some(half)) {
+                    Err(error) => Err(error),
+                    Ok(()) => match (start, end) {
+                        (Some(start), Some(end)) => self.told(at, bounds(start, end), Answer::Bounds),
+                        (start, end) => {
+                            self.open.insert(number, Asked { at, ticket, open: Open::Bounds { start, end } });
+                            return None;
+                        }
+                    },
                 }
-                self.open.insert(number, Open::Bounds { ticket, partitions, start, end });
-                None
+            }
+        };
+        match &answer {
+            Ok(_) => {}
+            Err(_) => drop(self.failing_since.get_or_insert(at)),
+        }
+        Some((ticket, answer))
+    }
+
+    /// An answer for the partitions that have one. Where none has, the answer is why.
+    fn told<T>(
+        &mut self,
+        asked_at: Instant,
+        found: Found<T>,
+        answer: impl FnOnce(Vec<T>) -> Answer,
+    ) -> Result<Answer, KafkaError> {
+        match found.failure {
+            None => self.failing_since = None,
+            Some(failure) if found.answers.is_empty() => return Err(failure),
+            Some(failure) => {
+                self.failing_since.get_or_insert(asked_at);
+                tracing::debug!("{failure}");
             }
         }
+        Ok(answer(found.answers))
+    }
+}
+
+/// What was answered for each partition, and the first failure that passes by itself.
+#[derive(Debug)]
+struct Found<T> {
+    answers: Vec<T>,
+    failure: Option<KafkaError>,
+}
+
+impl<T> Found<T> {
+    /// Sorts the answers of partitions.
+    ///
+    /// # Errors
+    /// One failed in a way that does not pass.
+    fn of(answers: impl Iterator<Item = Result<T, KafkaError>>) -> Result<Self, KafkaError> {
+        let mut found = Self { answers: Vec::new(), failure: None };
+        for answer in answers {
+            match answer {
+                Ok(answer) => found.answers.push(answer),
+                Err(error) if error.kind == KafkaErrorKind::Retry => drop(found.failure.get_or_insert(error)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
     }
 }
 
@@ -157,23 +229,8 @@ fn about_partition(what: &str, partition: &TopicPartition, code: Code) -> KafkaE
     KafkaError::from_fault(&format!("{what} {partition}"), &Fault::bare(code, code.text()))
 }
 
-fn missing(partition: &TopicPartition) -> KafkaError {
-    let message = format!("the cluster's answer does not speak of {partition}");
-    KafkaError { kind: KafkaErrorKind::Retry, message }
-}
-
-/// Brings an `OffsetFetch` answer into the order of the question.
-fn committed(
-    asked: &[TopicPartition],
-    entries: Vec<PartitionEntry>,
-) -> Result<Vec<(TopicPartition, Committed)>, KafkaError> {
-    let mut found: HashMap<TopicPartition, PartitionEntry> =
-        entries.into_iter().map(|entry| (entry.partition.clone(), entry)).collect();
-    let answer = |partition: &TopicPartition| {
-        let entry = found.remove(partition).ok_or_else(|| missing(partition))?;
-        Ok((partition.clone(), committed_entry(entry)?))
-    };
-    asked.iter().map(answer).collect()
+fn committed(entries: Vec<PartitionEntry>) -> Result<Found<(TopicPartition, Committed)>, KafkaError> {
+    Found::of(entries.into_iter().map(|entry| Ok((entry.partition.clone(), committed_entry(entry)?))))
 }
 
 /// One partition's committed offset; what is negative stands for "none" (-1 on the wire, -1001 at librdkafka).
@@ -190,30 +247,28 @@ fn committed_entry(entry: PartitionEntry) -> Result<Committed, KafkaError> {
     Ok(Committed::At { offset: Offset::new(entry.offset), metadata: entry.metadata })
 }
 
-fn log_ends(entries: Vec<PartitionEntry>) -> Result<LogEnds, KafkaError> {
-    let end = |entry: PartitionEntry| {
+/// One end of each log.
+fn log_ends(entries: Vec<PartitionEntry>) -> Result<Found<(TopicPartition, i64)>, KafkaError> {
+    Found::of(entries.into_iter().map(|entry| {
         if entry.code != Code::NONE {
             return Err(about_partition("cannot read the ends of the log of", &entry.partition, entry.code));
         }
         if entry.offset < 0 {
-            return Err(missing(&entry.partition));
+            let message = format!("the cluster does not say where the log of {} ends", entry.partition);
+            return Err(KafkaError { kind: KafkaErrorKind::Retry, message });
         }
         Ok((entry.partition, entry.offset))
-    };
-    entries.into_iter().map(end).collect()
+    }))
 }
 
-/// Joins the two halves.
-fn bounds(
-    asked: &[TopicPartition],
-    starts: &LogEnds,
-    ends: &LogEnds,
-) -> Result<Vec<(TopicPartition, LogBounds)>, KafkaError> {
-    let answer = |partition: &TopicPartition| {
-        let of = |half: &LogEnds| half.get(partition).copied().ok_or_else(|| missing(partition));
-        Ok((partition.clone(), LogBounds { start: of(starts)?, end: of(ends)? }))
-    };
-    asked.iter().map(answer).collect()
+/// Joins the two halves; a partition that one of them lacks is left out.
+fn bounds(starts: LogEnds, ends: LogEnds) -> Found<(TopicPartition, LogBounds)> {
+    let ends_of: HashMap<TopicPartition, i64> = ends.answers.into_iter().collect();
+    let joined = starts.answers.into_iter().filter_map(|(partition, start)| {
+        let end = *ends_of.get(&partition)?;
+        Some((partition, LogBounds { start, end }))
+    });
+    Found { answers: joined.collect(), failure: starts.failure.or(ends.failure) }
 }
 
 /// The client ids of the group; a group that the cluster does not know has none.
@@ -244,30 +299,40 @@ mod tests {
     #[test]
     fn each_partition_has_its_own_verdict() {
         let unstable = Code::of(E::RD_KAFKA_RESP_ERR_UNSTABLE_OFFSET_COMMIT);
-        let asked = [partition(2), partition(0), partition(1)];
-        let entries = vec![entry(0, 7, Code::NONE), entry(1, -1001, Code::NONE), entry(2, -1001, unstable)];
-        let answer = committed(&asked, entries).expect("no partition failed");
-        assert_eq!(answer[0], (partition(2), Committed::Unstable));
-        assert_eq!(answer[1], (partition(0), Committed::At { offset: Offset::new(7), metadata: "m".to_owned() }));
-        assert_eq!(answer[2], (partition(1), Committed::Nothing));
-    }
-
-    #[test]
-    fn a_partition_that_failed_fails_the_answer() {
         let moved = Code::of(E::RD_KAFKA_RESP_ERR_NOT_COORDINATOR);
-        let error = committed(&[partition(0)], vec![entry(0, -1001, moved)]).expect_err("the partition failed");
-        assert_eq!(error.kind, KafkaErrorKind::Retry);
-        assert!(error.message.contains("in-0"), "{error}");
+        let entries = vec![
+            entry(0, 7, Code::NONE),
+            entry(1, -1001, Code::NONE),
+            entry(2, -1001, unstable),
+            entry(3, -1001, moved),
+        ];
+        let found = committed(entries).expect("no partition failed for good");
+        assert_eq!(
+            found.answers[0],
+            (partition(0), Committed::At { offset: Offset::new(7), metadata: "m".to_owned() })
+        );
+        assert_eq!(found.answers[1], (partition(1), Committed::Nothing));
+        assert_eq!(found.answers[2], (partition(2), Committed::Unstable));
+        assert_eq!(found.answers.len(), 3, "the partition that failed is asked for again");
+        let failure = found.failure.expect("one failed");
+        assert!(failure.kind == KafkaErrorKind::Retry && failure.message.contains("in-3"), "{failure}");
     }
 
     #[test]
-    fn an_answer_holds_every_partition_that_was_asked_for() {
-        let error =
-            committed(&[partition(0), partition(1)], vec![entry(0, 7, Code::NONE)]).expect_err("one is missing");
+    fn a_partition_that_fails_for_good_fails_the_answer() {
+        let refused = Code::of(E::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED);
+        let error = committed(vec![entry(0, 7, Code::NONE), entry(1, -1001, refused)]).expect_err("a right is missing");
+        assert_eq!(error.kind, KafkaErrorKind::Config);
         assert!(error.message.contains("in-1"), "{error}");
-        let (starts, ends) = (LogEnds::from([(partition(0), 3)]), LogEnds::from([(partition(0), 9)]));
-        assert!(bounds(&[partition(1)], &starts, &ends).is_err());
-        let joined = bounds(&[partition(0)], &starts, &ends).expect("both halves know it");
-        assert_eq!(joined, [(partition(0), LogBounds { start: 3, end: 9 })]);
+    }
+
+    #[test]
+    fn a_log_without_a_leader_holds_up_no_other() {
+        let leaderless = Code::of(E::RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE);
+        let starts = log_ends(vec![entry(0, 3, Code::NONE), entry(1, -1, leaderless)]).expect("it passes");
+        let ends = log_ends(vec![entry(0, 9, Code::NONE), entry(1, 5, Code::NONE)]).expect("nothing failed");
+        let joined = bounds(starts, ends);
+        assert_eq!(joined.answers, [(partition(0), LogBounds { start: 3, end: 9 })]);
+        assert!(joined.failure.is_some_and(|failure| failure.message.contains("in-1")));
     }
 }

@@ -1,4 +1,5 @@
-//! What a producer has sent and not heard back: the taint detector of law EO-11.
+//! What a client has sent and not heard back: the taint detector of law EO-11 for a producer, and for a group member
+//! whether it is on its way into another generation (EO-12).
 //!
 //! librdkafka re-sends a request after a timeout or a broken connection and then reports success, and the broker cannot
 //! tell the late first copy from a request of the next transaction. So every request that carries transactional state
@@ -28,17 +29,23 @@ pub(super) enum Api {
     EndTxn,
     /// The offsets themselves.
     TxnOffsetCommit,
+    /// A member asks for a place in the next generation.
+    JoinGroup,
+    /// A member is told what it owns in it.
+    SyncGroup,
     /// A member says goodbye.
     LeaveGroup,
 }
 
 impl Api {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 8] = [
         Self::Produce,
         Self::AddPartitionsToTxn,
         Self::AddOffsetsToTxn,
         Self::EndTxn,
         Self::TxnOffsetCommit,
+        Self::JoinGroup,
+        Self::SyncGroup,
         Self::LeaveGroup,
     ];
     const CONTROL: [Self; 4] = [Self::AddPartitionsToTxn, Self::AddOffsetsToTxn, Self::TxnOffsetCommit, Self::EndTxn];
@@ -47,7 +54,9 @@ impl Api {
     pub(super) fn from_key(key: i16) -> Option<Self> {
         match key {
             0 => Some(Self::Produce),
+            11 => Some(Self::JoinGroup),
             13 => Some(Self::LeaveGroup),
+            14 => Some(Self::SyncGroup),
             24 => Some(Self::AddPartitionsToTxn),
             25 => Some(Self::AddOffsetsToTxn),
             26 => Some(Self::EndTxn),
@@ -63,6 +72,8 @@ impl Api {
             Self::AddOffsetsToTxn => "AddOffsetsToTxn",
             Self::EndTxn => "EndTxn",
             Self::TxnOffsetCommit => "TxnOffsetCommit",
+            Self::JoinGroup => "JoinGroup",
+            Self::SyncGroup => "SyncGroup",
             Self::LeaveGroup => "LeaveGroup",
         }
     }
@@ -81,6 +92,8 @@ struct Traffic {
 #[derive(Debug, Default)]
 pub(super) struct Requests {
     by_api: [Traffic; Api::ALL.len()],
+    /// A `JoinGroup` was sent, and no `SyncGroup` answered since.
+    joining: AtomicBool,
 }
 
 impl Requests {
@@ -91,6 +104,9 @@ impl Requests {
     /// The request has been written to the broker's socket as a whole.
     pub(super) fn sent(&self, api: Api) {
         self.of(api).unanswered.fetch_add(1, Ordering::AcqRel);
+        if api == Api::JoinGroup {
+            self.joining.store(true, Ordering::Release);
+        }
     }
 
     /// The broker's answer has been read, whatever it says.
@@ -98,6 +114,15 @@ impl Requests {
         let traffic = self.of(api);
         traffic.unanswered.fetch_sub(1, Ordering::AcqRel);
         traffic.over.fetch_add(1, Ordering::AcqRel);
+        if api == Api::SyncGroup {
+            self.joining.store(false, Ordering::Release);
+        }
+    }
+
+    /// Whether the member is between two generations: the generation that librdkafka names is then already the next one,
+    /// and what it was assigned still of the one before.
+    pub(super) fn is_joining(&self) -> bool {
+        self.joining.load(Ordering::Acquire)
     }
 
     /// There will be no answer: a timeout or a broken connection.
@@ -169,6 +194,18 @@ mod tests {
         requests.sent(Api::EndTxn);
         requests.answered(Api::EndTxn);
         assert_eq!(requests.taint().control, Some("EndTxn"));
+    }
+
+    #[test]
+    fn a_member_is_between_generations_from_its_join_until_it_is_synced() {
+        let requests = Requests::default();
+        assert!(!requests.is_joining());
+        requests.sent(Api::JoinGroup);
+        requests.answered(Api::JoinGroup);
+        requests.sent(Api::SyncGroup);
+        assert!(requests.is_joining());
+        requests.answered(Api::SyncGroup);
+        assert!(!requests.is_joining());
     }
 
     #[test]

@@ -3,9 +3,11 @@
 //!
 //! Whom to fence is known from the metadata of the last commit, or, where that does not help (the owner never
 //! committed), from the header on the changelog records of the open transaction. Fencing is harmless even if the owner
-//! lives: it is fenced once, finds out, and recovers.
+//! lives: it is fenced once, finds out, and recovers. Once: a second time would end nothing that the first has not, and
+//! whoever is fenced again and again has to stop.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,15 +18,16 @@ use super::RestoreError;
 use super::recovery::{Recovery, Step};
 use super::restorer::StepContext;
 use crate::clock::Clock;
-use crate::kafka::{
-    ChangelogEvent, ChangelogReader, Committed, Isolation, Kafka, Progress, TransactionalId, TransactionalProducer,
-};
+use crate::kafka::{ChangelogEvent, ChangelogReader, Committed, Isolation, Kafka, TransactionalId};
 use crate::state::{StateDirectory, TaskState};
+use crate::transaction::{Initialised, Initialising};
 
 /// How long a blocker that may be alive is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long an id that was fenced is not fenced again.
+/// How long an id that was fenced is not fenced again, under whatever assignment; how long a fence that failed waits.
 const FENCE_AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// After so long a producer that is to fence, or a look at a changelog's tail, is given up.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(10);
 /// How long one step may spend on initialising.
 const INIT_SLICE: Duration = Duration::from_millis(50);
 /// How many events of a changelog's tail one step looks at.
@@ -39,7 +42,12 @@ pub(super) struct Blockers<K: Kafka> {
     former: BTreeSet<Arc<str>>,
     members: Option<Vec<String>>,
     to_fence: VecDeque<TransactionalId>,
-    fencing: Option<(TransactionalId, K::Producer)>,
+    /// The fence that is under way.
+    fencing: Option<(TransactionalId, Initialising<K::Producer>)>,
+    /// No fence begins before this time: the last one has failed.
+    fence_at: Duration,
+    /// Under this assignment.
+    fenced: BTreeSet<TransactionalId>,
     fenced_at: BTreeMap<TransactionalId, Duration>,
     tail: Option<Tail<K::Changelog>>,
     tail_read_at: Option<Duration>,
@@ -60,6 +68,8 @@ impl<K: Kafka> Blockers<K> {
             members: None,
             to_fence: VecDeque::new(),
             fencing: None,
+            fence_at: Duration::ZERO,
+            fenced: BTreeSet::new(),
             fenced_at: BTreeMap::new(),
             tail: None,
             tail_read_at: None,
@@ -72,6 +82,7 @@ impl<K: Kafka> Blockers<K> {
         self.former.clear();
         self.members = None;
         self.to_fence.clear();
+        self.fenced.clear();
         self.tail = None;
         self.tail_read_at = None;
     }
@@ -147,9 +158,10 @@ impl<K: Kafka> Blockers<K> {
             match self.owners.get(task) {
                 Some(Some(owner)) if !patient || self.is_gone(owner) => {
                     let id = TransactionalId(owner.clone());
-                    let waited_since_fence = self.fenced_at.get(&id).is_some_and(|&at| now >= at + PATIENCE);
+                    // Our own id is fenced already: our producer was initialised before we could be blocked.
+                    let in_vain = id == self.own_id || self.fenced_at.get(&id).is_some_and(|&at| now >= at + PATIENCE);
                     self.suspect(id, now);
-                    if waited_since_fence && !patient {
+                    if in_vain && !patient {
                         unknown.push(task.clone());
                     }
                 }
@@ -169,32 +181,39 @@ impl<K: Kafka> Blockers<K> {
     fn suspect(&mut self, id: TransactionalId, now: Duration) {
         let lately = self.fenced_at.get(&id).is_some_and(|&at| now < at + FENCE_AGAIN_AFTER);
         let under_way = self.fencing.as_ref().is_some_and(|(fencing, _)| *fencing == id);
-        if id != self.own_id && !lately && !under_way && !self.to_fence.contains(&id) {
+        let before = lately || under_way || self.fenced.contains(&id) || self.to_fence.contains(&id);
+        if id != self.own_id && !before {
             self.to_fence.push_back(id);
         }
     }
 
     fn fence<S, C: Clock>(&mut self, ctx: &mut StepContext<'_, K, S, C>) -> Result<(), RestoreError> {
+        let now = ctx.clock.monotonic();
         if self.fencing.is_none()
+            && now >= self.fence_at
             && let Some(id) = self.to_fence.pop_front()
         {
             tracing::warn!(transactional_id = %id, "its owner is gone or in the way: fencing it, so that no transaction of it stays open");
             let producer = ctx.kafka.producer(&id, &[])?;
-            self.fencing = Some((id, producer));
+            self.fencing = Some((id, Initialising::new(producer, ctx.clock)));
         }
-        let Some((id, producer)) = &mut self.fencing else { return Ok(()) };
-        match producer.init(INIT_SLICE) {
-            Ok(Progress::Pending) => {}
-            Ok(Progress::Done) => {
+        let Some((id, initialising)) = self.fencing.take() else { return Ok(()) };
+        match initialising.step(ctx.clock, INIT_SLICE, GIVE_UP_AFTER) {
+            Ok(Initialised::Pending(initialising)) => self.fencing = Some((id, initialising)),
+            Ok(Initialised::Done(_)) => {
                 self.fenced_at.insert(id.clone(), ctx.clock.monotonic());
-                self.fencing = None;
+                self.fenced.insert(id);
             }
-            Err(error) => {
-                tracing::warn!(transactional_id = %id, "fencing failed, it is tried again: {error}");
-                self.fencing = None;
-            }
+            Ok(Initialised::GivenUp) => self.fence_later(id, now, &"no answer"),
+            Err(error) => self.fence_later(id, now, &error),
         }
         Ok(())
+    }
+
+    fn fence_later(&mut self, id: TransactionalId, now: Duration, why: &dyn std::fmt::Display) {
+        tracing::warn!(transactional_id = %id, "fencing failed, it is tried again: {why}");
+        self.to_fence.push_back(id);
+        self.fence_at = now + FENCE_AGAIN_AFTER;
     }
 
     /// Looks into the changelogs' tails for the ids of transactions that never committed.
@@ -219,15 +238,20 @@ impl<K: Kafka> Blockers<K> {
         let Some(tail) = &mut self.tail else { return Ok(()) };
         let mut found = Vec::new();
         let mut ended = 0;
-        tail.reader.poll(Duration::ZERO, TAIL_EVENTS_A_STEP, &mut |event| match event {
-            ChangelogEvent::Record { transactional_id: Some(id), .. } => {
-                found.extend(std::str::from_utf8(id).map(Arc::<str>::from));
+        let mut events = 0;
+        tail.reader.poll(Duration::ZERO, &mut |event| {
+            match event {
+                ChangelogEvent::Record { transactional_id: Some(id), .. } => {
+                    found.extend(std::str::from_utf8(id).map(Arc::<str>::from));
+                }
+                ChangelogEvent::Record { transactional_id: None, .. } => {}
+                ChangelogEvent::End { .. } | ChangelogEvent::OutOfRange { .. } => ended += 1,
             }
-            ChangelogEvent::Record { transactional_id: None, .. } => {}
-            ChangelogEvent::End { .. } | ChangelogEvent::OutOfRange { .. } => ended += 1,
+            events += 1;
+            if events >= TAIL_EVENTS_A_STEP { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         tail.open = tail.open.saturating_sub(ended);
-        if tail.open == 0 {
+        if tail.open == 0 || self.tail_read_at.is_some_and(|at| now >= at + GIVE_UP_AFTER) {
             self.tail = None;
         }
         for id in found {

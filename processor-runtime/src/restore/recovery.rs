@@ -42,6 +42,8 @@ pub struct Recovery<T> {
     pub(super) step: Step,
     /// Before this time the state is not opened again: the disk has refused.
     pub(super) open_at: Duration,
+    /// Since when it has been on its way.
+    pub(super) since: Option<Duration>,
     /// Since when a transaction of somebody else has been in the way.
     pub(super) blocked_since: Option<Duration>,
     pub(super) changes: ChangeSet,
@@ -74,8 +76,10 @@ pub(super) struct Replay {
     committed: bool,
     stream_time: Option<Timestamp>,
     batch: BatchId,
-    /// When the local state that is continued was written, if any is.
+    /// When local state was written that lacks records: as old as that it may not be at the end.
     continued_from: Option<Timestamp>,
+    /// When the replay began, if a store is restored in full.
+    from_nothing_since: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -117,6 +121,7 @@ impl<T: TaskState> Recovery<T> {
             state,
             step: Step::Committed,
             open_at: Duration::ZERO,
+            since: None,
             blocked_since: None,
             changes: ChangeSet::default(),
             records_replayed: 0,
@@ -195,7 +200,7 @@ impl<T: TaskState> Recovery<T> {
         let now = clock.wall();
         let mut stores = Vec::new();
         let mut wipes = Vec::new();
-        let mut continued_from = None;
+        let (mut continued_from, mut from_nothing_since) = (None, None);
         for (slot, changelog) in self.changelogs.iter().enumerate() {
             let positions = self.state.as_ref().expect("checked above: a task with stores has its state").positions();
             let log = bounds[&changelog.partition];
@@ -208,10 +213,12 @@ impl<T: TaskState> Recovery<T> {
                 stored_age_ms: now.get().saturating_sub(positions.written_at.get()),
                 delete_retention_ms: changelog.delete_retention_ms,
             };
-            let StorePlan { wipe, from, until } =
+            let StorePlan { wipe, from, until, lacks_records } =
                 restore::plan(&facts).map_err(|refusal| self.refused(changelog, refusal))?;
-            if wipe.is_none() && facts.stored.is_some() && from < until {
+            if lacks_records {
                 continued_from = Some(positions.written_at);
+            } else if facts.stored.is_none() || wipe.is_some() {
+                from_nothing_since = Some(now);
             }
             wipes.extend(wipe.map(|reason| (slot, reason)));
             stores.push(StoreReplay { from, reached: from, until, end_seen: false });
@@ -223,6 +230,7 @@ impl<T: TaskState> Recovery<T> {
             stream_time: newest.and_then(|metadata| metadata.stream_time),
             batch: newest.map_or(BatchId::NONE, |metadata| metadata.batch),
             continued_from,
+            from_nothing_since,
         };
         for (slot, reason) in wipes {
             let changelog = &self.changelogs[slot];
@@ -331,20 +339,28 @@ impl<T: TaskState> Recovery<T> {
         Ok(())
     }
 
-    /// Writes what the commit said beside the values, once the end is reached; the task can start then.
-    pub(super) fn seal(&mut self, clock: &impl Clock) -> Result<(), RestoreError> {
-        let Step::Replayed(replay) = &self.step else { return Ok(()) };
-        if let Some(written_at) = replay.continued_from
-            && !self
-                .changelogs
-                .iter()
-                .all(|log| restore::still_young(written_at, clock.wall(), log.delete_retention_ms))
-        {
-            tracing::warn!(task = %self.task.id(), "the restore outlasted the changelog's delete.retention.ms: it starts over in full");
+    /// Writes what the commit said beside the values, once the end is reached; the task can start then. `false`: it took so
+    /// long that deleted keys could come back, and begins again from nothing.
+    pub(super) fn seal(&mut self, clock: &impl Clock) -> Result<bool, RestoreError> {
+        let Step::Replayed(replay) = &self.step else { panic!("only what has reached its end is sealed") };
+        let outlasted = |since: Option<Timestamp>| {
+            let young =
+                |since, log: &ChangelogSource| restore::still_young(since, clock.wall(), log.delete_retention_ms);
+            since.is_some_and(|since| !self.changelogs.iter().all(|log| young(since, log)))
+        };
+        let (tail, all) = (outlasted(replay.continued_from), outlasted(replay.from_nothing_since));
+        if tail || all {
             (0..self.changelogs.len()).try_for_each(|slot| self.wipe_store(slot))?;
             self.step = Step::Committed;
-            return Ok(());
         }
+        if all {
+            return Err(self.restore_is_too_slow());
+        }
+        if tail {
+            tracing::warn!(task = %self.task.id(), "the restore outlasted the changelog's delete.retention.ms: it starts over in full");
+            return Ok(false);
+        }
+        let Step::Replayed(replay) = &self.step else { unreachable!("it was neither") };
         if let Some(state) = &mut self.state {
             let mut positions = state.positions().clone();
             positions.stream_time = positions.stream_time.max(replay.stream_time);
@@ -359,12 +375,24 @@ impl<T: TaskState> Recovery<T> {
                 assert!(within, "EO-4: the base of {} is not ahead of the committed changelog", self.task.id());
             }
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// Starts a task that has reached its end; others come back as they are.
-    pub(super) fn finish(mut self) -> Result<Result<Recovered<T>, Box<Self>>, RestoreError> {
-        let Step::Replayed(replay) = &self.step else { return Ok(Err(Box::new(self))) };
+    /// Beginning again would take as long again.
+    fn restore_is_too_slow(&self) -> RestoreError {
+        let topics =
+            self.changelogs.iter().map(|log| format!("{} ({} ms)", log.partition.topic, log.delete_retention_ms));
+        RestoreError::stop(format!(
+            "task {}: restoring its state in full took longer than its changelogs keep deletions (delete.retention.ms of {}), so keys deleted \
+             meanwhile could come back: raise it above the time of a full restore with kafka-configs --alter --entity-type topics, and start again",
+            self.task.id(),
+            topics.collect::<Vec<_>>().join(", ")
+        ))
+    }
+
+    /// Starts a task that was sealed.
+    pub(super) fn finish(mut self) -> Result<Recovered<T>, RestoreError> {
+        let Step::Replayed(replay) = &self.step else { panic!("only what was sealed is finished") };
         let positions = self.state.as_ref().map(TaskState::positions);
         let stream_time = positions.map_or(replay.stream_time, |positions| positions.stream_time);
         let batch = positions.map_or(replay.batch, |positions| positions.batch);
@@ -372,7 +400,19 @@ impl<T: TaskState> Recovery<T> {
         let started = self.task.start(&replay.start, stream_time);
         started.map_err(|failure| RestoreError::stop(format!("task {}: {failure}", self.task.id())))?;
         let records_replayed = self.records_replayed;
-        Ok(Ok(Recovered { task: self.task, state: self.state, changelog_ends, batch, records_replayed }))
+        Ok(Recovered { task: self.task, state: self.state, changelog_ends, batch, records_replayed })
+    }
+
+    /// What it waits for, for people.
+    pub(super) fn waits_for(&self) -> &'static str {
+        match &self.step {
+            _ if self.needs_state() => "its state, which another thread holds or the disk refuses",
+            Step::Committed if self.blocked_since.is_some() => "the end of an open transaction that holds its offset",
+            Step::Committed => "its committed offset",
+            Step::Bounds { .. } => "the ends of its changelogs",
+            Step::Replaying(_) if self.blocked_since.is_some() => "the end of an open transaction in its changelog",
+            Step::Planned { .. } | Step::Replaying(_) | Step::Replayed(_) => "its changelog",
+        }
     }
 
     /// The transactional id that the last commit names, as far as it is known.

@@ -1,6 +1,7 @@
 //! All the recoveries of a stream thread: asks for all of them at once, reads their changelogs with one reader.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use processor_core::ids::{ChangelogOffset, Partition, TaskId, TopicPartition};
 use processor_core::protocol::restore::StartRule;
 
 use super::blocker::Blockers;
-use super::recovery::{Recovered, Recovery, Step};
+use super::recovery::{Recovered, Recovery, Step, StoreReplay};
 use super::{RestoreError, RestoreErrorKind};
 use crate::clock::Clock;
 use crate::kafka::{
@@ -22,6 +23,10 @@ use crate::state::{Layout, StateDirectory, TaskState};
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// How many changelog records one step reads at most, so that polling the group goes on.
 const EVENTS_A_STEP_MAX: usize = 20_000;
+/// The same in bytes of keys and values.
+const BYTES_A_STEP_MAX: usize = 8 << 20;
+/// After so long without a record or an end, another client reads.
+const READER_SILENT_MAX: Duration = Duration::from_secs(10);
 /// A question without an answer for so long is asked again; the client gives up before, and says so.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long to wait before state is opened again after the disk has refused.
@@ -60,6 +65,8 @@ pub struct Restorer<K: Kafka, S: StateDirectory> {
     /// What the reader reads.
     routes: Routes,
     read_set_changed: bool,
+    /// When the reader was last told what to read, or last had something.
+    heard_at: Duration,
     blockers: Blockers<K>,
     progress_logged_at: Duration,
 }
@@ -71,26 +78,63 @@ type Routes = HashMap<Arc<str>, BTreeMap<Partition, (TaskId, usize)>, FixedState
 #[derive(Debug, Default)]
 struct Questions {
     next: u64,
-    committed: Option<(Ticket, BTreeSet<TaskId>)>,
-    bounds: Option<(Ticket, BTreeSet<TaskId>)>,
-    owners: Option<(Ticket, Vec<TaskId>)>,
-    members: Option<Ticket>,
+    asked: Vec<Asked>,
     ask_again_at: Duration,
-    asked_at: Duration,
+    /// Why the last one that failed has failed.
+    last_failure: Option<String>,
+}
+
+/// A question under way.
+#[derive(Debug)]
+struct Asked {
+    ticket: Ticket,
+    about: About,
+    at: Duration,
+}
+
+/// What is asked, and for which tasks.
+#[derive(Debug)]
+enum About {
+    /// C.
+    Committed(BTreeSet<TaskId>),
+    /// E.
+    Bounds(BTreeSet<TaskId>),
+    /// Who committed last, not waiting for open transactions.
+    Owners(Vec<TaskId>),
+    /// Who is in the group.
+    Members,
 }
 
 impl Questions {
-    fn ticket(&mut self) -> Ticket {
+    /// Notes a question; its ticket goes along.
+    fn note(&mut self, about: About, at: Duration) -> Ticket {
         self.next += 1;
-        Ticket(self.next)
+        let ticket = Ticket(self.next);
+        self.asked.push(Asked { ticket, about, at });
+        ticket
     }
 
-    fn is_waiting(&self) -> bool {
-        self.committed.is_some() || self.bounds.is_some() || self.owners.is_some() || self.members.is_some()
+    fn take(&mut self, ticket: Ticket) -> Option<About> {
+        let place = self.asked.iter().position(|asked| asked.ticket == ticket)?;
+        Some(self.asked.swap_remove(place).about)
+    }
+
+    fn is_asked(&self, what: impl Fn(&About) -> bool) -> bool {
+        self.asked.iter().any(|asked| what(&asked.about))
+    }
+
+    /// Gives up what has no answer for too long, so that it is asked again.
+    fn expire(&mut self, now: Duration) {
+        let before = self.asked.len();
+        self.asked.retain(|asked| now <= asked.at + ANSWER_WAIT_MAX);
+        if self.asked.len() < before {
+            tracing::warn!("the cluster has not answered in {ANSWER_WAIT_MAX:?}: asking again");
+        }
     }
 
     fn forget(&mut self) {
-        *self = Self { next: self.next, ..Self::default() };
+        self.asked.clear();
+        self.ask_again_at = Duration::ZERO;
     }
 }
 
@@ -107,6 +151,7 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
             questions: Questions::default(),
             routes: Routes::default(),
             read_set_changed: false,
+            heard_at: Duration::ZERO,
             progress_logged_at: Duration::ZERO,
         }
     }
@@ -148,7 +193,7 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
         if self.recoveries.is_empty() && !self.read_set_changed && !self.blockers.is_busy() {
             return Ok(Vec::new());
         }
-        self.open_states(ctx)?;
+        self.open_state(ctx)?;
         self.take_answers(ctx)?;
         self.ask(ctx)?;
         for recovery in self.recoveries.values_mut() {
@@ -162,62 +207,61 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
         Ok(ready)
     }
 
-    fn open_states<C: Clock>(&mut self, ctx: &StepContext<'_, K, S, C>) -> Result<(), RestoreError> {
+    /// Opens the state of one task: opening may take a while, and the thread has to poll in between.
+    fn open_state<C: Clock>(&mut self, ctx: &StepContext<'_, K, S, C>) -> Result<(), RestoreError> {
         let now = ctx.clock.monotonic();
-        let missing = self.recoveries.values_mut().filter(|recovery| recovery.needs_state() && now >= recovery.open_at);
-        for recovery in missing {
-            let layout = &self.layouts[&recovery.task.id().subtopology];
-            let opened = ctx.directory.open(recovery.task.id(), layout).map(|state| recovery.state = state);
-            mend(ctx, recovery, opened.map_err(RestoreError::from))?;
+        let missing = self.recoveries.values_mut().find(|recovery| recovery.needs_state() && now >= recovery.open_at);
+        let Some(recovery) = missing else { return Ok(()) };
+        let layout = &self.layouts[&recovery.task.id().subtopology];
+        let opened = ctx.directory.open(recovery.task.id(), layout).map(|state| recovery.state = state);
+        if recovery.state.is_none() && opened.is_ok() {
+            recovery.open_at = now + ASK_AGAIN_AFTER; // another thread holds it: the others come first
         }
-        Ok(())
+        mend(ctx, recovery, opened.map_err(RestoreError::from))
     }
 
     fn take_answers<C: Clock>(&mut self, ctx: &mut StepContext<'_, K, S, C>) -> Result<(), RestoreError> {
+        let now = ctx.clock.monotonic();
         let mut answers = Vec::new();
         ctx.consumer.answers(&mut answers);
         for (ticket, answer) in answers {
-            let answer = match answer {
-                Ok(answer) => Some(answer),
+            let Some(about) = self.questions.take(ticket) else { continue };
+            match answer {
+                Ok(answer) => self.take_answer(&about, answer, now)?,
                 Err(error) if error.kind == KafkaErrorKind::Retry => {
                     tracing::debug!("asking again: {error}");
-                    None
+                    self.questions.last_failure = Some(error.message);
+                    self.questions.ask_again_at = now + ASK_AGAIN_AFTER;
                 }
                 Err(error) => return Err(error.into()),
-            };
-            self.take_answer(ticket, answer, ctx.clock.monotonic())?;
+            }
         }
         Ok(())
     }
 
-    fn take_answer(&mut self, ticket: Ticket, answer: Option<Answer>, now: Duration) -> Result<(), RestoreError> {
-        let asked = &mut self.questions;
-        if answer.is_none() {
-            asked.ask_again_at = now + ASK_AGAIN_AFTER;
-        }
-        if let Some((_, tasks)) = asked.committed.take_if(|(asked, _)| *asked == ticket) {
-            let Some(Answer::Committed(answers)) = answer else { return Ok(()) };
-            return self.on_committed(&tasks, &answers.into_iter().collect(), now);
-        }
-        if let Some((_, tasks)) = asked.bounds.take_if(|(asked, _)| *asked == ticket) {
-            if let Some(Answer::Bounds(answers)) = answer {
+    fn take_answer(&mut self, about: &About, answer: Answer, now: Duration) -> Result<(), RestoreError> {
+        match (about, answer) {
+            (About::Committed(tasks), Answer::Committed(answers)) => {
+                self.on_committed(tasks, &answers.into_iter().collect(), now)
+            }
+            (About::Bounds(tasks), Answer::Bounds(answers)) => {
                 let bounds: BTreeMap<TopicPartition, LogBounds> = answers.into_iter().collect();
-                self.recoveries_of(&tasks).for_each(|recovery| recovery.on_bounds(&bounds));
+                self.recoveries_of(tasks).for_each(|recovery| recovery.on_bounds(&bounds));
+                if self.recoveries_of(tasks).any(|recovery| matches!(recovery.step, Step::Bounds { .. })) {
+                    self.questions.ask_again_at = now + ASK_AGAIN_AFTER;
+                }
+                Ok(())
             }
-            return Ok(());
-        }
-        if let Some((_, tasks)) = asked.owners.take_if(|(asked, _)| *asked == ticket) {
-            if let Some(Answer::Committed(answers)) = answer {
-                self.blockers.on_owners(&tasks, &answers, &self.recoveries);
+            (About::Owners(tasks), Answer::Committed(answers)) => {
+                self.blockers.on_owners(tasks, &answers, &self.recoveries);
+                Ok(())
             }
-            return Ok(());
+            (About::Members, Answer::Members(members)) => {
+                self.blockers.on_members(members, now);
+                Ok(())
+            }
+            (about, answer) => panic!("the answer to {about:?} is not {answer:?}"),
         }
-        if asked.members.take_if(|asked| *asked == ticket).is_some()
-            && let Some(Answer::Members(members)) = answer
-        {
-            self.blockers.on_members(members, now);
-        }
-        Ok(())
     }
 
     fn on_committed(
@@ -252,34 +296,26 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
         if now < self.questions.ask_again_at {
             return Ok(());
         }
-        if now > self.questions.asked_at + ANSWER_WAIT_MAX && self.questions.is_waiting() {
-            tracing::warn!("the cluster has not answered in {ANSWER_WAIT_MAX:?}: asking again");
-            self.questions.forget();
-        }
-        if !self.questions.is_waiting() {
-            self.questions.asked_at = now;
-        }
-        if self.questions.committed.is_none() {
+        self.questions.expire(now);
+        if !self.questions.is_asked(|about| matches!(about, About::Committed(_))) {
             let asking = self.recoveries.iter().filter(|(_, recovery)| matches!(recovery.step, Step::Committed));
             let (tasks, partitions) = gather(asking.map(|(task, recovery)| {
                 (task.clone(), recovery.inputs.iter().map(|(_, partition)| partition.clone()).collect())
             }));
             if !tasks.is_empty() {
-                let ticket = self.questions.ticket();
+                let ticket = self.questions.note(About::Committed(tasks), now);
                 ctx.consumer.ask(ticket, &Question::Committed { partitions, stable: true })?;
-                self.questions.committed = Some((ticket, tasks));
             }
         }
-        if self.questions.bounds.is_none() {
+        if !self.questions.is_asked(|about| matches!(about, About::Bounds(_))) {
             let asking = self.recoveries.iter().filter(|(_, recovery)| matches!(recovery.step, Step::Bounds { .. }));
             let (tasks, partitions) = gather(asking.map(|(task, recovery)| (task.clone(), recovery.bounds_needed())));
             if partitions.is_empty() {
                 let nothing = BTreeMap::new();
                 self.recoveries_of(&tasks).for_each(|recovery| recovery.on_bounds(&nothing));
             } else {
-                let ticket = self.questions.ticket();
+                let ticket = self.questions.note(About::Bounds(tasks), now);
                 ctx.consumer.ask(ticket, &Question::Bounds { partitions })?;
-                self.questions.bounds = Some((ticket, tasks));
             }
         }
         self.ask_about_blockers(ctx)
@@ -287,47 +323,67 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
 
     /// Who holds the transaction that is in the way: the offsets' metadata names it, readable without waiting for it.
     fn ask_about_blockers<C: Clock>(&mut self, ctx: &mut StepContext<'_, K, S, C>) -> Result<(), RestoreError> {
+        let now = ctx.clock.monotonic();
         let unknown = self
             .recoveries
             .iter()
             .filter(|(task, recovery)| recovery.blocked_since.is_some() && !self.blockers.knows_owner(task));
         let unknown: Vec<_> = unknown.map(|(task, recovery)| (task.clone(), recovery.inputs.clone())).collect();
-        if !unknown.is_empty() && self.questions.owners.is_none() {
+        if !unknown.is_empty() && !self.questions.is_asked(|about| matches!(about, About::Owners(_))) {
             let partitions =
                 unknown.iter().flat_map(|(_, inputs)| inputs.iter().map(|(_, partition)| partition.clone()));
             let question = Question::Committed { partitions: partitions.collect(), stable: false };
-            let ticket = self.questions.ticket();
+            let tasks = unknown.into_iter().map(|(task, _)| task).collect();
+            let ticket = self.questions.note(About::Owners(tasks), now);
             ctx.consumer.ask(ticket, &question)?;
-            self.questions.owners = Some((ticket, unknown.into_iter().map(|(task, _)| task).collect()));
         }
         let anyone_blocked = self.recoveries.values().any(|recovery| recovery.blocked_since.is_some());
         let wanted = anyone_blocked && !self.blockers.knows_members() || self.blockers.needs_members();
-        if wanted && self.questions.members.is_none() {
-            let ticket = self.questions.ticket();
+        if wanted && !self.questions.is_asked(|about| matches!(about, About::Members)) {
+            let ticket = self.questions.note(About::Members, now);
             ctx.consumer.ask(ticket, &Question::Members)?;
-            self.questions.members = Some(ticket);
         }
         Ok(())
     }
 
+    /// Reads one bounded step ahead.
     fn read<C: Clock>(&mut self, ctx: &mut StepContext<'_, K, S, C>) -> Result<(), RestoreError> {
         self.update_read_set(ctx)?;
+        let now = ctx.clock.monotonic();
         let Some(reader) = self.reader.as_mut().filter(|_| !self.routes.is_empty()) else { return Ok(()) };
-        let (routes, recoveries, now) = (&self.routes, &mut self.recoveries, ctx.clock.monotonic());
+        let (routes, recoveries) = (&self.routes, &mut self.recoveries);
         let mut outcome = Ok(());
-        let mut truncated = false;
-        reader.poll(ctx.wait, EVENTS_A_STEP_MAX, &mut |event| {
-            if outcome.is_ok() {
-                outcome = visit(routes, recoveries, &event, now).map(|out_of_range| truncated |= out_of_range);
+        let (mut truncated, mut events, mut bytes) = (false, 0, 0);
+        reader.poll(ctx.wait, &mut |event| {
+            events += 1;
+            bytes += event.bytes();
+            match visit(routes, recoveries, &event, now) {
+                Ok(out_of_range) => truncated |= out_of_range,
+                Err(error) => outcome = Err(error),
             }
+            let enough = outcome.is_err() || events >= EVENTS_A_STEP_MAX || bytes >= BYTES_A_STEP_MAX;
+            if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         outcome?;
         self.read_set_changed |= truncated;
+        self.replace_silent_reader(events > 0, now);
         for recovery in self.recoveries.values_mut() {
             let applied = recovery.apply_read(ctx.clock);
             mend(ctx, recovery, applied)?;
         }
         Ok(())
+    }
+
+    /// A reader that says nothing for long, though there is more to read, may have lost its way to the brokers for good;
+    /// where it only waits for an open transaction, a new one waits as well.
+    fn replace_silent_reader(&mut self, heard: bool, now: Duration) {
+        if heard {
+            self.heard_at = now;
+        } else if now >= self.heard_at + READER_SILENT_MAX {
+            tracing::warn!("nothing was read from the changelogs for {READER_SILENT_MAX:?}: another client reads");
+            self.reader = None;
+            self.read_set_changed = true;
+        }
     }
 
     /// Makes the reader read the changelogs that are being replayed, each from where its replay stands. Partitions that
@@ -364,6 +420,7 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
         }
         let reader = self.reader.as_mut().expect("it has just been made");
         reader.read(&positions)?;
+        self.heard_at = ctx.clock.monotonic();
         self.routes = routes;
         self.read_set_changed = false;
         Ok(())
@@ -375,33 +432,54 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
         let mut ready = Vec::new();
         for task in done {
             let mut recovery = self.recoveries.remove(&task).expect("it was found a moment ago");
-            let sealed = recovery.seal(ctx.clock);
-            mend(ctx, &mut recovery, sealed)?;
-            match recovery.finish()? {
-                Ok(recovered) => {
+            match recovery.seal(ctx.clock) {
+                Ok(true) => {
                     self.blockers.unblocked(&task);
-                    ready.push(recovered);
+                    ready.push(recovery.finish()?);
                 }
-                Err(again) => drop(self.recoveries.insert(task, *again)),
+                outcome => {
+                    mend(ctx, &mut recovery, outcome.map(drop))?;
+                    self.recoveries.insert(task, recovery);
+                }
             }
         }
         Ok(ready)
     }
 
+    /// So that a long wait has a visible reason.
     fn log_progress(&mut self, clock: &impl Clock) {
         let now = clock.monotonic();
+        for recovery in self.recoveries.values_mut() {
+            recovery.since.get_or_insert(now);
+        }
         if now < self.progress_logged_at + PROGRESS_EVERY {
             return;
         }
         self.progress_logged_at = now;
         for (task, recovery) in &self.recoveries {
-            let Step::Replaying(replay) = &recovery.step else { continue };
-            let left: i64 =
-                replay.stores.iter().map(|store| store.until.get() - store.reached.get().min(store.until.get())).sum();
-            let since = recovery.replaying_since.unwrap_or(now);
-            let rate = recovery.records_replayed as f64 / now.saturating_sub(since).as_secs_f64().max(0.001);
-            let seconds_left = (left as f64 / rate.max(1.0)).ceil();
-            tracing::info!(%task, replayed = recovery.records_replayed, left_at_most = left, seconds_left, "restoring");
+            let waited = now.saturating_sub(recovery.since.unwrap_or(now));
+            match &recovery.step {
+                Step::Replaying(replay) if recovery.blocked_since.is_none() => {
+                    let left = |store: &StoreReplay| store.until.get() - store.reached.get().min(store.until.get());
+                    let left: i64 = replay.stores.iter().map(left).sum();
+                    let since = recovery.replaying_since.unwrap_or(now);
+                    let rate = recovery.records_replayed as f64 / now.saturating_sub(since).as_secs_f64().max(0.001);
+                    let seconds_left = (left as f64 / rate.max(1.0)).ceil();
+                    tracing::info!(%task, replayed = recovery.records_replayed, left_at_most = left, seconds_left, "restoring");
+                }
+                _ if waited >= PROGRESS_EVERY => {
+                    let last_failure = self.questions.last_failure.as_deref().unwrap_or("none");
+                    tracing::warn!(%task, last_failure, "not running for {waited:.0?}: waiting for {}", recovery.waits_for());
+                }
+                Step::Committed
+                | Step::Bounds { .. }
+                | Step::Planned { .. }
+                | Step::Replaying(_)
+                | Step::Replayed(_) => {}
+            }
+        }
+        if self.recoveries.is_empty() {
+            self.questions.last_failure = None;
         }
     }
 }

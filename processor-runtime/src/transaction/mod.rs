@@ -1,4 +1,5 @@
-//! The life of a transaction as types: [`Clean`] producer → [`Open`] → [`Prepared`] → [`CommitReceipt`].
+//! The life of a transaction as types: [`Initialising`] → [`Clean`] producer → [`Open`] → [`Prepared`] →
+//! [`CommitReceipt`].
 //!
 //! Each step consumes the one before, so a transaction cannot be left open by accident (EO-5), offsets cannot be
 //! committed before every record is acknowledged, nothing is applied without a receipt (EO-2), and a producer whose
@@ -15,23 +16,58 @@ use processor_core::protocol::outcome::{Phase, Step, TxnErrorKind, after_error};
 
 use crate::clock::Clock;
 use crate::kafka::{
-    DeliveryTag, GroupMetadata, Membership, OffsetToCommit, ProducerRecord, Taint, TransactionalProducer, TxnError,
+    DeliveryTag, GroupMetadata, Membership, OffsetToCommit, ProducerRecord, Progress, Taint, TransactionalProducer,
+    TxnError,
 };
 use crate::seeded_bugs::{self, Rule};
 
 /// How long one call into the client may take before the budget is looked at again.
 const CALL_MAX: Duration = Duration::from_millis(500);
 
+/// A producer that is being initialised: when that is through, every older one with its id is fenced, and what they left
+/// open has ended.
+#[derive(Debug)]
+pub struct Initialising<P> {
+    producer: P,
+    since: Duration,
+}
+
+/// What a step of initialising has come to.
+#[derive(Debug)]
+pub enum Initialised<P> {
+    /// The producer can begin transactions.
+    Done(Clean<P>),
+    /// It goes on.
+    Pending(Initialising<P>),
+    /// It took too long, and the producer was dropped: a client can wait for a coordinator that it will never reach, and
+    /// a new one looks for it afresh.
+    GivenUp,
+}
+
+impl<P: TransactionalProducer> Initialising<P> {
+    /// Begins with a new producer.
+    pub fn new<C: Clock>(producer: P, clock: &C) -> Self {
+        Self { producer, since: clock.monotonic() }
+    }
+
+    /// Goes on for `wait`. After `patience` the producer is given up.
+    ///
+    /// # Errors
+    /// What the broker says against it; the producer is dropped.
+    pub fn step<C: Clock>(mut self, clock: &C, wait: Duration, patience: Duration) -> Result<Initialised<P>, TxnError> {
+        match self.producer.init(wait)? {
+            Progress::Done => Ok(Initialised::Done(Clean(self.producer))),
+            Progress::Pending if clock.monotonic() >= self.since + patience => Ok(Initialised::GivenUp),
+            Progress::Pending => Ok(Initialised::Pending(self)),
+        }
+    }
+}
+
 /// A producer of which no request is under way: the only kind that can begin a transaction.
 #[derive(Debug)]
 pub struct Clean<P>(P);
 
 impl<P: TransactionalProducer> Clean<P> {
-    /// A producer that has just been initialised: every older one with its id is fenced.
-    pub fn initialised(producer: P) -> Self {
-        Self(producer)
-    }
-
     /// Begins a transaction, which has to come to its end within `budget`.
     ///
     /// # Errors
@@ -70,7 +106,8 @@ impl<P: TransactionalProducer> Open<P> {
     /// The transaction must end: see [`Open::fail`].
     pub fn drain<C: Clock>(&mut self, clock: &C) -> Result<(), TxnError> {
         let deadline = self.deadline;
-        repeat(Phase::BeforeCommit, clock, deadline, |wait| self.producer.drain(wait)).map_err(|(_, error)| error)
+        repeat(Phase::BeforeCommit, clock, deadline, |left| self.producer.drain(left.min(CALL_MAX)))
+            .map_err(|(_, error)| error)
     }
 
     /// The offset behind the last record delivered under this tag. Exact once drained.
@@ -95,7 +132,8 @@ impl<P: TransactionalProducer> Open<P> {
         let Membership { generation, member_id } = group.membership();
         assert!(generation >= 0 && !member_id.is_empty(), "EO-12: the broker checks no membership of (-1, \"\")");
         let deadline = self.deadline;
-        match repeat(Phase::BeforeCommit, clock, deadline, |wait| self.producer.send_offsets(offsets, group, wait)) {
+        // Not in slices: librdkafka cannot resume this call, a repeated one sends the request again.
+        match repeat(Phase::BeforeCommit, clock, deadline, |left| self.producer.send_offsets(offsets, group, left)) {
             Ok(()) => Ok(Prepared { producer: self.producer, deadline, tags: self.tags }),
             Err((_, error)) => Err(self.fail(clock, &error)),
         }
@@ -106,7 +144,10 @@ impl<P: TransactionalProducer> Open<P> {
         match after_error(Phase::BeforeCommit, error.kind, false) {
             Step::Rebuild { fenced } => Ended::Broken(Broken { fenced, reason: error.to_string() }),
             Step::AbortAndPoll => self.abort(clock, Why::Moved(error.to_string())),
-            Step::AbortAndRewind | Step::Again => self.abort(clock, Why::Failed(error.to_string())),
+            Step::AbortAndRewind | Step::Again => {
+                let silent = matches!(error.kind, TxnErrorKind::TimedOut | TxnErrorKind::Retriable);
+                self.end(clock, Why::Failed(error.to_string()), silent)
+            }
             Step::Stop if error.kind == TxnErrorKind::FencedInstance => {
                 self.abort(clock, Why::FencedInstance(error.to_string()))
             }
@@ -115,10 +156,16 @@ impl<P: TransactionalProducer> Open<P> {
     }
 
     /// Aborts the transaction.
-    pub fn abort<C: Clock>(mut self, clock: &C, why: Why) -> Ended<P> {
+    pub fn abort<C: Clock>(self, clock: &C, why: Why) -> Ended<P> {
+        self.end(clock, why, false)
+    }
+
+    /// Aborts the transaction; `silent` where a call had no answer in time.
+    fn end<C: Clock>(mut self, clock: &C, why: Why, silent: bool) -> Ended<P> {
         // An abort may take its own time: until it is through, neither this producer nor its successor can go on.
         let deadline = self.deadline.max(clock.monotonic() + CALL_MAX * 4);
-        match repeat(Phase::Aborting, clock, deadline, |wait| self.producer.abort(wait)) {
+        match repeat(Phase::Aborting, clock, deadline, |left| self.producer.abort(left.min(CALL_MAX))) {
+            Ok(()) if silent => Ended::Aborted { why, next: Next::Spent(Spent::Silent) },
             Ok(()) => Ended::Aborted { why, next: after_end(self.producer, false) },
             Err((step, error)) => {
                 let fenced = matches!(step, Step::Rebuild { fenced: true });
@@ -152,7 +199,7 @@ impl<P: TransactionalProducer> Prepared<P> {
     /// The outcome is unknown.
     pub fn commit<C: Clock>(mut self, clock: &C) -> Result<(CommitReceipt, Next<P>), Broken> {
         let deadline = self.deadline;
-        match repeat(Phase::Committing, clock, deadline, |wait| self.producer.commit(wait)) {
+        match repeat(Phase::Committing, clock, deadline, |left| self.producer.commit(left.min(CALL_MAX))) {
             Ok(()) => {
                 let delivered = (0..self.tags).map(|tag| self.producer.delivered_end(DeliveryTag(tag))).collect();
                 Ok((CommitReceipt::new(delivered), after_end(self.producer, true)))
@@ -188,6 +235,9 @@ pub enum Why {
     /// A record or a call failed; the batch is tried again.
     #[error("{0}")]
     Failed(String),
+    /// The batch takes too long for one transaction; its records are tried again in smaller ones.
+    #[error("{0}")]
+    TooSlow(String),
     /// The group has moved on.
     #[error("{0}")]
     Moved(String),
@@ -219,15 +269,26 @@ impl Broken {
 pub enum Next<P> {
     /// It may begin another one.
     Clean(Clean<P>),
-    /// A request of it may still arrive: it was dropped, and a new one with its id must be initialised (EO-11).
+    /// It was dropped, and a new one with its id must be initialised.
+    Spent(Spent),
+}
+
+/// Why a producer begins no other transaction though the last one has ended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Spent {
+    /// EO-11.
+    #[error("a request may still arrive late (EO-11: {0})")]
     Tainted(Taint),
+    /// It had no answer in time, though nothing it sent is open: its client may have lost its way to the brokers for good.
+    #[error("the brokers did not answer in time")]
+    Silent,
 }
 
 fn after_end<P: TransactionalProducer>(producer: P, committed: bool) -> Next<P> {
     let taint = producer.taint();
     let tainted = taint.control.is_some() || (taint.produce && !committed);
     if tainted && seeded_bugs::holds(Rule::TaintedProducerIsReplaced) {
-        Next::Tainted(taint)
+        Next::Spent(Spent::Tainted(taint))
     } else {
         Next::Clean(Clean(producer))
     }
@@ -242,7 +303,7 @@ fn repeat<C: Clock>(
 ) -> Result<(), (Step, TxnError)> {
     loop {
         let left = deadline.saturating_sub(clock.monotonic());
-        let Err(error) = call(left.min(CALL_MAX)) else { return Ok(()) };
+        let Err(error) = call(left) else { return Ok(()) };
         let left = deadline.saturating_sub(clock.monotonic());
         let step = after_error(phase, error.kind, !left.is_zero());
         if step != Step::Again {

@@ -11,6 +11,9 @@ use super::{Code, c_count, c_string, text};
 /// An owned list. The functions it is given to copy what they keep.
 pub(in crate::kafka) struct PartitionList(NonNull<rd::rd_kafka_topic_partition_list_t>);
 
+// SAFETY: plain memory without ties to a client or a thread.
+unsafe impl Send for PartitionList {}
+
 impl PartitionList {
     pub(in crate::kafka) fn with_capacity(capacity: usize) -> Self {
         // SAFETY: no precondition; librdkafka aborts when memory is out.

@@ -34,21 +34,6 @@ impl Drop for TopicHandle {
     }
 }
 
-impl TopicHandle {
-    /// Asks a broker what it knows of the topic, and takes it into the client's cache: who leads each partition, and since
-    /// when. Waits for the answer; without one the cache stays as it is.
-    pub(in crate::kafka) fn refresh(&self, wait: Duration) {
-        let mut metadata = ptr::null();
-        // SAFETY: client and topic live as long as `self`; what is returned is given back, once.
-        unsafe {
-            let _ = rd::rd_kafka_metadata(self.client.raw(), 0, self.raw.as_ptr(), &raw mut metadata, c_millis(wait));
-            if !metadata.is_null() {
-                rd::rd_kafka_metadata_destroy(metadata);
-            }
-        }
-    }
-}
-
 /// A record as the C library takes it.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::kafka) struct NativeRecord<'a> {
@@ -195,7 +180,7 @@ impl Client {
         let millis = c_millis(wait);
         // SAFETY: see `init_transactions`; list and group are alive and copied.
         Fault::take(unsafe {
-            rd::rd_kafka_send_offsets_to_transaction(self.raw(), offsets.as_ptr(), group.raw.as_ptr(), millis)
+            rd::rd_kafka_send_offsets_to_transaction(self.raw(), offsets.as_ptr(), group.raw.0.as_ptr(), millis)
         })
     }
 

@@ -1,0 +1,214 @@
+//! The loop of a stream thread.
+//!
+//! ```text
+//! poll            no transaction is open here (EO-5); ownership changes here and nowhere else
+//!  └ process      records in timestamp order per task; outputs go out while later records are processed
+//!  └ commit       changelog → drain → offsets → commit
+//!  └ apply        with the receipt only: values, positions and stream time as one change (EO-2, EO-3)
+//! ```
+//! The thread owns its consumer, its producer and its tasks; nothing is shared on the path of a record.
+
+mod batch;
+mod group;
+mod ownership;
+mod plan;
+mod producer;
+
+pub use plan::{ChangelogTopic, ThreadPlan, producer_topics};
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use processor_core::ids::{Offset, TaskId, TopicPartition};
+use processor_core::protocol::assignment::Inputs;
+use processor_core::protocol::batch::BatchSize;
+
+use self::group::Place;
+use self::producer::ProducerSlot;
+use crate::clock::Clock;
+use crate::kafka::{GroupConsumer, GroupEvent, Kafka};
+use crate::restore::Restorer;
+use crate::state::StateDirectory;
+use crate::tasks::Tasks;
+use crate::transaction::Clean;
+
+/// Fences within [`FENCES_WITHIN`] that are put up with.
+const FENCES_MAX: usize = 3;
+/// The time in which fences are counted.
+const FENCES_WITHIN: Duration = Duration::from_mins(5);
+/// How long leaving the group may take.
+const LEAVE_WAIT: Duration = Duration::from_secs(5);
+
+/// Why a stream thread has stopped.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ThreadError(pub String);
+
+/// What a turn did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turn {
+    /// Records that were processed and committed.
+    pub committed: usize,
+    /// Whether the thread has a task, and every task it has is running.
+    pub running: bool,
+}
+
+type Consumer<K> = <K as Kafka>::Consumer;
+type Polled<K> = <Consumer<K> as GroupConsumer>::Record;
+
+/// One stream thread.
+pub struct StreamThread<K: Kafka, S: StateDirectory, C> {
+    plan: ThreadPlan,
+    kafka: Arc<K>,
+    directory: Arc<S>,
+    clock: C,
+    inputs: Vec<Inputs>,
+    producer_topics: Vec<Arc<str>>,
+    consumer: Consumer<K>,
+    producer: ProducerSlot<K::Producer>,
+    restorer: Restorer<K, S>,
+    tasks: Tasks<S::Task, Polled<K>>,
+    place: Place,
+    footing: Footing,
+    owned: BTreeSet<TopicPartition>,
+    /// The inputs must be read from where the tasks stand.
+    refetch: bool,
+    /// The next transaction must be a fence transaction.
+    fence_due: bool,
+    /// No transaction begins before this time: the last one has failed.
+    try_at: Duration,
+    batch_size: BatchSize,
+    fenced_at: Vec<Duration>,
+    rejoined_at: Vec<Duration>,
+    /// When a wait for a place in the group was last logged.
+    reminded_at: Duration,
+    records: Vec<Polled<K>>,
+    events: Vec<GroupEvent>,
+}
+
+/// Whether what the running tasks hold can be built upon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Footing {
+    /// It can.
+    Sound,
+    /// The group has moved on, so we were told at this time; the rebalance decides what follows.
+    Moved(Duration),
+    /// Nobody knows whether the last transaction committed: every task must be recovered, once there is a producer.
+    InDoubt,
+}
+
+impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
+    /// Makes a thread. `producer` has been initialised with the thread's transactional id: all ids of a process are,
+    /// before any of its threads subscribes.
+    ///
+    /// # Errors
+    /// The group member cannot be made.
+    pub fn new(
+        plan: ThreadPlan,
+        kafka: Arc<K>,
+        directory: Arc<S>,
+        clock: C,
+        producer: Clean<K::Producer>,
+    ) -> Result<Self, ThreadError> {
+        let consumer =
+            kafka.consumer(&plan.member, plan.topology.inputs()).map_err(|error| ThreadError(error.message))?;
+        let inputs = plan.topology.subtopologies().iter().map(|subtopology| Inputs {
+            subtopology: subtopology.name.clone(),
+            topics: subtopology.inputs.iter().map(|input| plan.topology.inputs()[input.slot()].clone()).collect(),
+        });
+        Ok(Self {
+            inputs: inputs.collect(),
+            producer_topics: producer_topics(&plan),
+            restorer: Restorer::new(plan.transactional_id.clone(), plan.start_rule, plan.layouts.clone()),
+            batch_size: BatchSize::new(plan.batch),
+            consumer,
+            producer: ProducerSlot::Ready(producer),
+            kafka,
+            directory,
+            place: Place::Outside(clock.monotonic()),
+            reminded_at: clock.monotonic(),
+            clock,
+            tasks: Tasks::default(),
+            footing: Footing::Sound,
+            owned: BTreeSet::new(),
+            refetch: false,
+            fence_due: plan.fence_after_rebuild,
+            try_at: Duration::ZERO,
+            fenced_at: Vec::new(),
+            rejoined_at: Vec::new(),
+            records: Vec::new(),
+            events: Vec::new(),
+            plan,
+        })
+    }
+
+    /// Turns until `stop` is set or a turn fails, then closes everything that a clean stop closes.
+    ///
+    /// # Errors
+    /// Why the thread cannot go on. Its open transaction is aborted, and nothing is lost.
+    pub fn run(mut self, stop: &AtomicBool, mut each_turn: impl FnMut(Turn)) -> Result<(), ThreadError> {
+        let mut ended = Ok(());
+        while ended.is_ok() && !stop.load(Ordering::Relaxed) {
+            ended = self.turn().map(&mut each_turn);
+        }
+        self.stop();
+        ended
+    }
+
+    /// One turn. No transaction is open when it begins and none when it ends (EO-5).
+    ///
+    /// # Errors
+    /// Why the thread cannot go on.
+    pub fn turn(&mut self) -> Result<Turn, ThreadError> {
+        self.poll()?;
+        self.follow_group()?;
+        self.recover()?;
+        let committed = match self.process()? {
+            Some(processed) => self.commit(processed)?,
+            None => 0,
+        };
+        self.fetch_where_tasks_stand()?;
+        Ok(Turn { committed, running: self.is_running() })
+    }
+
+    /// The tasks that this thread holds, each with whether it runs (or is being recovered).
+    pub fn tasks(&self) -> Vec<(TaskId, bool)> {
+        let sound = self.footing != Footing::InDoubt;
+        let running = self.tasks.iter().map(|running| (running.task.id().clone(), sound));
+        running.chain(self.restorer.tasks().map(|task| (task.clone(), false))).collect()
+    }
+
+    fn is_running(&self) -> bool {
+        !self.tasks.is_empty() && self.restorer.is_idle() && self.is_ready()
+    }
+
+    fn is_ready(&self) -> bool {
+        matches!(self.producer, ProducerSlot::Ready(_)) && self.footing != Footing::InDoubt
+    }
+
+    /// Closes operators and stores, and leaves the group where that moves the partitions sooner.
+    fn stop(mut self) {
+        self.suspend_all();
+        if self.plan.leave_on_stop
+            && let Err(error) = self.consumer.leave(LEAVE_WAIT)
+        {
+            tracing::warn!("leaving the group failed, its partitions move when the session times out: {error}");
+        }
+    }
+}
+
+fn listed(partitions: &[TopicPartition]) -> String {
+    partitions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn listed_positions(positions: &[(TopicPartition, Offset)]) -> String {
+    positions.iter().map(|(partition, offset)| format!("{partition}@{offset}")).collect::<Vec<_>>().join(", ")
+}
+
+impl<K: Kafka, S: StateDirectory, C> std::fmt::Debug for StreamThread<K, S, C> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StreamThread").field("transactional_id", &self.plan.transactional_id).finish_non_exhaustive()
+    }
+}

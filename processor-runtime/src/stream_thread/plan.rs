@@ -1,0 +1,67 @@
+//! What a stream thread needs to know before it starts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use processor_core::protocol::batch::BatchBounds;
+use processor_core::protocol::restore::StartRule;
+use processor_core::topology::Topology;
+
+use crate::kafka::{Member, TransactionalId};
+use crate::state::Layout;
+
+/// What a stream thread needs to know; the same for all threads of an application but for the identity.
+#[derive(Clone, Debug)]
+pub struct ThreadPlan {
+    /// The topology.
+    pub topology: Topology,
+    /// The thread's transactional id.
+    pub transactional_id: TransactionalId,
+    /// The thread's place in the group.
+    pub member: Member,
+    /// Per sub-topology: the changelog topic of each store with its `delete.retention.ms`.
+    pub changelogs: BTreeMap<Arc<str>, Vec<ChangelogTopic>>,
+    /// Per sub-topology with stores: what its tasks keep on disk.
+    pub layouts: BTreeMap<Arc<str>, Layout>,
+    /// Where inputs begin that have no committed offset.
+    pub start_rule: StartRule,
+    /// The bounds of a poll batch.
+    pub batch: BatchBounds,
+    /// The most bytes of keys and values in a poll batch.
+    pub batch_bytes_max: usize,
+    /// `transaction.timeout.ms`.
+    pub transaction_timeout: Duration,
+    /// How long a member that was told it is out of date waits for the rebalance before it recovers by itself.
+    pub rebalance_wait: Duration,
+    /// How long the thread may be out of the group, after the group took its partitions away, before its client is
+    /// replaced.
+    pub lost_wait: Duration,
+    /// The same where it has not joined yet, or gave its partitions up for a rebalance that has not ended.
+    pub outside_wait: Duration,
+    /// Whether the broker does not verify transactions (`transaction.partition.verification.enable=false`): then every
+    /// producer that replaces a tainted one begins with a fence transaction, which keeps a late `TxnOffsetCommit` of its
+    /// predecessor out.
+    pub fence_after_rebuild: bool,
+    /// The most bytes of clean values that each store of a task keeps decoded.
+    pub cache_bytes_max: usize,
+    /// Whether to leave the group when the thread stops: partitions move at once, instead of waiting for a restart.
+    pub leave_on_stop: bool,
+}
+
+/// A changelog topic.
+#[derive(Clone, Debug)]
+pub struct ChangelogTopic {
+    /// The store it belongs to.
+    pub store: Arc<str>,
+    /// The topic.
+    pub topic: Arc<str>,
+    /// `delete.retention.ms`.
+    pub delete_retention_ms: i64,
+}
+
+/// All topics that a thread's producer writes: the outputs, in the topology's order, then the changelogs.
+pub fn producer_topics(plan: &ThreadPlan) -> Vec<Arc<str>> {
+    let changelogs = plan.changelogs.values().flatten().map(|changelog| changelog.topic.clone());
+    plan.topology.outputs().iter().cloned().chain(changelogs).collect()
+}

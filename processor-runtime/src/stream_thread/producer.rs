@@ -1,0 +1,182 @@
+//! The thread's producer: made, replaced when it is spent, and what follows when a transaction does not commit.
+
+use std::time::Duration;
+
+use super::{FENCES_MAX, FENCES_WITHIN, Footing, StreamThread, ThreadError};
+use crate::clock::Clock;
+use crate::kafka::{Kafka, OffsetToCommit, TxnErrorKind};
+use crate::state::StateDirectory;
+use crate::tasks::Running;
+use crate::transaction::{Broken, Clean, Ended, Initialised, Initialising, Next, Why};
+
+/// How long one turn may spend on initialising a producer.
+const INIT_SLICE: Duration = Duration::from_millis(100);
+/// How long to wait before a producer is made again whose initialisation was refused.
+const MAKE_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// How long to wait before a batch is tried again whose transaction has failed.
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// Where the thread's producer is.
+#[derive(Debug)]
+pub(super) enum ProducerSlot<P> {
+    /// None; a new one must be made, not before this time.
+    Missing(Duration),
+    /// On its way.
+    Initialising(Initialising<P>),
+    /// There.
+    Ready(Clean<P>),
+}
+
+impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
+    /// Takes the producer for a transaction, which gives it back at its end.
+    pub(super) fn take_ready(&mut self) -> Option<Clean<K::Producer>> {
+        let now = self.clock.monotonic();
+        match std::mem::replace(&mut self.producer, ProducerSlot::Missing(now)) {
+            ProducerSlot::Ready(producer) => Some(producer),
+            other @ (ProducerSlot::Missing(_) | ProducerSlot::Initialising(_)) => {
+                self.producer = other;
+                None
+            }
+        }
+    }
+
+    /// A producer that is gone is replaced by one with the same id; initialising it ends whatever the old one left.
+    pub(super) fn initialise_producer(&mut self) -> Result<(), ThreadError> {
+        let now = self.clock.monotonic();
+        let initialising = match std::mem::replace(&mut self.producer, ProducerSlot::Missing(now)) {
+            ProducerSlot::Initialising(initialising) => initialising,
+            ProducerSlot::Missing(make_at) if make_at <= now => {
+                let made = self.kafka.producer(&self.plan.transactional_id, &self.producer_topics);
+                Initialising::new(made.map_err(|error| ThreadError(error.message))?, &self.clock)
+            }
+            other @ (ProducerSlot::Ready(_) | ProducerSlot::Missing(_)) => {
+                self.producer = other;
+                return Ok(());
+            }
+        };
+        let patience = self.plan.transaction_timeout;
+        match initialising.step(&self.clock, INIT_SLICE, patience) {
+            Ok(Initialised::Done(producer)) => {
+                self.producer = ProducerSlot::Ready(producer);
+                self.fence_due = self.plan.fence_after_rebuild;
+            }
+            Ok(Initialised::Pending(initialising)) => self.producer = ProducerSlot::Initialising(initialising),
+            Ok(Initialised::GivenUp) => {
+                tracing::warn!("initialising transactions has not ended in {patience:?}: a new producer tries");
+            }
+            Err(error) if error.kind == TxnErrorKind::Refused => return Err(self.refused(&error.to_string())),
+            Err(error) => {
+                tracing::warn!("initialising transactions failed, it is tried again: {error}");
+                self.producer = ProducerSlot::Missing(now + MAKE_AGAIN_AFTER);
+                if error.kind == TxnErrorKind::Fenced {
+                    self.count_fence(&error.to_string())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the broker does not verify transactions, a late `TxnOffsetCommit` of the producer's predecessor would be
+    /// taken into its successor's first transaction. So the first one carries the offsets as they are committed, and
+    /// aborts: from then on the coordinator knows the new epoch and refuses the old one.
+    pub(super) fn fence_late_offsets(&mut self) -> Result<(), ThreadError> {
+        let Some(producer) = self.take_ready() else { return Ok(()) };
+        let transaction = match producer.begin(&self.clock, self.plan.transaction_timeout * 4 / 5) {
+            Ok(transaction) => transaction,
+            Err(broken) => return self.broken(&broken, 0),
+        };
+        let group = match self.checked_membership() {
+            Ok(group) => group,
+            Err(why) => return self.ended(transaction.abort(&self.clock, why), 0),
+        };
+        let positions = self.tasks.positions();
+        let offset = |(partition, offset)| OffsetToCommit { partition, offset, metadata: "" };
+        let offsets: Vec<_> = positions.iter().map(|(partition, at)| (partition, *at)).map(offset).collect();
+        match transaction.prepare(&self.clock, &offsets, &group) {
+            Ok(prepared) => {
+                self.fence_due = false;
+                self.ended(prepared.abort(&self.clock, Why::Fence), 0)
+            }
+            Err(ended) => self.ended(ended, 0),
+        }
+    }
+
+    /// A transaction of so many records has ended without a commit.
+    pub(super) fn ended(&mut self, ended: Ended<K::Producer>, records: usize) -> Result<(), ThreadError> {
+        let (why, next) = match ended {
+            Ended::Aborted { why, next } => (why, next),
+            Ended::Broken(broken) => return self.broken(&broken, records),
+        };
+        self.set_producer(next);
+        self.abandon_batch();
+        match why {
+            Why::Fence => tracing::debug!("fence transaction done"),
+            Why::TooSlow(reason) => tracing::warn!("transaction aborted, its records are processed again: {reason}"),
+            Why::Failed(reason) => {
+                tracing::warn!("transaction aborted, its records are processed again: {reason}");
+                self.try_later(records);
+            }
+            Why::Moved(reason) => {
+                tracing::info!("transaction aborted, waiting for the rebalance: {reason}");
+                self.footing = Footing::Moved(self.clock.monotonic());
+            }
+            Why::FencedInstance(reason) => return self.rejoin_or_stop(&reason),
+            Why::Refused(reason) => return Err(self.refused(&reason)),
+        }
+        Ok(())
+    }
+
+    /// The producer is gone, and perhaps nobody knows how its transaction ended: the changelog does.
+    pub(super) fn broken(&mut self, broken: &Broken, records: usize) -> Result<(), ThreadError> {
+        tracing::warn!(fenced = broken.fenced, "the producer is replaced and every task recovered: {}", broken.reason);
+        self.producer = ProducerSlot::Missing(self.clock.monotonic());
+        self.abandon_batch();
+        self.try_later(records);
+        self.footing = Footing::InDoubt;
+        if broken.fenced { self.count_fence(&broken.reason) } else { Ok(()) }
+    }
+
+    /// The same batch would fail again, if it was too much for what the brokers can take just now.
+    fn try_later(&mut self, records: usize) {
+        self.batch_size.failed(records);
+        self.try_at = self.clock.monotonic() + TRY_AGAIN_AFTER;
+    }
+
+    /// The batch is void: what was polled is read again, from where the tasks stood before it.
+    fn abandon_batch(&mut self) {
+        self.tasks.iter_mut().for_each(Running::abandon);
+        self.refetch = true;
+    }
+
+    pub(super) fn set_producer(&mut self, next: Next<K::Producer>) {
+        self.producer = match next {
+            Next::Clean(producer) => ProducerSlot::Ready(producer),
+            Next::Spent(reason) => {
+                tracing::warn!("the producer is replaced: {reason}");
+                ProducerSlot::Missing(self.clock.monotonic())
+            }
+        };
+    }
+
+    fn count_fence(&mut self, reason: &str) -> Result<(), ThreadError> {
+        let now = self.clock.monotonic();
+        self.fenced_at.retain(|&at| now < at + FENCES_WITHIN);
+        self.fenced_at.push(now);
+        if self.fenced_at.len() <= FENCES_MAX {
+            return Ok(());
+        }
+        let id = &self.plan.transactional_id;
+        Err(ThreadError(format!(
+            "the transactional id '{id}' was fenced {} times in five minutes ({reason}): another process uses it (is the same instance id \
+             given to two workers?), or transactions take longer than transaction.timeout.ms",
+            self.fenced_at.len()
+        )))
+    }
+
+    fn refused(&self, reason: &str) -> ThreadError {
+        ThreadError(format!(
+            "the broker refuses what transactional id '{}' asks for, and trying again will not help: {reason}",
+            self.plan.transactional_id
+        ))
+    }
+}

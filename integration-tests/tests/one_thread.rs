@@ -9,15 +9,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use processor_core::ids::OutputIndex;
 use processor_core::prelude::*;
 use processor_core::protocol::batch::BatchBounds;
 use processor_core::protocol::metadata::OffsetMetadata;
 use processor_core::protocol::outcome::TxnErrorKind;
 use processor_core::protocol::restore::StartRule;
+use processor_core::record::TargetPartition;
 use processor_integration_tests::client::SplitMix64;
 use processor_integration_tests::fake::{FakeClock, FakeCluster, FakeDirectory, FakeKafka, Fault};
 use processor_runtime::config::{member, transactional_id};
-use processor_runtime::kafka::{Kafka, TransactionalId};
+use processor_runtime::kafka::{DeliveryTag, Kafka, ProducerRecord, Progress, TransactionalId, TransactionalProducer};
 use processor_runtime::state::{Layout, StoreLayout};
 use processor_runtime::stream_thread::{ChangelogTopic, StreamThread, ThreadPlan, producer_topics};
 use processor_runtime::transaction::{Initialised, Initialising};
@@ -407,6 +409,48 @@ fn a_member_that_hangs_is_replaced() {
     }
     world.cluster.hang_member(&World::id(0).to_string());
     world.produce(1, "b", 2);
+    world.finish();
+    world.verify();
+}
+
+/// A transaction of nobody known hangs in a changelog whose partition moves. The successor waits, and may fence the owner
+/// before it, in case that one is dead: once, for a second time would end nothing, and who is fenced again and again stops.
+#[test]
+fn a_living_owner_is_not_fenced_until_it_stops() {
+    let mut world = World::new(2);
+    world.start(0);
+    for partition in 0..PARTITIONS {
+        world.produce(partition, "a", 1);
+    }
+    while !world.is_done() {
+        assert_eq!(world.turn(0), None);
+    }
+    let nobody = TransactionalId("nobody".into());
+    let mut hanging = world.cluster.worker("nobody").producer(&nobody, &[CHANGELOG.into()]).expect("a new life");
+    assert_eq!(hanging.init(Duration::ZERO).expect("nobody else has the id"), Progress::Done);
+    hanging.begin().expect("it is initialised");
+    let last = ProducerRecord {
+        topic: OutputIndex::new(0),
+        partition: TargetPartition::Exactly(Partition::new(PARTITIONS - 1)),
+        timestamp: Timestamp::new(1),
+        key: Some(b"x"),
+        value: None,
+        header: None,
+        tag: DeliveryTag::UNTRACKED,
+    };
+    hanging.send(&last).expect("the log takes it");
+    world.start(1);
+    for turn in 0..3_000 {
+        if turn % 10 == 0 {
+            world.produce(0, "b", 1);
+        }
+        assert_eq!(world.turn(0), None);
+        assert_eq!(world.turn(1), None);
+    }
+    let epoch = world.cluster.epoch(&World::id(0));
+    assert!(epoch <= 3, "started, fenced and started again make three epochs, and there are {epoch}");
+    assert!(!world.all_run(), "the last partition's task waits for the transaction that hangs");
+    hanging.abort(Duration::ZERO).expect("it ends");
     world.finish();
     world.verify();
 }

@@ -218,6 +218,11 @@ impl Model {
         }
     }
 
+    /// The epoch that an id has come to.
+    pub(super) fn epoch(&self, id: &TransactionalId) -> i32 {
+        self.coordinators[id].epoch.0
+    }
+
     /// Appends a record of a transaction, and adds its partition to it.
     pub(super) fn produce(
         &mut self,

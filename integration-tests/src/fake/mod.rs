@@ -133,6 +133,14 @@ impl FakeCluster {
         self.model.lock().open_transactions()
     }
 
+    /// How often a transactional id was initialised, or timed out: each time takes an epoch.
+    ///
+    /// # Panics
+    /// If it never was.
+    pub fn epoch(&self, id: &TransactionalId) -> i32 {
+        self.model.lock().epoch(id)
+    }
+
     /// The client ids of the group's members.
     pub fn members(&self) -> Vec<String> {
         self.model.lock().group.client_ids()

@@ -380,7 +380,7 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
         if heard {
             self.heard_at = now;
         } else if now >= self.heard_at + READER_SILENT_MAX {
-            tracing::warn!("nothing was read from the changelogs for {READER_SILENT_MAX:?}: another client reads");
+            tracing::info!("nothing was read from the changelogs for {READER_SILENT_MAX:?}: another client reads");
             self.reader = None;
             self.read_set_changed = true;
         }

@@ -20,6 +20,8 @@ pub struct WorkerConfig {
     pub program: PathBuf,
     /// Its arguments, behind `run`.
     pub arguments: Vec<String>,
+    /// Variables of its environment. Those of the harness with the prefix `PROCESSOR_` are not handed on.
+    pub variables: Vec<(String, String)>,
     /// Where its log goes; every start appends.
     pub log: PathBuf,
 }
@@ -34,7 +36,7 @@ impl WorkerConfig {
         let directory = test.parent().expect("a program lies in a directory");
         let directory =
             if directory.ends_with("deps") { directory.parent().expect("cargo's layout") } else { directory };
-        Self { program: directory.join(program), arguments: Vec::new(), log: log.into() }
+        Self { program: directory.join(program), arguments: Vec::new(), variables: Vec::new(), log: log.into() }
     }
 
     /// With one more option and its value.
@@ -43,6 +45,19 @@ impl WorkerConfig {
     pub fn with(mut self, option: &str, value: impl ToString) -> Self {
         self.arguments.push(format!("--{option}"));
         self.arguments.push(value.to_string());
+        self
+    }
+
+    /// With one more option whose value is a time, in whole milliseconds.
+    #[must_use]
+    pub fn with_time(self, option: &str, time: Duration) -> Self {
+        self.with(option, format!("{}ms", time.as_millis()))
+    }
+
+    /// With one more variable in its environment.
+    #[must_use]
+    pub fn with_variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -59,18 +74,31 @@ impl WorkerConfig {
         let log = File::options().create(true).append(true).open(&self.log);
         let log = log.with_context(|| format!("cannot open {}", self.log.display()))?;
         let log_start = log.metadata().context("cannot look at the log")?.len() as usize;
-        let child = Command::new("setpriv")
+        let mut command = Command::new("setpriv");
+        without_settings(&mut command);
+        let child = command
             .args(["--pdeathsig", "KILL"])
             .arg(&self.program)
             .arg("run")
             .args(&self.arguments)
             .env("RUST_LOG", std::env::var("PROCESSOR_TEST_LOG").unwrap_or_else(|_| "info".to_owned()))
             .env("NO_COLOR", "1")
+            .envs(self.variables.iter().cloned())
             .stdout(log.try_clone().context("cannot share the log")?)
             .stderr(log)
             .spawn();
         let child = child.with_context(|| format!("cannot start {}", self.program.display()))?;
         Ok(Worker { child, log: self.log.clone(), log_start })
+    }
+}
+
+/// Keeps the variables of the harness, such as `PROCESSOR_KAFKA_LIBS`, from a program that takes those with this prefix for
+/// its settings.
+pub fn without_settings(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("PROCESSOR_") {
+            command.env_remove(name);
+        }
     }
 }
 

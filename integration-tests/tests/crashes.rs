@@ -123,8 +123,7 @@ fn restore_from_an_empty_directory_gives_the_same_state() {
 #[test]
 fn an_aborted_transaction_leaves_nothing() {
     let mut scene = Scene::new("aborted");
-    let config =
-        scene.worker("one").with("instance-id", "one").with("pause-us", 300).with("transaction-timeout-ms", 5_000);
+    let config = scene.worker("one").with("instance-id", "one").with("pause-us", 300).with("transaction-timeout", "5s");
     let reader = concurrent_reader(&scene.bootstrap, &scene.output()).expect("a reader");
     scene.produce(8_000);
     let mut worker = start(&config);

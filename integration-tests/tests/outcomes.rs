@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use processor_integration_tests::broker::{self, ClusterConfig, KafkaCluster};
 use processor_integration_tests::client::{
@@ -24,9 +25,9 @@ const SOCKET_TIMEOUT: &str = "producer.socket.timeout.ms=1000";
 /// A record takes so long: nearly all of the time a transaction is open.
 const PAUSE_US: u32 = 1_000;
 const RECORDS: u64 = 5_000;
-const TRANSACTION_TIMEOUT_MS: u32 = 10_000;
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// A commit without an answer is given up after four fifths of it.
-const UNKNOWN_TRANSACTION_TIMEOUT_MS: u32 = 8_000;
+const UNKNOWN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(8);
 /// How often a worker is frozen until it is caught in the right transaction.
 const FREEZES_MAX: usize = 100;
 
@@ -66,12 +67,12 @@ impl Faulty {
     }
 
     fn worker(&self) -> WorkerConfig {
-        self.worker_with(TRANSACTION_TIMEOUT_MS)
+        self.worker_with(TRANSACTION_TIMEOUT)
     }
 
-    fn worker_with(&self, transaction_timeout_ms: u32) -> WorkerConfig {
+    fn worker_with(&self, transaction_timeout: Duration) -> WorkerConfig {
         let worker = self.scene.worker("one").with("instance-id", "one").with("kafka", SOCKET_TIMEOUT);
-        worker.with("pause-us", PAUSE_US).with("transaction-timeout-ms", transaction_timeout_ms)
+        worker.with("pause-us", PAUSE_US).with_time("transaction-timeout", transaction_timeout)
     }
 
     /// Freezes the worker inside a transaction that began at or behind these ends of the output.
@@ -214,7 +215,7 @@ fn commits_of_one_producer(faulty: &Faulty, fault: Fault) -> Vec<Arc<Injection>>
 fn unknown_commit(faulty: &mut Faulty, fault: Fault) -> (Worker, Vec<Arc<Injection>>, Ends) {
     let commits = commits_of_one_producer(faulty, fault);
     faulty.scene.produce(RECORDS);
-    let worker = start(&faulty.worker_with(UNKNOWN_TRANSACTION_TIMEOUT_MS));
+    let worker = start(&faulty.worker_with(UNKNOWN_TRANSACTION_TIMEOUT));
     await_fired(&commits[0], &worker);
     let ends = faulty.ends(Isolation::ReadUncommitted);
     worker.await_log("the producer is replaced and every task recovered", PATIENCE).expect("the producer is given up");

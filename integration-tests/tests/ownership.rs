@@ -13,9 +13,8 @@ const SESSION: Duration = Duration::from_secs(3);
 
 /// A worker whose partitions move 3 s after it fell silent, and whose operator takes its time.
 fn slow(scene: &Scene, worker: &str) -> WorkerConfig {
-    let session = SESSION.as_millis();
-    let config = scene.worker(worker).with("session-timeout-ms", session).with("heartbeat-interval-ms", session / 3);
-    config.with("pause-us", 300)
+    let config = scene.worker(worker).with_time("session-timeout", SESSION);
+    config.with_time("heartbeat-interval", SESSION / 3).with("pause-us", 300)
 }
 
 fn named(scene: &Scene, worker: &str) -> WorkerConfig {
@@ -34,7 +33,7 @@ fn start(config: &WorkerConfig) -> Worker {
 fn a_frozen_worker_that_comes_back_writes_nothing() {
     let transaction_timeout = Duration::from_secs(8);
     let mut scene = Scene::new("frozen");
-    let config = |worker| named(&scene, worker).with("transaction-timeout-ms", transaction_timeout.as_millis());
+    let config = |worker| named(&scene, worker).with_time("transaction-timeout", transaction_timeout);
     let (zombie_config, other_config) = (config("zombie"), config("other"));
     let load = scene.load(600);
     let (mut zombie, other) = (start(&zombie_config), start(&other_config));
@@ -94,7 +93,7 @@ fn a_dead_worker_does_not_block_readers_of_its_outputs_until_the_transaction_tim
 
 fn dead(name: &str, is_wanted: fn(&Scene, &Caught) -> bool) {
     let mut scene = Scene::new(name);
-    let config = |worker| named(&scene, worker).with("transaction-timeout-ms", 60_000);
+    let config = |worker| named(&scene, worker).with("transaction-timeout", "60s");
     let (dead_config, heir_config) = (config("dead"), config("heir"));
     let load = scene.load(600);
     let (mut dead, heir) = (start(&dead_config), start(&heir_config));
@@ -248,7 +247,7 @@ fn a_rebalance_during_restore_is_survived() {
     scene.keys = 300_000;
     scene.produce(300_000);
     let config = |worker| {
-        let config = scene.worker(worker).with("session-timeout-ms", 6_000).with("heartbeat-interval-ms", 500);
+        let config = scene.worker(worker).with("session-timeout", "6s").with("heartbeat-interval", "500ms");
         config.with("instance-id", worker)
     };
     let (one_config, two_config) = (config("one"), config("two"));

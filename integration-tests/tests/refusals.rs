@@ -46,7 +46,7 @@ fn assert_says(log: &str, words: &[&str]) {
 
 /// A worker that stops with an error does not leave the group, so its successor waits for its session to end.
 fn worker(scene: &Scene) -> WorkerConfig {
-    scene.worker("one").with("session-timeout-ms", 3_000).with("heartbeat-interval-ms", 1_000)
+    scene.worker("one").with("session-timeout", "3s").with("heartbeat-interval", "1s")
 }
 
 fn run(scene: &Scene) -> Worker {
@@ -158,12 +158,12 @@ fn settings_that_break_the_guarantee_are_refused() {
         (worker().with("kafka", "consumer.enable.auto.commit=true"), &["enable.auto.commit cannot be set", "EO-1"]),
         (worker().with("kafka", "producer.acks=1"), &["producer.acks cannot be set"]),
         (worker().with("kafka", "no.such.property=1"), &["no.such.property"]),
-        (worker().with("heartbeat-interval-ms", 3_000), &["heartbeat", "over a third of the session time-out"]),
-        (worker().with("transaction-timeout-ms", 500), &["transaction time-out"]),
+        (worker().with("heartbeat-interval", "3s"), &["heartbeat", "over a third of the session time-out"]),
+        (worker().with("transaction-timeout", "500ms"), &["--transaction-timeout", "between 1s and 1day"]),
         (worker().with("instance-id", "a:b"), &["instance.id 'a:b'"]),
     ];
     for (config, words) in cases {
-        assert_says(&refused(&config, 1), words);
+        assert_says(&refused(&config, 2), words);
     }
     let misused = [worker().with_flag("no-such-flag"), worker().with("threads", "many"), worker().with("kafka", "x")];
     for config in misused {

@@ -13,14 +13,14 @@ const LAWS: std::ops::RangeInclusive<u32> = 1..=12;
 
 /// A module may name those above it and its own line.
 const RUNTIME_LAYERS: [&[&str]; 10] = [
-    &["clock", "seeded_bugs", "metrics", "error"],
+    &["clock", "secret", "seeded_bugs", "metrics", "error"],
     &["kafka"],
     &["transaction"],
     &["state"],
     &["restore"],
     &["tasks"],
     &["stream_thread"],
-    &["config", "topics"],
+    &["config", "settings", "topics"],
     &["app"],
     &["cli"],
 ];

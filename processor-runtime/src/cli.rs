@@ -1,23 +1,22 @@
 //! The command line of every application.
 
-use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::io::{IsTerminal, Write};
+use std::marker::PhantomData;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use processor_core::protocol::restore::StartRule;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use processor_core::topology::{Topology, TopologyError};
 use tracing_subscriber::EnvFilter;
 
 use crate::app;
-use crate::config::Config;
+use crate::config::{Config, LogFormat};
+use crate::settings::{self, CommandLine, Environment, Places, Settings};
 
 /// Exit code: the application could not start, or stopped because of an error.
 const FAILED: u8 = 1;
-/// Exit code: the command line does not make sense.
+/// Exit code: the command line, or another setting, does not make sense.
 const MISUSED: u8 = 2;
 
 /// The entry of an application: parses the command line, builds the topology from the application's own arguments and
@@ -44,13 +43,70 @@ const MISUSED: u8 = 2;
 /// }
 /// ```
 pub fn main<A: Args>(topology: impl FnOnce(&A) -> Result<Topology, TopologyError>) -> ExitCode {
-    let Cli { command: Command::Run(RunArgs { run, application }) } = Cli::<A>::parse();
-    log(run.log_format);
-    let topology = match topology(&application) {
+    Application::new(topology).main()
+}
+
+/// An application whose code has a say in its settings; [`main`] is for those that leave them as they are.
+///
+/// ```no_run
+/// # use processor_core::prelude::*;
+/// # #[derive(Debug, clap::Args)]
+/// # struct Args {}
+/// # fn topology(_: &Args) -> Result<Topology, TopologyError> { Topology::builder().build() }
+/// fn main() -> std::process::ExitCode {
+///     processor_runtime::Application::<Args, _>::new(topology)
+///         .configure(|config| {
+///             config.threads = 2;
+///             config.kafka.insert("producer.linger.ms", "20");
+///         })
+///         .main()
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Application<A, F> {
+    topology: F,
+    config: Config,
+    arguments: PhantomData<fn(&A)>,
+}
+
+impl<A: Args, F: FnOnce(&A) -> Result<Topology, TopologyError>> Application<A, F> {
+    /// An application that builds its topology from its own arguments.
+    pub fn new(topology: F) -> Self {
+        Self { topology, config: Config::new("", "", ""), arguments: PhantomData }
+    }
+
+    /// Changes the defaults of settings. The file, the environment and the command line are stronger.
+    #[must_use]
+    pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    /// Parses the command line and does what it says.
+    ///
+    /// Exit codes: 0 done, or stopped as told; 1 it could not start or could not go on; 2 the command line, another
+    /// setting or the topology does not make sense.
+    pub fn main(self) -> ExitCode {
+        match Cli::<A>::parse().command {
+            Command::Run(RunArgs { settings: given, application }) => match settings::<A>(self.config, &given) {
+                Ok(settings) => run(&settings.config, (self.topology)(&application)),
+                Err(code) => code,
+            },
+            Command::Config(ConfigArgs { settings: given, json }) => match settings::<A>(self.config, &given) {
+                Ok(settings) => print_settings(&settings, json),
+                Err(code) => code,
+            },
+        }
+    }
+}
+
+fn run(config: &Config, topology: Result<Topology, TopologyError>) -> ExitCode {
+    log(config.log_format);
+    let topology = match topology {
         Ok(topology) => topology,
         Err(error) => return failed(MISUSED, &format!("the topology cannot be built: {error}")),
     };
-    match run_until_signal(&run.config(), &topology) {
+    match run_until_signal(config, &topology) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(FAILED, &error.to_string()),
     }
@@ -67,105 +123,55 @@ struct Cli<A: Args> {
 enum Command<A: Args> {
     /// Processes records until it is told to stop (SIGTERM, SIGINT).
     Run(RunArgs<A>),
+    /// Shows every setting, its value and where it came from; exits with 2 if they do not make sense.
+    Config(ConfigArgs),
 }
 
 #[derive(Debug, Args)]
 struct RunArgs<A: Args> {
     #[command(flatten)]
-    run: RunOptions,
-    #[command(flatten)]
     application: A,
+    #[command(flatten)]
+    settings: CommandLine,
 }
 
 #[derive(Debug, Args)]
-struct RunOptions {
-    /// host:port of some brokers, with commas between.
-    #[arg(long, env = "PROCESSOR_BOOTSTRAP_SERVERS")]
-    bootstrap_servers: String,
-    /// The application's id: its consumer group, and the prefix of its topics and ids.
-    #[arg(long, env = "PROCESSOR_APPLICATION_ID")]
-    application_id: String,
-    /// Where state is kept; the application's directory is made below it.
-    #[arg(long, env = "PROCESSOR_STATE_DIR")]
-    state_dir: PathBuf,
-    /// This worker's name, the same after a restart and its own: a restart within the session time-out then moves no
-    /// partition. Without it, a name is made once and kept in the state directory.
-    #[arg(long, env = "PROCESSOR_INSTANCE_ID")]
-    instance_id: Option<String>,
-    /// How many stream threads to run.
-    #[arg(long, env = "PROCESSOR_THREADS", default_value_t = 1)]
-    threads: usize,
-    /// Where an input begins that has no committed offset.
-    #[arg(long, env = "PROCESSOR_AUTO_OFFSET_RESET", value_enum, default_value_t = OffsetReset::Earliest)]
-    auto_offset_reset: OffsetReset,
-    /// A librdkafka property, name=value; may be repeated. Prefixes `consumer.` and `producer.` address one client.
-    #[arg(long = "kafka", value_name = "NAME=VALUE", value_parser = property)]
-    kafka: Vec<(String, String)>,
-    /// session.timeout.ms: how long the group waits for a silent worker before its partitions move.
-    #[arg(long, env = "PROCESSOR_SESSION_TIMEOUT_MS", default_value_t = 6_000)]
-    session_timeout_ms: u64,
-    /// heartbeat.interval.ms: at most a third of the session time-out.
-    #[arg(long, env = "PROCESSOR_HEARTBEAT_INTERVAL_MS", default_value_t = 1_500)]
-    heartbeat_interval_ms: u64,
-    /// transaction.timeout.ms: how long a silent worker's transaction stays open.
-    #[arg(long, env = "PROCESSOR_TRANSACTION_TIMEOUT_MS", default_value_t = 10_000)]
-    transaction_timeout_ms: u64,
-    /// Replicas of changelog topics that are made; the brokers' default if not given.
-    #[arg(long, env = "PROCESSOR_REPLICATION_FACTOR")]
-    replication_factor: Option<usize>,
-    /// Memory of all state databases together (block cache and write buffers), in MiB.
-    #[arg(long, env = "PROCESSOR_MEMORY_BUDGET_MIB", default_value_t = 64)]
-    memory_budget_mib: usize,
-    /// Memory of all decoded values kept between batches, in MiB.
-    #[arg(long, env = "PROCESSOR_CACHE_MIB", default_value_t = 64)]
-    cache_mib: usize,
-    /// The form of log lines on standard error; what is logged is chosen with `RUST_LOG`.
-    #[arg(long, env = "PROCESSOR_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
-    log_format: LogFormat,
+struct ConfigArgs {
+    /// Prints one JSON object.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    settings: CommandLine,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum OffsetReset {
-    /// At the first record that is still there.
-    Earliest,
-    /// Behind the last record.
-    Latest,
-    /// Nowhere: stop, a person decides.
-    None,
+/// The settings of all places, or the exit code after what is wrong was said.
+fn settings<A: Args>(code: Config, command_line: &CommandLine) -> Result<Settings, ExitCode> {
+    let (environment, other_variables) = (Environment::of_this_process(), variables(&Cli::<A>::command()));
+    let places = Places { code, environment: &environment, other_variables: &other_variables, command_line };
+    settings::resolve(places).map_err(|error| {
+        for problem in error.problems {
+            eprintln!("error: {problem}");
+        }
+        ExitCode::from(MISUSED)
+    })
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
+/// The environment variables that a command and those below it read for their own arguments.
+fn variables(command: &clap::Command) -> Vec<String> {
+    let own = command.get_arguments().filter_map(|argument| Some(argument.get_env()?.to_str()?.to_owned()));
+    own.chain(command.get_subcommands().flat_map(variables)).collect()
 }
 
-impl RunOptions {
-    fn config(&self) -> Config {
-        let mut config =
-            Config::new(self.application_id.clone(), self.bootstrap_servers.clone(), self.state_dir.clone());
-        config.instance_id.clone_from(&self.instance_id);
-        config.threads = self.threads;
-        config.auto_offset_reset = match self.auto_offset_reset {
-            OffsetReset::Earliest => StartRule::Earliest,
-            OffsetReset::Latest => StartRule::Latest,
-            OffsetReset::None => StartRule::Refuse,
-        };
-        config.kafka = self.kafka.iter().cloned().collect();
-        config.session_timeout = Duration::from_millis(self.session_timeout_ms);
-        config.heartbeat_interval = Duration::from_millis(self.heartbeat_interval_ms);
-        config.transaction_timeout = Duration::from_millis(self.transaction_timeout_ms);
-        config.replication_factor = self.replication_factor;
-        config.memory_budget_bytes = self.memory_budget_mib << 20;
-        config.cache_bytes = self.cache_mib << 20;
-        config
+fn print_settings(settings: &Settings, as_json: bool) -> ExitCode {
+    let text = if as_json { format!("{:#}\n", settings.json()) } else { settings.table() };
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // Whoever reads may have seen enough.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            eprintln!("error: cannot print: {error}");
+            ExitCode::from(FAILED)
+        }
+        Ok(()) | Err(_) => ExitCode::SUCCESS,
     }
-}
-
-fn property(text: &str) -> Result<(String, String), String> {
-    let (name, value) =
-        text.split_once('=').ok_or("it must have the form name=value, such as security.protocol=ssl")?;
-    Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
 fn log(format: LogFormat) {

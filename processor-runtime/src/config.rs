@@ -1,6 +1,5 @@
 //! The settings of an application, and who its threads are.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +9,10 @@ use processor_core::protocol::metadata::{METADATA_BYTES_MAX, OffsetMetadata};
 use processor_core::protocol::restore::StartRule;
 use processor_core::topology::Topology;
 
+use crate::kafka::client_properties::ClientProperties;
 use crate::kafka::cluster::ClusterSettings;
 use crate::kafka::{Member, TransactionalId};
+use crate::settings::table;
 
 /// What stands between the parts of a transactional id. No part can hold it.
 const SEPARATOR: char = ':';
@@ -19,6 +20,9 @@ const SEPARATOR: char = ':';
 const ID_BYTES_MAX: usize = 200;
 
 /// The settings of an application.
+///
+/// A program that calls [`main`](crate::main) need not know them: [`settings`](crate::settings) fills them from the
+/// command line, the environment and a file, and lists their bounds.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The application's id: its consumer group, and the prefix of its topics, transactional ids and directories.
@@ -35,7 +39,7 @@ pub struct Config {
     /// Where an input begins that has no committed offset.
     pub auto_offset_reset: StartRule,
     /// librdkafka properties that pass through; those that the guarantee needs are refused.
-    pub kafka: BTreeMap<String, String>,
+    pub kafka: ClientProperties,
     /// `session.timeout.ms`: how long the group waits for a silent member before it moves its partitions.
     pub session_timeout: Duration,
     /// `heartbeat.interval.ms`: at most a third of the session time-out.
@@ -46,6 +50,8 @@ pub struct Config {
     pub transaction_timeout: Duration,
     /// How many partitions' replicas a changelog topic gets when it is made; `None`: the brokers' default.
     pub replication_factor: Option<usize>,
+    /// Whether a cluster that can lose acknowledged records is refused at start, not only warned of.
+    pub strict: bool,
     /// Memory of all state databases together: block cache and write buffers.
     pub memory_budget_bytes: usize,
     /// Memory of all decoded, clean values together.
@@ -56,6 +62,17 @@ pub struct Config {
     pub batch_bytes_max: usize,
     /// How long a turn may take under load before batches shrink.
     pub batch_time_max: Duration,
+    /// The form of log lines, where the command line writes them.
+    pub log_format: LogFormat,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 impl Config {
@@ -72,17 +89,19 @@ impl Config {
             instance_id: None,
             threads: 1,
             auto_offset_reset: StartRule::Earliest,
-            kafka: BTreeMap::new(),
+            kafka: ClientProperties::default(),
             session_timeout: Duration::from_secs(6),
             heartbeat_interval: Duration::from_millis(1_500),
             max_poll_interval: Duration::from_mins(5),
             transaction_timeout: Duration::from_secs(10),
             replication_factor: None,
+            strict: false,
             memory_budget_bytes: 64 << 20,
             cache_bytes: 64 << 20,
             batch_records_max: 100_000,
             batch_bytes_max: 16 << 20,
             batch_time_max: Duration::from_millis(150),
+            log_format: LogFormat::Text,
         }
     }
 
@@ -91,24 +110,35 @@ impl Config {
     /// # Errors
     /// What is wrong, and what would be right.
     pub fn check(&self, topology: &Topology) -> Result<(), ConfigError> {
+        if let Some((_, problem)) = table::out_of_bounds(self).next() {
+            return Err(ConfigError(problem));
+        }
+        self.check_relations()?;
+        self.check_metadata(topology)
+    }
+
+    /// What settings demand of each other, and of the form of ids.
+    pub(crate) fn check_relations(&self) -> Result<(), ConfigError> {
         check_id("application.id", &self.application_id)?;
         if let Some(instance_id) = &self.instance_id {
             check_id("instance.id", instance_id)?;
         }
-        let refuse = |message: &str| Err(ConfigError(message.to_owned()));
         if self.bootstrap_servers.is_empty() {
-            return refuse("bootstrap.servers is empty: name at least one broker as host:port");
-        }
-        if !(1..=64).contains(&self.threads) {
-            return refuse("threads must lie between 1 and 64; run more workers instead");
+            return Err(ConfigError("bootstrap.servers is empty: name at least one broker as host:port".to_owned()));
         }
         if self.transaction_timeout < self.batch_time_max * 4 {
-            return refuse("the transaction time-out must be at least four times the time of a batch (batch_time_max)");
+            return Err(ConfigError(format!(
+                "transaction.timeout {:?} is under four times batch.time.max {:?}: a slow batch would be aborted; change one of the two",
+                self.transaction_timeout, self.batch_time_max
+            )));
         }
-        if self.batch_records_max == 0 || self.batch_bytes_max == 0 {
-            return refuse("a batch must be allowed at least one record and one byte");
+        if self.strict && self.replication_factor.is_some_and(|factor| factor < 3) {
+            return Err(ConfigError(
+                "strict is true and replication.factor under 3: the changelogs could lose committed state; raise it or leave it to the brokers"
+                    .to_owned(),
+            ));
         }
-        self.check_metadata(topology)
+        Ok(())
     }
 
     /// Offset metadata must fit what brokers take, whatever the numbers in it.

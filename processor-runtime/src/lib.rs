@@ -9,11 +9,13 @@ pub mod clock;
 pub mod config;
 pub mod kafka;
 pub mod restore;
+pub mod secret;
 pub mod seeded_bugs;
+pub mod settings;
 pub mod state;
 pub mod stream_thread;
 pub mod tasks;
 pub mod topics;
 pub mod transaction;
 
-pub use cli::main;
+pub use cli::{Application, main};

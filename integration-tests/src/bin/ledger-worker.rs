@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use processor_core::prelude::*;
+use processor_runtime::Application;
 use processor_runtime::seeded_bugs::{Rule, switch_off};
 
 /// Balance, and number of entries, of each account.
@@ -78,5 +79,5 @@ fn topology(args: &Args) -> Result<Topology, TopologyError> {
 }
 
 fn main() -> ExitCode {
-    processor_runtime::main::<Args>(topology)
+    Application::<Args, _>::new(topology).configure(|config| config.batch_records_max = 50_000).main()
 }

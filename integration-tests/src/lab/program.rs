@@ -21,6 +21,7 @@ use nix::sys::signal::Signal;
 
 use super::interrupt::signals;
 use crate::broker::process;
+use crate::worker::without_settings;
 
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 const TAIL_LINES: usize = 30;
@@ -80,6 +81,7 @@ impl Program {
         let log = OpenOptions::new().create(true).append(true).open(&self.log);
         let log = log.with_context(|| format!("cannot open {}", self.log.display()))?;
         let mut command = Command::new(OWN_FILE);
+        without_settings(&mut command);
         command.arg("exec").args(self.bound.then_some("--bound")).arg("--").arg(&self.path).args(&self.arguments);
         command.stdin(Stdio::null()).stdout(log.try_clone().context("cannot share the log file")?).stderr(log);
         // A group of its own keeps Ctrl-C in the terminal from reaching it before the lab decides.

@@ -18,7 +18,7 @@ fn a_request_whose_answer_is_lost_taints_and_a_new_producer_is_clean() -> Result
     proxy.forward_to(kafka.ports(1).behind_proxy);
     let corner = Corner::at(&proxy.bootstrap(), "faults", 1, |settings| {
         settings.transaction_timeout = Duration::from_secs(5);
-        settings.properties.insert("producer.socket.timeout.ms".to_owned(), "1500".to_owned());
+        settings.properties.insert("producer.socket.timeout.ms", "1500");
     })?;
     let mut consumer = corner.consumer("c")?;
     join(&mut consumer)?;

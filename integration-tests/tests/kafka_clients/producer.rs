@@ -338,7 +338,7 @@ fn a_thousand_transactions_leave_no_taint() -> Result<()> {
 #[test]
 fn more_records_than_the_queue_holds_are_sent_all_the_same() -> Result<()> {
     let corner = Corner::with("producer-full", 2, |settings| {
-        settings.properties.insert("producer.queue.buffering.max.messages".to_owned(), "500".to_owned());
+        settings.properties.insert("producer.queue.buffering.max.messages", "500");
     })?;
     let mut producer = corner.producer("p")?;
     producer.begin()?;

@@ -1,10 +1,10 @@
 //! A real cluster: the factory of the clients.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::changelog::Changelog;
+use super::client_properties::ClientProperties;
 use super::consumer::Consumer;
 use super::ffi::{Client, Kind};
 use super::producer::Producer;
@@ -19,7 +19,7 @@ pub struct ClusterSettings {
     /// The application's id: also its consumer group.
     pub application_id: String,
     /// librdkafka properties of the user: security, tuning. A name may carry the prefix `consumer.` or `producer.`.
-    pub properties: BTreeMap<String, String>,
+    pub properties: ClientProperties,
     /// After this long without a heartbeat the group gives a member's partitions to others.
     pub session_timeout: Duration,
     /// How often a member shows that it lives; at most a third of the session time-out.
@@ -36,7 +36,7 @@ impl ClusterSettings {
         Self {
             bootstrap_servers: bootstrap_servers.into(),
             application_id: application_id.into(),
-            properties: BTreeMap::new(),
+            properties: ClientProperties::default(),
             session_timeout: Duration::from_secs(6),
             heartbeat_interval: Duration::from_millis(1_500),
             max_poll_interval: Duration::from_mins(5),
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn a_wrong_property_is_a_config_error_that_names_it() {
         let mut settings = ClusterSettings::new("127.0.0.1:1", "app");
-        settings.properties.insert("consumer.fetch.wait.max".to_owned(), "1".to_owned());
+        settings.properties.insert("consumer.fetch.wait.max", "1");
         let cluster = Cluster::new(settings).expect("names are checked by librdkafka");
         let error = cluster.changelog("r", Isolation::ReadCommitted).expect_err("there is no such property");
         assert_eq!(error.kind, KafkaErrorKind::Config);

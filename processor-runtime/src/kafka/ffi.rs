@@ -12,6 +12,7 @@
 #![expect(unsafe_code, reason = "the one audited boundary to librdkafka; everything else in the workspace is safe")]
 
 mod admin;
+mod known;
 mod message;
 mod partitions;
 mod producing;
@@ -30,6 +31,7 @@ use processor_core::ids::{Partition, TopicPartition};
 use rdkafka::bindings as rd;
 
 pub(super) use self::admin::{Event, EventQueue, SettingsOf, Spec};
+pub(super) use self::known::{check_property, knows_property, property_names};
 pub(super) use self::message::{Message, MessageQueue};
 pub(super) use self::partitions::{PartitionEntry, PartitionList};
 pub(super) use self::producing::{NativeRecord, TopicHandle};

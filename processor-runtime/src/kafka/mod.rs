@@ -10,6 +10,7 @@
 pub mod admin;
 mod bounded;
 pub mod changelog;
+pub mod client_properties;
 pub mod cluster;
 pub mod consumer;
 mod deliveries;

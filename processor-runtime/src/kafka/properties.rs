@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::client_properties::PropertyValue;
 use super::cluster::ClusterSettings;
 use super::{Isolation, KafkaError, KafkaErrorKind, Member, TransactionalId};
 
@@ -24,22 +25,25 @@ pub(super) enum Role<'a> {
 
 /// The properties that the user may not set, and why. Aliases of librdkafka are listed beside the name.
 const REFUSED: &[(&[&str], &str)] = &[
-    (&["bootstrap.servers", "metadata.broker.list"], "it has its own setting, `bootstrap.servers` of the application"),
+    (&["bootstrap.servers", "metadata.broker.list"], "it has its own setting, `bootstrap.servers`"),
     (&["client.id"], "it is made from the application id, the instance id and the thread"),
     (&["group.id"], "the group is the application id: committed offsets and state belong together"),
     (&["group.instance.id"], "it is made from the instance id and the thread"),
     (&["transactional.id"], "it is made from the application id, the instance id and the thread"),
-    (&["transaction.timeout.ms"], "it has its own setting, `transaction_timeout`"),
-    (&["session.timeout.ms"], "it has its own setting, `session_timeout`"),
-    (&["heartbeat.interval.ms"], "it has its own setting, `heartbeat_interval`"),
-    (&["max.poll.interval.ms"], "it has its own setting, `max_poll_interval`"),
+    (&["transaction.timeout.ms"], "it has its own setting, `transaction.timeout`"),
+    (&["session.timeout.ms"], "it has its own setting, `session.timeout`"),
+    (&["heartbeat.interval.ms"], "it has its own setting, `heartbeat.interval`"),
+    (&["max.poll.interval.ms"], "it has its own setting, `max.poll.interval`"),
     (&["enable.idempotence"], "a producer without it can write a record twice"),
     (&["acks", "request.required.acks"], "a record counts as written only when all in-sync replicas have it"),
     (&["delivery.report.only.error"], "the recovery points of stores come from the reports of successes"),
     (&["enable.auto.commit", "auto.commit.enable"], "offsets are committed only inside the transaction (EO-1)"),
     (&["enable.auto.offset.store"], "offsets are committed only inside the transaction (EO-1)"),
     (&["isolation.level"], "records of aborted transactions must not be read"),
-    (&["auto.offset.reset"], "a lost offset must stop the task, not skip input; the first start has its own setting"),
+    (
+        &["auto.offset.reset"],
+        "a lost offset must stop the task, not skip input; the first start has its own setting, `auto.offset.reset`",
+    ),
     (&["enable.partition.eof"], "the batch poll of librdkafka 2.12 miscounts positions with it"),
     (&["partition.assignment.strategy"], "inputs that are joined need `range`, and the protocol the eager rebalance"),
     (&["group.protocol", "group.remote.assignor"], "the protocol rests on the classic group's eager rebalance"),
@@ -58,19 +62,24 @@ fn config(message: String) -> KafkaError {
 
 /// Checks the user's properties and the relations between the time-outs.
 pub(super) fn check(settings: &ClusterSettings) -> Result<(), KafkaError> {
-    for (name, value) in &settings.properties {
+    for (name, value) in settings.properties.iter() {
         check_property(name, value, settings.transaction_timeout)?;
     }
     check_relations(settings)
 }
 
 /// The property's name without the prefix that addresses one kind of client.
-fn bare(name: &str) -> &str {
+pub(super) fn bare(name: &str) -> &str {
     name.strip_prefix("consumer.").or_else(|| name.strip_prefix("producer.")).unwrap_or(name)
 }
 
-fn check_property(name: &str, value: &str, transaction_timeout: Duration) -> Result<(), KafkaError> {
-    let bare = bare(name);
+/// Whether the guarantee allows a property to have this value.
+pub(super) fn check_property(
+    name: &str,
+    value: &PropertyValue,
+    transaction_timeout: Duration,
+) -> Result<(), KafkaError> {
+    let (bare, value) = (bare(name), value.expose());
     if let Some((_, reason)) = REFUSED.iter().find(|(names, _)| names.contains(&bare)) {
         return Err(config(format!("the property {name} cannot be set: {reason}; remove it")));
     }
@@ -146,14 +155,14 @@ pub(super) fn resolve(settings: &ClusterSettings, role: Role<'_>) -> BTreeMap<St
     if matches!(role, Role::Changelog { .. }) {
         put(&mut resolved, DEFAULTS_CHANGELOG);
     }
-    let prefixed = |name: &&String| name.starts_with("consumer.") || name.starts_with("producer.");
+    let prefixed = |name: &str| name.starts_with("consumer.") || name.starts_with("producer.");
     let properties = &settings.properties;
     for (name, value) in properties.iter().filter(|(name, _)| !prefixed(name)) {
-        resolved.insert(name.clone(), value.clone());
+        resolved.insert(name.to_owned(), value.expose().to_owned());
     }
     for (name, value) in properties.iter().filter(|(name, _)| prefixed(name)) {
         if let Some(bare) = prefix.and_then(|prefix| name.strip_prefix(prefix)) {
-            resolved.insert(bare.to_owned(), value.clone());
+            resolved.insert(bare.to_owned(), value.expose().to_owned());
         }
     }
     resolved.insert("bootstrap.servers".to_owned(), settings.bootstrap_servers.clone());

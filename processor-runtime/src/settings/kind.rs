@@ -1,0 +1,253 @@
+//! The kinds of values: how each is read from text, which bounds it keeps, and how it is written.
+//!
+//! What is written can be read again and gives the same value.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+
+use crate::config::Config;
+
+/// One field of [`Config`].
+pub struct Field<T: 'static> {
+    /// Reads it.
+    pub get: fn(&Config) -> &T,
+    /// Gives it to be written.
+    pub get_mut: fn(&mut Config) -> &mut T,
+}
+
+impl<T> Copy for Field<T> {}
+
+impl<T> Clone for Field<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> fmt::Debug for Field<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Field")
+    }
+}
+
+/// The least and the greatest value, both allowed.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds<T> {
+    /// The least.
+    pub min: T,
+    /// The greatest.
+    pub max: T,
+}
+
+/// One of a few values.
+#[derive(Clone, Copy, Debug)]
+pub struct Choice {
+    /// How it is written.
+    pub name: &'static str,
+    /// What it means.
+    pub meaning: &'static str,
+    /// Whether it is chosen.
+    pub is_chosen: fn(&Config) -> bool,
+    /// Chooses it.
+    pub choose: fn(&mut Config),
+}
+
+/// What a setting holds, and where in [`Config`] it stands.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// Text; empty is not set.
+    Text(Field<String>),
+    /// Text that need not be there.
+    OptionalText(Field<Option<String>>),
+    /// A directory; empty is not set.
+    Directory(Field<PathBuf>),
+    /// A whole number.
+    Count(Bounds<usize>, Field<usize>),
+    /// A whole number that need not be there.
+    OptionalCount(Bounds<usize>, Field<Option<usize>>),
+    /// Bytes, written with their unit: `64MiB`.
+    Size(Bounds<usize>, Field<usize>),
+    /// Time, written with its unit: `10s`, `500ms`.
+    Duration(Bounds<Duration>, Field<Duration>),
+    /// `true` or `false`.
+    Switch(Field<bool>),
+    /// One of a few words.
+    Choice(&'static [Choice]),
+    /// The file of settings itself.
+    SettingsFile,
+    /// Properties of librdkafka, each `name=value`.
+    Properties,
+}
+
+impl Kind {
+    /// The kind, with its unit and form, for people.
+    pub fn form(&self) -> &'static str {
+        match self {
+            Self::Text(_) | Self::OptionalText(_) => "text",
+            Self::Directory(_) => "directory",
+            Self::Count(..) | Self::OptionalCount(..) => "whole number",
+            Self::Size(..) => "size, such as 64MiB",
+            Self::Duration(..) => "duration, such as 10s or 500ms",
+            Self::Switch(_) => "true or false",
+            Self::Choice(_) => "one of",
+            Self::SettingsFile => "file",
+            Self::Properties => "name=value",
+        }
+    }
+
+    /// The bounds, as they are written.
+    pub fn bounds(&self) -> Option<(String, String)> {
+        match self {
+            Self::Count(bounds, _) | Self::OptionalCount(bounds, _) => {
+                Some((bounds.min.to_string(), bounds.max.to_string()))
+            }
+            Self::Size(bounds, _) => Some((size_text(bounds.min), size_text(bounds.max))),
+            Self::Duration(bounds, _) => Some((duration_text(bounds.min), duration_text(bounds.max))),
+            Self::Text(_)
+            | Self::OptionalText(_)
+            | Self::Directory(_)
+            | Self::Switch(_)
+            | Self::Choice(_)
+            | Self::SettingsFile
+            | Self::Properties => None,
+        }
+    }
+
+    /// Reads a value into a [`Config`].
+    ///
+    /// # Errors
+    /// What the text should be instead.
+    pub fn read(&self, text: &str, config: &mut Config) -> Result<(), String> {
+        if text.trim().is_empty() {
+            return Err("it is empty; give a value, or leave the setting out".to_owned());
+        }
+        match self {
+            Self::Text(field) => text.clone_into((field.get_mut)(config)),
+            Self::OptionalText(field) => *(field.get_mut)(config) = Some(text.to_owned()),
+            Self::Directory(field) => *(field.get_mut)(config) = PathBuf::from(text),
+            Self::Count(bounds, field) => *(field.get_mut)(config) = count(text, *bounds)?,
+            Self::OptionalCount(bounds, field) => *(field.get_mut)(config) = Some(count(text, *bounds)?),
+            Self::Size(bounds, field) => *(field.get_mut)(config) = size(text, *bounds)?,
+            Self::Duration(bounds, field) => *(field.get_mut)(config) = duration(text, *bounds)?,
+            Self::Switch(field) => {
+                *(field.get_mut)(config) = text.parse().map_err(|_| "it must be true or false".to_owned())?;
+            }
+            Self::Choice(choices) => {
+                let chosen = choices.iter().find(|choice| choice.name == text);
+                (chosen.ok_or_else(|| format!("it must be one of {}", names(choices)))?.choose)(config);
+            }
+            Self::SettingsFile | Self::Properties => {}
+        }
+        Ok(())
+    }
+
+    /// The value in a [`Config`]; `None` where it is not set.
+    pub fn write(&self, config: &Config) -> Option<String> {
+        match self {
+            Self::Text(field) => Some((field.get)(config).clone()).filter(|text| !text.is_empty()),
+            Self::OptionalText(field) => (field.get)(config).clone(),
+            Self::Directory(field) => Some((field.get)(config).display().to_string()).filter(|path| !path.is_empty()),
+            Self::Count(_, field) => Some((field.get)(config).to_string()),
+            Self::OptionalCount(_, field) => (field.get)(config).map(|count| count.to_string()),
+            Self::Size(_, field) => Some(size_text(*(field.get)(config))),
+            Self::Duration(_, field) => Some(duration_text(*(field.get)(config))),
+            Self::Switch(field) => Some((field.get)(config).to_string()),
+            Self::Choice(choices) => {
+                let chosen = choices.iter().find(|choice| (choice.is_chosen)(config));
+                chosen.map(|choice| choice.name.to_owned())
+            }
+            Self::SettingsFile | Self::Properties => None,
+        }
+    }
+}
+
+/// The names of choices, with commas between.
+fn names(choices: &[Choice]) -> String {
+    choices.iter().map(|choice| choice.name).collect::<Vec<_>>().join(", ")
+}
+
+fn within<T: PartialOrd>(value: T, bounds: &Bounds<T>, shown: impl Fn(&T) -> String) -> Result<T, String> {
+    if value < bounds.min || value > bounds.max {
+        return Err(format!("it must lie between {} and {}", shown(&bounds.min), shown(&bounds.max)));
+    }
+    Ok(value)
+}
+
+fn count(text: &str, bounds: Bounds<usize>) -> Result<usize, String> {
+    let count =
+        text.parse().map_err(|_| format!("it must be a whole number between {} and {}", bounds.min, bounds.max))?;
+    within(count, &bounds, usize::to_string)
+}
+
+fn size(text: &str, bounds: Bounds<usize>) -> Result<usize, String> {
+    let size =
+        text.parse::<ByteSize>().map_err(|_| "it must be a size with its unit, such as 64MiB or 1GiB".to_owned())?;
+    let size = usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
+    within(size, &bounds, |size| size_text(*size))
+}
+
+fn duration(text: &str, bounds: Bounds<Duration>) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text)
+        .map_err(|_| "it must be a duration with its unit, such as 10s, 500ms or 5m".to_owned())?;
+    within(duration, &bounds, |duration| duration_text(*duration))
+}
+
+/// In the greatest unit that gives a whole number.
+fn size_text(bytes: usize) -> String {
+    let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    let fits = |shift: &u32| bytes != 0 && bytes.trailing_zeros() >= *shift;
+    match units.iter().find(|(_, shift)| fits(shift)) {
+        Some((unit, shift)) => format!("{}{unit}", bytes >> shift),
+        None => format!("{bytes}B"),
+    }
+}
+
+fn duration_text(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ANY: Bounds<usize> = Bounds { min: 0, max: usize::MAX };
+    const ALWAYS: Bounds<Duration> = Bounds { min: Duration::ZERO, max: Duration::MAX };
+
+    #[test]
+    fn numbers_carry_their_unit() {
+        assert_eq!(size("64MiB", ANY), Ok(64 << 20));
+        assert_eq!(size("1 GB", ANY), Ok(1_000_000_000));
+        assert_eq!(size("4096", ANY), Ok(4_096));
+        assert_eq!(duration("1s 500ms", ALWAYS), Ok(Duration::from_millis(1_500)));
+        assert_eq!(duration("5m", ALWAYS), Ok(Duration::from_mins(5)));
+        for text in ["10", "ten", "-1s", "10 parsecs"] {
+            assert!(duration(text, ALWAYS).is_err_and(|message| message.contains("such as")), "{text}");
+        }
+        for text in ["-1", "64MiBs", "much"] {
+            assert!(size(text, ANY).is_err_and(|message| message.contains("such as")), "{text}");
+        }
+    }
+
+    #[test]
+    fn bounds_are_allowed_and_nothing_beyond_them() {
+        let bounds = Bounds { min: 1, max: 64 };
+        assert_eq!((count("1", bounds), count("64", bounds)), (Ok(1), Ok(64)));
+        for text in ["0", "65", "-1", "1.5", "many"] {
+            assert!(count(text, bounds).is_err_and(|message| message.contains("between 1 and 64")), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_as_the_same_value(bytes in 0_usize..1 << 50, shift in 0_u32..14, millis: u32) {
+            let bytes = bytes << shift;
+            prop_assert_eq!(size(&size_text(bytes), ANY), Ok(bytes));
+            let time = Duration::from_millis(millis.into());
+            prop_assert_eq!(duration(&duration_text(time), ALWAYS), Ok(time));
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Where a value came from.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Where a value came from, weakest first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody set it.
+    Default,
+    /// The application's own code.
+    Code,
+    /// The settings file.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The line of the key, from 1.
+        line: usize,
+    },
+    /// The environment variable of this name.
+    Environment(String),
+    /// The option of this name, without the dashes.
+    CommandLine(String),
+}
+
+impl Origin {
+    /// The place in one word, for machines.
+    pub fn place(&self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Code => "code",
+            Self::File { .. } => "file",
+            Self::Environment(_) => "environment",
+            Self::CommandLine(_) => "command-line",
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::Code => f.write_str("code"),
+            Self::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Self::Environment(variable) => f.write_str(variable),
+            Self::CommandLine(option) => write!(f, "--{option}"),
+        }
+    }
+}

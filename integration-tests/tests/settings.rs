@@ -1,9 +1,10 @@
 //! Settings end to end: four places, one stronger than the other; what is wrong is refused with its place; secrets are
-//! shown nowhere.
+//! shown nowhere; the cluster is checked before anything is begun.
 
 use std::fs;
 use std::process::{Command, Output};
 
+use processor_integration_tests::client::partition_count;
 use processor_integration_tests::scene::{PATIENCE, Scene};
 use processor_integration_tests::worker::{WorkerConfig, without_settings};
 use serde_json::Value;
@@ -136,4 +137,32 @@ fn secrets_are_in_no_log_and_no_listing() {
     fs::remove_file(&password).expect("it was written");
     let said = refused(&worker, 2);
     assert!(said.contains("the secret sasl.password: cannot read file:"), "{said}");
+}
+
+#[test]
+fn a_strict_worker_refuses_a_single_node_and_says_what_mends_it() {
+    let mut scene = Scene::new("strict");
+    scene.produce(100);
+    let path = file(&scene, "");
+    let said = refused(&worker(&scene, &path).with_flag("strict"), 1);
+    let names = format!("{} (1), {} (1)", scene.input(), scene.output());
+    for words in [
+        "strict = true",
+        &format!("replication factor under 3: {} (1), {names}", scene.changelog()),
+        "kafka-reassign-partitions --bootstrap-server",
+        "min.insync.replicas under 2",
+        "--add-config min.insync.replicas=2",
+    ] {
+        assert!(said.contains(words), "'{words}' is not in:\n{said}");
+    }
+    assert!(partition_count(&scene.bootstrap, &scene.changelog()).is_err(), "nothing was begun");
+
+    let running = worker(&scene, &path).start().expect("the worker starts");
+    scene.await_outputs(100, &[&running]);
+    let log = running.log_since_start();
+    let warnings: Vec<&str> = log.lines().filter(|line| line.contains(" WARN ")).collect();
+    assert_eq!(warnings.len(), 2, "one line for each kind of finding: {warnings:?}");
+    assert!(log.contains("offsets.retention.minutes=10080"), "{log}");
+    running.stop().expect("a clean stop");
+    scene.verify(&["one"]);
 }

@@ -20,7 +20,7 @@ const RUNTIME_LAYERS: [&[&str]; 10] = [
     &["restore"],
     &["tasks"],
     &["stream_thread"],
-    &["config", "settings", "topics"],
+    &["config", "settings", "topics", "preflight"],
     &["app"],
     &["cli"],
 ];

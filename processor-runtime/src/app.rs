@@ -1,6 +1,6 @@
 //! An application: start-up checks, its stream threads, and a clean end.
 //!
-//! Order at start: settings → state directory → topics → a producer for every thread, all initialised, so that whatever
+//! Order at start: settings → state directory → the cluster → topics → a producer for every thread, all initialised, so that whatever
 //! this worker left open in an earlier life is ended → only then the threads join the group.
 
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use crate::config::{Config, ConfigError, member, transactional_id};
 use crate::kafka::admin::Admin;
 use crate::kafka::cluster::Cluster;
 use crate::kafka::{Kafka, TxnErrorKind};
+use crate::preflight;
 use crate::state::{RocksDirectory, StateSettings};
 use crate::stream_thread::{StreamThread, ThreadError, ThreadPlan, producer_topics};
 use crate::topics::{self, CheckedTopics};
@@ -56,7 +57,9 @@ pub fn run(config: &Config, topology: &Topology, stop: &Arc<AtomicBool>) -> Resu
     let directory = RocksDirectory::open(&config.state_dir, &config.application_id, settings);
     let directory = Arc::new(directory.map_err(|error| AppError::Start(error.message))?);
     let admin = Admin::connect(&config.cluster_settings()).map_err(|error| AppError::Start(error.message))?;
-    let topics = topics::check(config, topology, &admin)?;
+    let brokers = admin.brokers();
+    preflight::check(config, topology, &brokers, &admin)?;
+    let topics = topics::check(config, topology, brokers, &admin)?;
     drop(admin);
     let instance_id = match &config.instance_id {
         Some(id) => id.clone(),
@@ -100,7 +103,7 @@ fn plan(config: &Config, topology: &Topology, topics: &CheckedTopics, instance_i
         rebalance_wait: config.session_timeout * 2,
         lost_wait: config.session_timeout * 2 + BROKER_PAUSE,
         outside_wait: config.max_poll_interval + config.session_timeout,
-        fence_after_rebuild: !topics.transactions_verified,
+        fence_after_rebuild: !topics.transactions_verified(),
         cache_bytes_max: (config.cache_bytes / store_tasks.max(1)).max(CACHE_BYTES_MIN),
         leave_on_stop: config.instance_id.is_none(),
     }

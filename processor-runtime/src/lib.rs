@@ -8,6 +8,7 @@ mod cli;
 pub mod clock;
 pub mod config;
 pub mod kafka;
+pub mod preflight;
 pub mod restore;
 pub mod secret;
 pub mod seeded_bugs;

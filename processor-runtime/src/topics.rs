@@ -6,12 +6,12 @@ use std::sync::Arc;
 use processor_core::topology::{SubTopology, Topology};
 
 use crate::config::{Config, ConfigError, changelog_topic};
-use crate::kafka::admin::{Admin, TopicInfo};
+use crate::kafka::admin::{Admin, BrokerInfo, TopicInfo, TopicShape};
 use crate::state::{Layout, StoreLayout};
 use crate::stream_thread::ChangelogTopic;
 
 /// How far in the future a record's timestamp may lie.
-const TIMESTAMP_BOUND: &str = "message.timestamp.after.max.ms";
+pub const TIMESTAMP_BOUND: &str = "message.timestamp.after.max.ms";
 /// Kafka's default of `delete.retention.ms`: one day.
 const DELETE_RETENTION_DEFAULT_MS: i64 = 24 * 60 * 60 * 1_000;
 
@@ -24,25 +24,42 @@ pub struct CheckedTopics {
     pub changelogs: BTreeMap<Arc<str>, Vec<ChangelogTopic>>,
     /// Per sub-topology with stores: what its tasks keep on disk.
     pub layouts: BTreeMap<Arc<str>, Layout>,
-    /// Whether the brokers verify that a partition was added to the transaction that writes to it.
-    pub transactions_verified: bool,
+    /// The brokers.
+    pub brokers: Vec<BrokerInfo>,
+}
+
+/// The broker setting that makes a partition refuse records of a transaction it was not added to.
+pub const VERIFICATION: &str = "transaction.partition.verification.enable";
+
+impl CheckedTopics {
+    /// Whether all brokers say that they verify that a partition was added to the transaction that writes to it. One that
+    /// does not, or does not say, weakens the guarantee.
+    pub fn transactions_verified(&self) -> bool {
+        !self.brokers.is_empty() && self.brokers.iter().all(verifies_transactions)
+    }
+}
+
+/// Whether a broker says that it verifies transactions.
+pub fn verifies_transactions(broker: &BrokerInfo) -> bool {
+    broker.configs.as_ref().and_then(|configs| configs.get(VERIFICATION)).is_some_and(|value| value == "true")
 }
 
 /// Checks all topics and makes changelogs that are missing.
 ///
 /// # Errors
 /// What does not fit, with the command that repairs it.
-pub fn check(config: &Config, topology: &Topology, admin: &Admin) -> Result<CheckedTopics, ConfigError> {
+pub fn check(
+    config: &Config,
+    topology: &Topology,
+    brokers: Vec<BrokerInfo>,
+    admin: &Admin,
+) -> Result<CheckedTopics, ConfigError> {
     let cluster_id = admin.cluster_id().map_err(|error| ConfigError(error.message))?;
     for output in topology.outputs() {
         existing(config, admin, output, "output")?;
     }
-    let mut checked = CheckedTopics {
-        partitions: BTreeMap::new(),
-        changelogs: BTreeMap::new(),
-        layouts: BTreeMap::new(),
-        transactions_verified: transactions_verified(admin),
-    };
+    let mut checked =
+        CheckedTopics { partitions: BTreeMap::new(), changelogs: BTreeMap::new(), layouts: BTreeMap::new(), brokers };
     for subtopology in topology.subtopologies() {
         let partitions = co_partitioned(config, topology, admin, subtopology)?;
         checked.partitions.insert(subtopology.name.clone(), partitions);
@@ -64,30 +81,8 @@ pub fn check(config: &Config, topology: &Topology, admin: &Admin) -> Result<Chec
     Ok(checked)
 }
 
-/// Asks every broker whether it verifies transactions; one that does not, or does not say, weakens the guarantee.
-fn transactions_verified(admin: &Admin) -> bool {
-    const SETTING: &str = "transaction.partition.verification.enable";
-    let brokers = admin.broker_ids().unwrap_or_default();
-    let says_so = |broker: &i32| match admin.broker_config(*broker) {
-        Ok(settings) => settings.get(SETTING).is_some_and(|value| value == "true"),
-        Err(error) => {
-            tracing::debug!("broker {broker} does not show its settings: {error}");
-            false
-        }
-    };
-    let verified = !brokers.is_empty() && brokers.iter().all(says_so);
-    if !verified {
-        tracing::warn!(
-            "the brokers do not say that {SETTING}=true: a request of a dead producer that arrives late could still be taken. Fence \
-             transactions keep late offsets out, a late record they do not: the guarantee is weaker here. Set it to true (the default since 3.6), \
-             and allow this application to DescribeConfigs on the cluster"
-        );
-    }
-    verified
-}
-
-fn existing(config: &Config, admin: &Admin, topic: &str, what: &str) -> Result<TopicInfo, ConfigError> {
-    let found = admin.describe_topic(topic).map_err(|error| ConfigError(error.message))?;
+fn existing(config: &Config, admin: &Admin, topic: &str, what: &str) -> Result<TopicShape, ConfigError> {
+    let found = admin.topic_shape(topic).map_err(|error| ConfigError(error.message))?;
     found.ok_or_else(|| {
         ConfigError(format!(
             "the {what} topic '{topic}' does not exist: make it with kafka-topics --bootstrap-server {} --create --topic {topic} \
@@ -138,7 +133,6 @@ fn changelog(config: &Config, admin: &Admin, topic: &str, partitions: usize) -> 
         found.ok_or_else(|| ConfigError(format!("the changelog topic '{topic}' was made and is gone again")))?
     };
     check_changelog(config, topic, partitions, &info)?;
-    warn_of_timestamp_bound(config, topic, &info);
     Ok(info)
 }
 
@@ -165,20 +159,6 @@ fn check_changelog(config: &Config, topic: &str, partitions: usize, info: &Topic
         )));
     }
     Ok(())
-}
-
-/// Changelog records carry stream time. A topic that takes no timestamps of the future would refuse the state that follows
-/// from one input record with such a timestamp, and stop the task for good.
-fn warn_of_timestamp_bound(config: &Config, topic: &str, info: &TopicInfo) {
-    let bound = info.configs.get(TIMESTAMP_BOUND).and_then(|text| text.parse::<i64>().ok());
-    if bound.is_some_and(|bound| bound < i64::MAX) {
-        tracing::warn!(
-            "the changelog topic '{topic}' refuses timestamps of the future ({TIMESTAMP_BOUND}), so one input record with such a timestamp \
-             would stop its task: kafka-configs --bootstrap-server {} --alter --entity-type topics --entity-name {topic} --add-config {TIMESTAMP_BOUND}={}",
-            config.bootstrap_servers,
-            i64::MAX
-        );
-    }
 }
 
 fn delete_retention_ms(info: &TopicInfo) -> i64 {

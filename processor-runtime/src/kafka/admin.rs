@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rdkafka::bindings::rd_kafka_resp_err_t as E;
 
 use super::cluster::{Cluster, ClusterSettings};
-use super::ffi::{Code, Event, EventQueue, Fault, SettingsOf};
+use super::ffi::{Code, Event, EventQueue, Fault, SettingsOf, TopicFacts};
 use super::properties::Role;
 use super::{KafkaError, KafkaErrorKind};
 
@@ -27,6 +27,26 @@ pub struct TopicInfo {
     pub topic_id: String,
     /// Its settings, also those with default values.
     pub configs: BTreeMap<String, String>,
+}
+
+/// How a topic is laid out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicShape {
+    /// How many partitions it has.
+    pub partitions: usize,
+    /// The replicas of the partition that has fewest.
+    pub replicas_min: usize,
+    /// The id that changes when a topic is deleted and made again.
+    pub topic_id: String,
+}
+
+/// A broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerInfo {
+    /// Its id.
+    pub id: i32,
+    /// Its settings; `None` where it does not show them.
+    pub configs: Option<BTreeMap<String, String>>,
 }
 
 /// A connection for start-up.
@@ -63,16 +83,40 @@ impl Admin {
         self.answer("cannot list the brokers", Event::broker_ids)
     }
 
+    /// The brokers and what they show of themselves; none where they cannot be listed.
+    pub fn brokers(&self) -> Vec<BrokerInfo> {
+        let shown = |id| match self.broker_config(id) {
+            Ok(configs) => BrokerInfo { id, configs: Some(configs) },
+            Err(error) => {
+                tracing::debug!("broker {id} does not show its settings: {error}");
+                BrokerInfo { id, configs: None }
+            }
+        };
+        self.broker_ids().unwrap_or_default().into_iter().map(shown).collect()
+    }
+
     /// What a topic is; `None` where there is none of that name.
     pub fn describe_topic(&self, name: &str) -> Result<Option<TopicInfo>, KafkaError> {
+        let Some(shape) = self.topic_shape(name)? else { return Ok(None) };
+        let configs = self.topic_configs(name)?;
+        Ok(Some(TopicInfo { partitions: shape.partitions, topic_id: shape.topic_id, configs }))
+    }
+
+    /// How a topic is laid out, which needs no right to its settings; `None` where there is none of that name.
+    pub fn topic_shape(&self, name: &str) -> Result<Option<TopicShape>, KafkaError> {
         self.queue.ask_topic(name, ANSWER_WAIT_MAX);
-        let facts = match self.wait().and_then(|event| event.topic()) {
-            Ok(facts) => facts,
-            Err(fault) if fault.code == Code::of(E::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => return Ok(None),
-            Err(fault) => return Err(self.error(&format!("cannot describe the topic {name}"), &fault)),
-        };
-        let configs = self.settings(SettingsOf::Topic, name)?;
-        Ok(Some(TopicInfo { partitions: facts.partitions, topic_id: facts.id, configs }))
+        match self.wait().and_then(|event| event.topic()) {
+            Ok(TopicFacts { partitions, replicas_min, id }) => {
+                Ok(Some(TopicShape { partitions, replicas_min, topic_id: id }))
+            }
+            Err(fault) if fault.code == Code::of(E::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => Ok(None),
+            Err(fault) => Err(self.error(&format!("cannot describe the topic {name}"), &fault)),
+        }
+    }
+
+    /// The settings of a topic, also those with default values.
+    pub fn topic_configs(&self, name: &str) -> Result<BTreeMap<String, String>, KafkaError> {
+        self.settings(SettingsOf::Topic, name)
     }
 
     /// Makes a topic, and waits until it can be described. Without a `replication` the brokers' default counts. That it

@@ -30,7 +30,7 @@ use std::time::Duration;
 use processor_core::ids::{Partition, TopicPartition};
 use rdkafka::bindings as rd;
 
-pub(super) use self::admin::{Event, EventQueue, SettingsOf, Spec};
+pub(super) use self::admin::{Event, EventQueue, SettingsOf, Spec, TopicFacts};
 pub(super) use self::known::{check_property, knows_property, property_names};
 pub(super) use self::message::{Message, MessageQueue};
 pub(super) use self::partitions::{PartitionEntry, PartitionList};

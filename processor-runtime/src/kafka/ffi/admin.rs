@@ -247,6 +247,8 @@ pub(in crate::kafka) enum SettingsOf {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::kafka) struct TopicFacts {
     pub(in crate::kafka) partitions: usize,
+    /// The replicas of the partition that has fewest.
+    pub(in crate::kafka) replicas_min: usize,
     /// The id that changes when a topic is deleted and made again.
     pub(in crate::kafka) id: String,
 }
@@ -405,11 +407,17 @@ impl Event {
             if !error.is_null() && Code(raw::rd_kafka_error_code(error)) != Code::NONE {
                 return Err(Fault::read(error));
             }
-            let mut partitions = 0;
-            let _ = rd::rd_kafka_TopicDescription_partitions(topic, &raw mut partitions);
+            let partitions = rd::rd_kafka_TopicDescription_partitions(topic, &raw mut count);
+            let replicas = |partition: &*const _| {
+                let mut replicas = 0;
+                let _ = rd::rd_kafka_TopicPartitionInfo_replicas(*partition, &raw mut replicas);
+                replicas
+            };
+            let partitions = elements(partitions, count);
+            let replicas_min = partitions.iter().map(replicas).min().unwrap_or(0);
             let id = rd::rd_kafka_TopicDescription_topic_id(topic);
             let id = if id.is_null() { String::new() } else { text(rd::rd_kafka_Uuid_base64str(id)) };
-            Ok(TopicFacts { partitions, id })
+            Ok(TopicFacts { partitions: partitions.len(), replicas_min, id })
         }
     }
 

@@ -1,6 +1,7 @@
 //! One import for a program: `use processor_core::prelude::*;`
 
-pub use crate::codec::{Bincode, Codec, DecimalText, JavaDouble, JavaLong, Optional, Raw, Utf8};
+pub use crate::codec::{Bincode, Codec, DecimalText, Json, Optional, Raw, Utf8};
+pub use crate::codec::{JavaBoolean, JavaDouble, JavaFloat, JavaInteger, JavaLong, JavaShort, JavaUuid};
 pub use crate::error::{CodecError, OperatorError};
 pub use crate::ids::{Offset, Partition, TaskId, Timestamp};
 pub use crate::operator::{Context, OpenContext, Operator, Store, StoreError};

@@ -7,10 +7,11 @@ mod key;
 mod overlay;
 #[cfg(test)]
 pub(crate) mod testing;
+mod value;
 
 pub use base::{Base, BaseError};
 pub use change_set::{Change, ChangeSet};
-pub use definition::{KeyValueStoreDef, StoreValue};
+pub use definition::{ChangelogSpec, KeyValueStoreDef, StoreSpec};
 pub use key::StoreKey;
-pub use overlay::VALUE_FORMAT;
 pub(crate) use overlay::{AnyOverlay, Overlay, OverlayError};
+pub use value::{StoreValue, ValueFormat};

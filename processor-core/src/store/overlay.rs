@@ -14,13 +14,9 @@ use std::ops::{Bound, ControlFlow, RangeBounds};
 use foldhash::fast::FixedState;
 use indexmap::IndexMap;
 
-use super::{Base, BaseError, ChangeSet, StoreKey, StoreValue};
-use crate::codec::{Bincode, Codec};
+use super::{Base, BaseError, ChangeSet, StoreKey, StoreValue, ValueFormat};
 use crate::error::CodecError;
 use crate::ids::StoreIndex;
-
-/// The first byte of every stored value: the version of how the rest is written.
-pub const VALUE_FORMAT: u8 = 1;
 
 /// What a cached entry weighs beyond its encoded bytes, roughly.
 const ENTRY_OVERHEAD_BYTES: usize = 96;
@@ -79,6 +75,7 @@ struct Kept<V> {
 /// The overlay and the cache of one key-value store in one task.
 pub(crate) struct Overlay<K, V> {
     index: StoreIndex,
+    values: ValueFormat,
     entries: IndexMap<K, Entry<V>, FixedState>,
     /// Dirty entries in the order of their first write.
     dirty: Vec<usize>,
@@ -95,9 +92,10 @@ pub(crate) struct Overlay<K, V> {
 }
 
 impl<K: StoreKey, V: StoreValue> Overlay<K, V> {
-    pub(crate) fn new(index: StoreIndex, cache_bytes_max: usize) -> Self {
+    pub(crate) fn new(index: StoreIndex, values: ValueFormat, cache_bytes_max: usize) -> Self {
         Self {
             index,
+            values,
             entries: IndexMap::with_hasher(FixedState::default()),
             dirty: Vec::new(),
             ordered: None,
@@ -277,10 +275,7 @@ impl<K: StoreKey, V: StoreValue> AnyOverlay for Overlay<K, V> {
                 Ok(())
             };
             changes.push_with(self.index, write_key, |bytes| match &slot.value {
-                Some(value) => {
-                    bytes.push(VALUE_FORMAT);
-                    Bincode.encode(value, bytes)
-                }
+                Some(value) => self.values.encode(value, bytes).map(|()| true),
                 None => Ok(false),
             })?;
         }
@@ -378,14 +373,7 @@ impl<V: StoreValue, K: StoreKey> Merge<'_, V, dyn FnMut(K, V) -> ControlFlow<()>
 }
 
 fn decode_value<V: StoreValue>(bytes: &[u8]) -> Result<V, OverlayError> {
-    let value = match bytes.split_first() {
-        Some((&VALUE_FORMAT, value)) => Bincode.decode(Some(value)),
-        Some((format, _)) => Err(CodecError::new(format_args!(
-            "its format version is {format}; this program knows {VALUE_FORMAT}: it was written by a newer one"
-        ))),
-        None => Err(CodecError::new("it has no format version")),
-    };
-    value.map_err(OverlayError::Undecodable)
+    ValueFormat::decode(bytes).map_err(OverlayError::Undecodable)
 }
 
 fn encode_bound<K: StoreKey>(bound: Bound<&K>) -> Bound<Vec<u8>> {
@@ -524,7 +512,7 @@ mod tests {
         #[test]
         fn overlay_reads_like_a_map(ops in prop::collection::vec(op(), 1..120), cache in prop_oneof![Just(0), Just(400), Just(1 << 20)]) {
             let mut twin = Twin {
-                overlay: Overlay::new(StoreIndex::new(0), cache),
+                overlay: Overlay::new(StoreIndex::new(0), ValueFormat::Bincode, cache),
                 base: MapBase::default(),
                 committed: Map::new(), saved: Map::new(), now: Map::new(),
             };
@@ -543,7 +531,7 @@ mod tests {
 
     #[test]
     fn a_batch_writes_each_key_once_in_the_order_of_the_first_write() {
-        let mut overlay: Overlay<u32, u64> = Overlay::new(StoreIndex::new(3), 1 << 20);
+        let mut overlay: Overlay<u32, u64> = Overlay::new(StoreIndex::new(3), ValueFormat::Bincode, 1 << 20);
         for key in [5, 1, 5, 9, 1] {
             overlay.begin_record();
             overlay.update(&MapBase::default(), &key, |count| *count += 1).expect("the map never fails");
@@ -557,7 +545,8 @@ mod tests {
 
     #[test]
     fn the_cache_keeps_its_bound_and_loses_nothing() {
-        let (mut base, mut overlay) = (MapBase::default(), Overlay::<u64, u64>::new(StoreIndex::new(0), 1_000));
+        let (mut base, mut overlay) =
+            (MapBase::default(), Overlay::<u64, u64>::new(StoreIndex::new(0), ValueFormat::Bincode, 1_000));
         for round in 0..3 {
             for key in 0..200_u64 {
                 overlay.begin_record();

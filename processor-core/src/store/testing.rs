@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 
-use super::{Base, BaseError, ChangeSet, StoreKey, StoreValue};
-use crate::codec::{Bincode, Codec};
+use super::{Base, BaseError, ChangeSet, StoreKey, StoreValue, ValueFormat};
 use crate::ids::StoreIndex;
 
 #[derive(Debug, Default)]
@@ -26,7 +25,7 @@ impl MapBase {
     pub(crate) fn decoded<K: StoreKey, V: StoreValue>(&self, store: StoreIndex) -> BTreeMap<K, V> {
         let of_store = self.entries.iter().filter(|((index, _), _)| *index == store);
         let decoded = of_store.map(|((_, key), value)| {
-            let value = Bincode.decode(Some(&value[1..])).expect("the overlay wrote it");
+            let value = ValueFormat::decode(value).expect("the overlay wrote it");
             (K::decode(key).expect("the overlay wrote it"), value)
         });
         decoded.collect()

@@ -6,5 +6,5 @@ pub use crate::error::{CodecError, OperatorError};
 pub use crate::ids::{Offset, Partition, TaskId, Timestamp};
 pub use crate::operator::{Context, OpenContext, Operator, Store, StoreError};
 pub use crate::record::{BatchInfo, Record, RecordMetadata};
-pub use crate::store::{KeyValueStoreDef, StoreKey, StoreValue};
+pub use crate::store::{KeyPart, KeyValueStoreDef, StoreKey, StoreValue, TotalF64};
 pub use crate::topology::{Topology, TopologyBuilder, TopologyError};

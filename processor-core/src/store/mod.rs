@@ -12,6 +12,6 @@ mod value;
 pub use base::{Base, BaseError};
 pub use change_set::{Change, ChangeSet};
 pub use definition::{ChangelogSpec, KeyValueStoreDef, StoreSpec};
-pub use key::StoreKey;
+pub use key::{KeyPart, KeyPrefix, StoreKey, TotalF64};
 pub(crate) use overlay::{AnyOverlay, Overlay, OverlayError};
 pub use value::{StoreValue, ValueFormat};

@@ -5,6 +5,7 @@ mod change_set;
 mod definition;
 mod key;
 mod overlay;
+mod scan;
 #[cfg(test)]
 pub(crate) mod testing;
 mod value;
@@ -14,4 +15,5 @@ pub use change_set::{Change, ChangeSet};
 pub use definition::{ChangelogSpec, KeyValueStoreDef, StoreSpec};
 pub use key::{KeyPart, KeyPrefix, StoreKey, TotalF64};
 pub(crate) use overlay::{AnyOverlay, Overlay, OverlayError};
+pub(crate) use scan::{KeyRange, KeyScan};
 pub use value::{StoreValue, ValueFormat};

@@ -1,5 +1,6 @@
 //! A base that is a map, for the tests of this crate.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 
@@ -9,6 +10,8 @@ use crate::ids::StoreIndex;
 #[derive(Debug, Default)]
 pub(crate) struct MapBase {
     entries: BTreeMap<(StoreIndex, Vec<u8>), Vec<u8>>,
+    /// How many entries scans have handed out.
+    pub(crate) scanned: Cell<usize>,
 }
 
 impl MapBase {
@@ -66,6 +69,7 @@ impl Base for MapBase {
             found.reverse();
         }
         for ((_, key), value) in found {
+            self.scanned.set(self.scanned.get() + 1);
             if visit(key, value).is_break() {
                 break;
             }

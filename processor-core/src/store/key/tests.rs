@@ -58,6 +58,8 @@ fn total() -> impl Strategy<Value = TotalF64> {
         .prop_map(TotalF64)
 }
 
+type Key = (String, Vec<u8>, bool, u8);
+
 fn two<S: Strategy + Clone>(strategy: S) -> (S, S) {
     (strategy.clone(), strategy)
 }
@@ -121,7 +123,6 @@ proptest! {
     ) {
         let bytes = bytes_of(&b);
         let begins = |prefix: Vec<u8>| bytes.starts_with(&prefix);
-        type Key = (String, Vec<u8>, bool, u8);
         prop_assert_eq!(begins(prefix_of::<Key, _>(&(a.0.clone(),))), a.0 == b.0);
         prop_assert_eq!(begins(prefix_of::<Key, _>(&(a.0.clone(), a.1.clone()))), (&a.0, &a.1) == (&b.0, &b.1));
         let three = (a.0.clone(), a.1.clone(), a.2);

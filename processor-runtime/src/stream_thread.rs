@@ -58,8 +58,8 @@ pub struct ThreadPlan {
     pub transactional_id: TransactionalId,
     /// The thread's place in the group.
     pub member: Member,
-    /// Per sub-topology: the changelog topic of each store with its `delete.retention.ms`.
-    pub changelogs: BTreeMap<Arc<str>, Vec<ChangelogTopic>>,
+    /// Per sub-topology: the changelog topic of each store with its `delete.retention.ms`; `None` for a store without one.
+    pub changelogs: BTreeMap<Arc<str>, Vec<Option<ChangelogTopic>>>,
     /// Per sub-topology with stores: what its tasks keep on disk.
     pub layouts: BTreeMap<Arc<str>, Layout>,
     /// Where inputs begin that have no committed offset.
@@ -369,8 +369,9 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
 
     fn begin_recovery(&mut self, task: Task, state: Option<S::Task>) {
         let inputs = self.inputs_of(&task);
-        let changelogs = self.changelogs_of(task.id()).into_iter().map(|(source, _)| source).collect();
-        self.restorer.begin(Recovery::new(task, inputs, changelogs, state));
+        let changelogs = self.changelogs_of(task.id()).into_iter().map(|log| log.map(|(source, _)| source)).collect();
+        let stores = self.plan.topology.subtopology_of(task.id()).stores.clone();
+        self.restorer.begin(Recovery::new(task, inputs, stores, changelogs, state));
     }
 
     fn inputs_of(&self, task: &Task) -> Vec<(InputIndex, TopicPartition)> {
@@ -379,7 +380,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         task.inputs().map(|input| (input, partition(input))).collect()
     }
 
-    fn changelogs_of(&self, task: &TaskId) -> Vec<(ChangelogSource, OutputIndex)> {
+    fn changelogs_of(&self, task: &TaskId) -> Vec<Option<(ChangelogSource, OutputIndex)>> {
         let Some(topics) = self.plan.changelogs.get(&task.subtopology) else { return Vec::new() };
         let of_topic = |changelog: &ChangelogTopic| {
             let index = self.producer_topics.iter().position(|topic| *topic == changelog.topic);
@@ -391,7 +392,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             };
             (source, OutputIndex::new(u16::try_from(index).expect("build() bounds the number of topics")))
         };
-        topics.iter().map(of_topic).collect()
+        topics.iter().map(|changelog| changelog.as_ref().map(of_topic)).collect()
     }
 
     /// One bounded step of everything that must be mended before records can be processed.
@@ -660,7 +661,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             let mut first = vec![true; running.changelogs.len()];
             let timestamp = running.task.stream_time().expect("a task that wrote has processed a record");
             for change in running.changes.changes() {
-                let (source, topic) = &running.changelogs[change.store.slot()];
+                let Some((source, topic)) = &running.changelogs[change.store.slot()] else { continue };
                 let is_first = std::mem::replace(&mut first[change.store.slot()], false);
                 let id = self.plan.transactional_id.0.as_bytes();
                 transaction.send(&ProducerRecord {
@@ -867,7 +868,7 @@ fn send_outputs<P: TransactionalProducer>(
 
 /// All topics that a thread's producer writes: the outputs, in the topology's order, then the changelogs.
 pub fn producer_topics(plan: &ThreadPlan) -> Vec<Arc<str>> {
-    let changelogs = plan.changelogs.values().flatten().map(|changelog| changelog.topic.clone());
+    let changelogs = plan.changelogs.values().flatten().flatten().map(|changelog| changelog.topic.clone());
     plan.topology.outputs().iter().cloned().chain(changelogs).collect()
 }
 

@@ -70,7 +70,7 @@ impl<K: StoreKey, V: StoreValue> KeyValueStoreDef<K, V> {
     /// Outputs, offsets and other stores stay exactly-once. This store is either exactly what the last commit left, or
     /// empty, and empty it is:
     /// - when the task has moved to another worker, also when it comes back;
-    /// - after a crash between a commit and its application to the state, and after the loss of the disk;
+    /// - when a commit did not reach it: after a crash or a lost connection around the commit, and after the loss of the disk;
     /// - with [`in_memory`](Self::in_memory), at every start.
     ///
     /// So keep in it what may be forgotten: caches, and what the operator can make again.

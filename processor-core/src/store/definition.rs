@@ -73,7 +73,8 @@ impl<K: StoreKey, V: StoreValue> KeyValueStoreDef<K, V> {
     /// - when a commit did not reach it: after a crash or a lost connection around the commit, and after the loss of the disk;
     /// - with [`in_memory`](Self::in_memory), at every start.
     ///
-    /// So keep in it what may be forgotten: caches, and what the operator can make again.
+    /// So keep in it what may be forgotten: caches, and what the operator can make again. If a changelog is taken away and
+    /// given back later, delete its topic in between: what the topic holds would be restored, old as it is.
     #[must_use = "it is a new definition"]
     pub const fn without_changelog(mut self) -> Self {
         self.changelog = false;

@@ -8,6 +8,7 @@
 //! record fail (EO-9). What is kept is overwritten, not freed, from record to record.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
@@ -63,7 +64,19 @@ struct Entry<V> {
     kept_by: u64,
     /// Used since the eviction hand last came by.
     used: bool,
+    /// What it counts for in the bound of the cache.
     weight: usize,
+    /// The length of its key and value as they were last collected.
+    encoded_len: Cell<usize>,
+}
+
+impl<V> Entry<V> {
+    /// Counts for so many encoded bytes from now on; `total` is what all entries count for.
+    fn weigh(&mut self, encoded_len: usize, total: &mut usize) {
+        let weight = ENTRY_OVERHEAD_BYTES + encoded_len;
+        *total = *total - self.weight + weight;
+        self.weight = weight;
+    }
 }
 
 /// An entry as it was before the record in process.
@@ -171,17 +184,22 @@ impl<K: StoreKey, V: StoreValue> Overlay<K, V> {
         let value = found.then(|| ValueFormat::decode(&self.value_bytes)).transpose();
         let value = value.map_err(OverlayError::Undecodable)?;
         let entry = known.map_or_else(|| self.insert_unknown(key), |(entry, _)| entry);
-        let bytes = self.key_bytes.len() + self.value_bytes.len();
         let slot = &mut self.entries[entry];
         (slot.value, slot.state) = (value, State::Clean);
-        self.weight += bytes;
-        slot.weight += bytes;
+        slot.weigh(self.key_bytes.len() + self.value_bytes.len(), &mut self.weight);
         Ok(entry)
     }
 
     fn insert_unknown(&mut self, key: &K) -> usize {
         self.weight += ENTRY_OVERHEAD_BYTES;
-        let entry = Entry { value: None, state: State::Unknown, kept_by: 0, used: true, weight: ENTRY_OVERHEAD_BYTES };
+        let entry = Entry {
+            value: None,
+            state: State::Unknown,
+            kept_by: 0,
+            used: true,
+            weight: ENTRY_OVERHEAD_BYTES,
+            encoded_len: Cell::new(0),
+        };
         self.entries.insert_full(key.clone(), entry).0
     }
 
@@ -266,10 +284,12 @@ impl<K: StoreKey, V: StoreValue> AnyOverlay for Overlay<K, V> {
                 key.encode(bytes);
                 Ok(())
             };
+            let before = changes.bytes_len();
             changes.push_with(self.index, write_key, |bytes| match &slot.value {
                 Some(value) => self.values.encode(value, bytes).map(|()| true),
                 None => Ok(false),
             })?;
+            slot.encoded_len.set(changes.bytes_len() - before);
         }
         Ok(())
     }
@@ -280,7 +300,9 @@ impl<K: StoreKey, V: StoreValue> AnyOverlay for Overlay<K, V> {
 
     fn applied(&mut self) {
         for entry in self.dirty.drain(..) {
-            self.entries[entry].state = State::Clean;
+            let slot = &mut self.entries[entry];
+            slot.state = State::Clean;
+            slot.weigh(slot.encoded_len.get(), &mut self.weight);
         }
         self.kept_len = 0;
         self.ordered = None;

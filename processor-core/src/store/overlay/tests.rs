@@ -243,6 +243,35 @@ fn the_cache_keeps_its_bound_and_loses_nothing() {
     }
 }
 
+/// A value that was written, or has grown, weighs what it takes now, not what it took when it was read.
+#[test]
+fn written_values_count_for_the_bound_of_the_cache() {
+    let (mut base, mut overlay) =
+        (MapBase::default(), Overlay::<u32, Vec<u8>>::new(STORE, ValueFormat::Bincode, 10_000));
+    let commit = |overlay: &mut Overlay<u32, Vec<u8>>, base: &mut MapBase| {
+        let mut changes = ChangeSet::default();
+        overlay.collect(&mut changes).expect("bytes can be encoded");
+        base.apply(&changes);
+        overlay.applied();
+        let cached = overlay.entries.values().filter_map(|entry| entry.value.as_ref()).map(Vec::len).sum::<usize>();
+        assert!(cached <= 10_000, "{cached} bytes cached");
+        assert_eq!(overlay.weight, overlay.entries.values().map(|entry| entry.weight).sum::<usize>());
+    };
+    overlay.begin_record();
+    (0..100).for_each(|key| overlay.put(&key, Some(vec![7; 1_000])));
+    commit(&mut overlay, &mut base);
+    for _ in 0..20 {
+        overlay.begin_record();
+        for key in 0..5 {
+            overlay.modify(&base, &key, |value| value.get_or_insert_default().extend([7; 1_000])).expect("a map");
+        }
+        commit(&mut overlay, &mut base);
+    }
+    overlay.begin_record();
+    (0..100).for_each(|key| overlay.put(&key, None));
+    commit(&mut overlay, &mut base);
+}
+
 #[test]
 fn an_entry_that_cannot_be_read_ends_the_scan_with_its_error() {
     let mut base = MapBase::default();

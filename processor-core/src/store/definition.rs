@@ -102,6 +102,9 @@ impl<K: StoreKey, V: StoreValue> KeyValueStoreDef<K, V> {
 
     /// Writes values as [JSON](crate::codec::Json), so that other programs can read the changelog. Values that were
     /// written in bincode before are still read.
+    ///
+    /// Keep NaN and the infinities out of them: JSON writes them as `null`, which no `f64` reads, and a task whose state
+    /// cannot be read stops.
     #[must_use = "it is a new definition"]
     pub const fn with_json_values(mut self) -> Self {
         self.values = ValueFormat::Json;

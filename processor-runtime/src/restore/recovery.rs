@@ -21,8 +21,8 @@ use crate::kafka::{Committed, Isolation, LogBounds};
 use crate::state::{Permit, Positions, RestoredBatch, StateError, TaskState};
 
 /// Why a store without a changelog begins empty.
-const NOT_AS_COMMITTED: &str = "it has no changelog and is not as the last commit left it (the task ran elsewhere meanwhile, or a crash \
-     came between a commit and its application), so it begins empty";
+const NOT_AS_COMMITTED: &str = "it has no changelog and is not as the last commit left it (the task ran elsewhere meanwhile, or a \
+     commit did not reach it), so it begins empty";
 
 /// Where a store's changelog is.
 #[derive(Clone, Debug)]
@@ -285,9 +285,8 @@ impl<T: TaskState> Recovery<T> {
         value: Option<&[u8]>,
     ) -> Result<(), RestoreError> {
         let Step::Replaying(replay) = &mut self.step else { return Ok(()) };
-        let (Some(changelog), Some(progress)) = (&self.changelogs[store], &mut replay.stores[store]) else {
-            unreachable!("only changelogs are read");
-        };
+        let changelog = self.changelogs[store].as_ref().expect("only stores with a changelog are read");
+        let progress = replay.stores[store].as_mut().expect("only stores with a changelog are read");
         let partition = &changelog.partition;
         if !replay.committed {
             return Err(RestoreError::stop(offsets_lost(self.task.id(), partition)));
@@ -310,7 +309,7 @@ impl<T: TaskState> Recovery<T> {
     /// The reader stands at the end of what it may see.
     pub(super) fn on_end(&mut self, store: usize, position: ChangelogOffset, now: Duration) {
         let Step::Replaying(replay) = &mut self.step else { return };
-        let Some(progress) = &mut replay.stores[store] else { return };
+        let progress = replay.stores[store].as_mut().expect("only stores with a changelog are read");
         progress.end_seen = true;
         if position > progress.reached {
             progress.reached = position;

@@ -7,6 +7,7 @@ pub mod codec;
 pub mod error;
 pub mod ids;
 pub mod operator;
+pub mod partition;
 pub mod prelude;
 pub mod protocol;
 pub mod record;

@@ -13,4 +13,5 @@ pub mod protocol;
 pub mod record;
 pub mod store;
 pub mod task;
+pub mod time;
 pub mod topology;

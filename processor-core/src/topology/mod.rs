@@ -9,6 +9,7 @@ mod branch;
 mod builder;
 mod check;
 mod codec_pair;
+mod describe;
 mod draft;
 mod error;
 mod layout;

@@ -13,5 +13,6 @@ pub mod protocol;
 pub mod record;
 pub mod store;
 pub mod task;
+pub mod testing;
 pub mod time;
 pub mod topology;

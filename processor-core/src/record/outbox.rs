@@ -142,7 +142,9 @@ impl Outbox {
                 self.push_header(name, value);
             }
         });
-        headers.iter().for_each(|(name, value)| self.push_header(name, Some(value)));
+        for (name, value) in headers {
+            self.push_header(name, Some(value));
+        }
         let headers = first..self.headers.len();
         let timestamp = record.timestamp().unwrap_or(Timestamp::new(0));
         self.entries.push(Entry { sink: None, topic, partition, timestamp, key, value, headers });

@@ -4,9 +4,8 @@ mod base;
 mod change_set;
 mod definition;
 mod key;
+pub(crate) mod memory;
 mod overlay;
-#[cfg(test)]
-pub(crate) mod testing;
 
 pub use base::{Base, BaseError};
 pub use change_set::{Change, ChangeSet};

@@ -412,7 +412,7 @@ fn is_empty_range(from: &Bound<Vec<u8>>, to: &Bound<Vec<u8>>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::testing::MapBase;
+    use crate::store::memory::MemoryBase;
     use proptest::prelude::*;
 
     type Map = BTreeMap<u32, Vec<u8>>;
@@ -448,7 +448,7 @@ mod tests {
     /// The overlay beside three plain maps: as committed, as of the last good record, and now.
     struct Twin {
         overlay: Overlay<u32, Vec<u8>>,
-        base: MapBase,
+        base: MemoryBase,
         committed: Map,
         saved: Map,
         now: Map,
@@ -525,7 +525,7 @@ mod tests {
         fn overlay_reads_like_a_map(ops in prop::collection::vec(op(), 1..120), cache in prop_oneof![Just(0), Just(400), Just(1 << 20)]) {
             let mut twin = Twin {
                 overlay: Overlay::new(StoreIndex::new(0), cache),
-                base: MapBase::default(),
+                base: MemoryBase::default(),
                 committed: Map::new(), saved: Map::new(), now: Map::new(),
             };
             twin.overlay.begin_record();
@@ -546,7 +546,7 @@ mod tests {
         let mut overlay: Overlay<u32, u64> = Overlay::new(StoreIndex::new(3), 1 << 20);
         for key in [5, 1, 5, 9, 1] {
             overlay.begin_record();
-            overlay.update(&MapBase::default(), &key, |count| *count += 1).expect("the map never fails");
+            overlay.update(&MemoryBase::default(), &key, |count| *count += 1).expect("the map never fails");
         }
         let mut changes = ChangeSet::default();
         overlay.collect(&mut changes).expect("integers can be encoded");
@@ -557,7 +557,7 @@ mod tests {
 
     #[test]
     fn the_cache_keeps_its_bound_and_loses_nothing() {
-        let (mut base, mut overlay) = (MapBase::default(), Overlay::<u64, u64>::new(StoreIndex::new(0), 1_000));
+        let (mut base, mut overlay) = (MemoryBase::default(), Overlay::<u64, u64>::new(StoreIndex::new(0), 1_000));
         for round in 0..3 {
             for key in 0..200_u64 {
                 overlay.begin_record();

@@ -4,7 +4,7 @@ use super::*;
 use crate::ids::{OutputIndex, StoreIndex};
 use crate::prelude::*;
 use crate::record::TargetPartition;
-use crate::store::testing::MapBase;
+use crate::store::memory::MemoryBase;
 
 const SUMS: KeyValueStoreDef<String, i64> = KeyValueStoreDef::new("sums");
 
@@ -92,7 +92,7 @@ fn record(offset: i64, key: &str, value: i64) -> Bytes {
     Bytes { key: key.into(), value: Some(value.to_be_bytes().to_vec()), timestamp: 1_000 + offset, offset }
 }
 
-fn done(outcome: Outcome) {
+fn done(outcome: &Outcome) {
     assert!(matches!(outcome, Outcome::Done), "{outcome:?}");
 }
 
@@ -100,7 +100,7 @@ fn batch(index: u32) -> BatchInfo {
     BatchInfo { id: BatchId::new(1), index, size: 9, now: Timestamp::new(1_000_000) }
 }
 
-fn state(task: &Task, base: &MapBase) -> Vec<(StoreIndex, Vec<u8>, Option<Vec<u8>>)> {
+fn state(task: &Task, base: &MemoryBase) -> Vec<(StoreIndex, Vec<u8>, Option<Vec<u8>>)> {
     let _ = base;
     let mut changes = ChangeSet::default();
     task.collect_changes(&mut changes).expect("integers can be encoded");
@@ -109,8 +109,8 @@ fn state(task: &Task, base: &MapBase) -> Vec<(StoreIndex, Vec<u8>, Option<Vec<u8
 
 #[test]
 fn outputs_keep_key_timestamp_and_partition() {
-    let (mut task, base) = (started(), MapBase::default());
-    done(task.process(0, &record(10, "a", 2), batch(0), &base));
+    let (mut task, base) = (started(), MemoryBase::default());
+    done(&task.process(0, &record(10, "a", 2), batch(0), &base));
     let output = task.outbox().records().next().map(|o| (o.topic, o.partition, o.timestamp, o.key.map(<[u8]>::to_vec)));
     let expected =
         (OutputIndex::new(0), TargetPartition::Exactly(Partition::new(3)), Timestamp::new(1_010), Some(b"a".to_vec()));
@@ -121,8 +121,8 @@ fn outputs_keep_key_timestamp_and_partition() {
 /// EO-9: error, panic and undecodable bytes leave no output, no write, no stream time and no offset.
 #[test]
 fn a_failed_record_leaves_nothing() {
-    let (mut task, base) = (started(), MapBase::default());
-    done(task.process(0, &record(10, "a", 2), batch(0), &base));
+    let (mut task, base) = (started(), MemoryBase::default());
+    done(&task.process(0, &record(10, "a", 2), batch(0), &base));
     task.outbox().clear();
     let before = (state(&task, &base), task.stream_time(), task.offsets().collect::<Vec<_>>());
     let undecodable = Bytes { value: Some(vec![1, 2]), ..record(11, "a", 0) };
@@ -138,20 +138,20 @@ fn a_failed_record_leaves_nothing() {
 
 #[test]
 fn an_abandoned_batch_leaves_the_task_where_it_was_committed() {
-    let (mut task, mut base) = (started(), MapBase::default());
-    done(task.process(0, &record(10, "a", 2), batch(0), &base));
+    let (mut task, mut base) = (started(), MemoryBase::default());
+    done(&task.process(0, &record(10, "a", 2), batch(0), &base));
     task.outbox().clear();
     let mut changes = ChangeSet::default();
     task.collect_changes(&mut changes).expect("integers can be encoded");
     base.apply(&changes);
     task.applied();
-    done(task.process(0, &record(11, "a", 5), batch(0), &base));
+    done(&task.process(0, &record(11, "a", 5), batch(0), &base));
     task.outbox().clear();
     assert!(task.has_uncommitted());
     task.abandon();
     assert!(!task.has_uncommitted());
     assert_eq!(task.stream_time(), Some(Timestamp::new(1_010)));
-    done(task.process(0, &record(11, "a", 5), batch(0), &base));
+    done(&task.process(0, &record(11, "a", 5), batch(0), &base));
     let sum = task.outbox().records().next().and_then(|output| output.value.map(<[u8]>::to_vec));
     assert_eq!(sum, Some(7_i64.to_be_bytes().to_vec()), "2 as committed + 5, the abandoned 5 not counted");
 }
@@ -159,7 +159,7 @@ fn an_abandoned_batch_leaves_the_task_where_it_was_committed() {
 #[test]
 #[should_panic(expected = "EO-8")]
 fn a_record_that_was_processed_is_refused() {
-    let (mut task, base) = (started(), MapBase::default());
+    let (mut task, base) = (started(), MemoryBase::default());
     let _ = task.process(0, &record(9, "a", 1), batch(0), &base);
 }
 

@@ -123,8 +123,10 @@ impl Graph {
     /// Adds a node behind these.
     pub(super) fn add(&mut self, name: String, kind: Kind, parents: &[usize]) -> usize {
         let node = self.nodes.len();
+        for &parent in parents {
+            self.nodes[parent].children.push(node);
+        }
         let parents = parents.to_vec();
-        parents.iter().for_each(|&parent| self.nodes[parent].children.push(node));
         self.nodes.push(Draft { name, kind, parents, children: Vec::new(), stores: Vec::new(), policy: None });
         node
     }

@@ -21,6 +21,7 @@ mod stream;
 pub use application::{ApplicationTopology, InternalPartitions, InternalTopic};
 pub use branch::Branches;
 pub use builder::{Topics, TopologyBuilder};
+pub(crate) use codec_pair::CodecPair;
 pub(crate) use draft::{Draft, TopicName};
 pub use error::TopologyError;
 pub(crate) use nodes::SourceNode;

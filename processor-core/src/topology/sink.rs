@@ -42,6 +42,7 @@ where
     Sink { graph: stream.graph.clone(), node, make, targets, partitioning }
 }
 
+#[expect(clippy::return_self_not_must_use, reason = "a sink is the end of a stream")]
 impl<K: Clone + 'static, V: Clone + 'static> Sink<K, V> {
     /// Writes to the partition with the number of the task's, which is that of the input record. The topic needs as many
     /// partitions as the inputs.

@@ -101,6 +101,7 @@ impl<K: Clone + 'static, V: Clone + 'static> Stream<K, V> {
     }
 
     /// Keeps the records for which `keep` holds.
+    #[must_use = "the stream goes on from here"]
     pub fn filter(&self, keep: impl Fn(&Record<K, V>) -> bool + Send + Sync + 'static) -> Stream<K, V> {
         self.short_form("filter", true, move |record, ctx| if keep(&record) { ctx.forward(record) } else { Ok(()) })
     }
@@ -135,6 +136,7 @@ impl<K: Clone + 'static, V: Clone + 'static> Stream<K, V> {
 
     /// Looks at every record and hands it on. What it does beside that may happen more than once for a record, because a
     /// record is processed again after a crash.
+    #[expect(clippy::return_self_not_must_use, reason = "looking may be all there is to do")]
     pub fn inspect(&self, look: impl Fn(&Record<K, V>) + Send + Sync + 'static) -> Stream<K, V> {
         self.short_form("inspect", false, move |record, ctx| {
             look(&record);
@@ -161,6 +163,7 @@ impl<K: Clone + 'static, V: Clone + 'static> Stream<K, V> {
     }
 
     /// Joins two streams into one that has the records of both, in the order in which the task processes them.
+    #[must_use = "the stream goes on from here"]
     pub fn merge(&self, other: &Stream<K, V>) -> Stream<K, V> {
         let mut graph = self.graph.borrow_mut();
         let name = graph.name_behind(self.node, "merge");
@@ -261,7 +264,7 @@ impl<K: Clone + 'static, V: Clone + 'static> Stream<K, V> {
     }
 
     /// What becomes of records that fail in the node that the stream comes from.
-    #[must_use = "the stream goes on from here"]
+    #[expect(clippy::return_self_not_must_use, reason = "nothing need be connected to an operator")]
     pub fn on_failure(self, policy: impl Into<Policy>) -> Self {
         self.graph.borrow_mut().nodes[self.node].policy = Some(policy.into());
         self
@@ -305,7 +308,7 @@ pub struct Processed<K, V>(Stream<K, V>);
 impl<K: Clone + 'static, V: Clone + 'static> Processed<K, V> {
     /// Gives the operator a store: in RocksDB, with a changelog topic `<application.id>-<store>-changelog`. Nodes that are
     /// given the same store share it, and belong to one sub-topology.
-    #[must_use = "the stream goes on from here"]
+    #[expect(clippy::return_self_not_must_use, reason = "nothing need be connected to an operator")]
     pub fn with_store<SK: StoreKey, SV: StoreValue>(self, definition: &KeyValueStoreDef<SK, SV>) -> Self {
         let maker = StoreMaker(std::sync::Arc::new(|index, cache_bytes_max| {
             Box::new(Overlay::<SK, SV>::new(index, cache_bytes_max)) as Box<dyn AnyOverlay>
@@ -316,7 +319,7 @@ impl<K: Clone + 'static, V: Clone + 'static> Processed<K, V> {
     }
 
     /// What becomes of records that fail in the operator, by error or panic.
-    #[must_use = "the stream goes on from here"]
+    #[expect(clippy::return_self_not_must_use, reason = "nothing need be connected to an operator")]
     pub fn on_failure(self, policy: impl Into<Policy>) -> Self {
         Self(self.0.on_failure(policy))
     }

@@ -14,6 +14,7 @@ use processor_core::protocol::batch::BatchBounds;
 use processor_core::protocol::metadata::OffsetMetadata;
 use processor_core::protocol::outcome::TxnErrorKind;
 use processor_core::protocol::restore::StartRule;
+use processor_core::topology::ApplicationTopology;
 use processor_integration_tests::client::SplitMix64;
 use processor_integration_tests::fake::{FakeClock, FakeCluster, FakeDirectory, FakeKafka, Fault};
 use processor_runtime::config::{member, transactional_id};
@@ -47,12 +48,12 @@ impl Operator for Sum {
             *sum += record.value;
             *sum
         })?;
-        let from = ctx.metadata().offset.get();
+        let from = ctx.metadata().expect("a record is in process").offset.get();
         ctx.forward(record.with_value([from.to_be_bytes(), sum.to_be_bytes()].concat()))
     }
 }
 
-fn topology() -> Topology {
+fn topology() -> ApplicationTopology {
     let mut topology = Topology::builder();
     topology
         .source("numbers", INPUT, (Utf8, JavaLong))
@@ -60,7 +61,7 @@ fn topology() -> Topology {
         .with_store(&SUMS)
         .sink("sums", OUTPUT, (Utf8, Raw))
         .to_source_partition();
-    topology.build().expect("the topology is right")
+    topology.build().and_then(|topology| topology.for_application("app")).expect("the topology is right")
 }
 
 fn plan(worker: usize) -> ThreadPlan {
@@ -71,6 +72,7 @@ fn plan(worker: usize) -> ThreadPlan {
     let layout = Layout { stores: vec![store], cluster_id: "cluster-1".to_owned() };
     ThreadPlan {
         topology: topology(),
+        output_partitions: [PARTITIONS as u32].into(),
         member: member(&format!("w{worker}"), false, 0, &id),
         transactional_id: id,
         changelogs: BTreeMap::from([("numbers".into(), vec![changelog])]),

@@ -8,28 +8,33 @@
 //! ```
 //! The thread owns its consumer, its producer and its tasks; nothing is shared on the path of a record.
 
+mod outputs;
+mod pass;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use processor_core::error::{FailureKind, RecordFailure};
+use processor_core::error::RecordFailure;
 use processor_core::ids::{InputIndex, Offset, OutputIndex, TaskId, TopicPartition};
 use processor_core::protocol::assignment::{self, Inputs, TaskAction};
 use processor_core::protocol::batch::{BatchBounds, BatchSize, TurnCost};
 use processor_core::protocol::restore::StartRule;
-use processor_core::record::{BatchInfo, InputRecord};
-use processor_core::task::Task;
-use processor_core::topology::Topology;
+use processor_core::task::{Task, TaskSettings};
+use processor_core::topology::ApplicationTopology;
 
+use self::outputs::Outputs;
+use self::pass::{Interrupted, Pace, Pass};
 use crate::clock::Clock;
 use crate::kafka::{
     DeliveryTag, GroupConsumer, GroupEvent, GroupMetadata, Kafka, KafkaErrorKind, Member, Membership, OffsetToCommit,
-    ProducerRecord, Progress, TRANSACTIONAL_ID_HEADER, TransactionalId, TransactionalProducer, TxnError, TxnErrorKind,
+    ProducerRecord, Progress, RecordHeaders, RecordNumber, TRANSACTIONAL_ID_HEADER, TransactionalId,
+    TransactionalProducer, TxnError, TxnErrorKind,
 };
 use crate::restore::{ChangelogSource, Recovery, RestoreErrorKind, Restorer, StepContext};
 use crate::state::{Layout, StateDirectory};
-use crate::tasks::{NoStores, Running, Tasks};
+use crate::tasks::{Running, Tasks};
 use crate::transaction::{Broken, Clean, CommitReceipt, Ended, Next, Open, Why};
 
 /// How long a turn waits for something to happen when there is nothing to do.
@@ -53,7 +58,9 @@ const FENCES_WITHIN: Duration = Duration::from_mins(5);
 #[derive(Clone, Debug)]
 pub struct ThreadPlan {
     /// The topology.
-    pub topology: Topology,
+    pub topology: ApplicationTopology,
+    /// How many partitions each output topic has, in the topology's order.
+    pub output_partitions: Arc<[u32]>,
     /// The thread's transactional id.
     pub transactional_id: TransactionalId,
     /// The thread's place in the group.
@@ -135,6 +142,7 @@ pub struct StreamThread<K: Kafka, S: StateDirectory, C> {
     fence_due: bool,
     batch_size: BatchSize,
     fenced_at: Vec<Duration>,
+    outputs: Outputs,
     records: Vec<Polled<K>>,
     events: Vec<GroupEvent>,
     failed: Option<ThreadError>,
@@ -203,6 +211,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             refetch: false,
             fence_due: plan.fence_after_rebuild,
             fenced_at: Vec::new(),
+            outputs: Outputs::default(),
             records: Vec::new(),
             events: Vec::new(),
             failed: None,
@@ -261,7 +270,8 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
     }
 
     fn poll(&mut self) -> Result<(), ThreadError> {
-        let busy = !self.restorer.is_idle() || !self.is_ready();
+        // Records wait where an operator has asked for a commit before them.
+        let busy = !self.restorer.is_idle() || !self.is_ready() || !self.tasks.nothing_waits();
         let wait = if busy { BUSY_WAIT } else { IDLE_WAIT };
         let can_process = self.is_ready() && !self.tasks.is_empty() && self.tasks.nothing_waits();
         // What cannot be processed yet should stay with the consumer, but a poll has room for one record at least.
@@ -357,7 +367,11 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
     }
 
     fn new_task(&self, id: &TaskId) -> Task {
-        self.plan.topology.task(id, self.plan.cache_bytes_max)
+        let settings = TaskSettings {
+            cache_bytes_max: self.plan.cache_bytes_max,
+            output_partitions: self.plan.output_partitions.clone(),
+        };
+        self.plan.topology.task(id, &settings)
     }
 
     fn suspend(&self, mut task: Task, state: Option<S::Task>) {
@@ -480,13 +494,14 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
     /// Processes what was polled; outputs go to the producer as they come.
     fn process(&mut self) -> Result<Option<Processed<K::Producer>>, ThreadError> {
         self.tasks.route_records(&mut self.records);
-        if self.tasks.nothing_waits() || !self.is_ready() || self.moved_at.is_some() {
+        let idle = self.tasks.nothing_waits() && !self.tasks.punctuation_is_due(self.clock.wall());
+        if idle || !self.is_ready() || self.moved_at.is_some() {
             return Ok(None);
         }
         if self.fence_due {
             return self.fence_late_offsets().map(|()| None);
         }
-        let waiting = self.tasks.iter().map(|running| running.group.len()).sum::<usize>();
+        let waiting = self.tasks.waiting_len();
         let began = self.clock.monotonic();
         let budget = self.plan.transaction_timeout * 4 / 5;
         let ProducerSlot::Ready(producer) = std::mem::replace(&mut self.producer, ProducerSlot::Missing) else {
@@ -497,19 +512,16 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             Err(broken) => return self.broken(&broken).map(|()| None),
         };
         match self.process_tasks(&mut transaction, began + self.plan.transaction_timeout * 2 / 5) {
-            Ok(records) => {
-                let all = records == waiting || self.failed.is_some();
+            Ok(Progressed { processed: records, dropped }) => {
+                let left = self.tasks.waiting_len();
                 assert!(
-                    all,
-                    "EO-6: {records} of {waiting} polled records were processed, and the rest is not read again"
+                    records + dropped + left == waiting,
+                    "EO-6: of {waiting} polled records {records} were processed, {dropped} are read again and {left} wait"
                 );
                 let took = self.clock.monotonic().saturating_sub(began);
                 Ok(Some(Processed { transaction, records, took }))
             }
-            Err(Interrupted::Producer(error)) => {
-                let ended = transaction.fail(&self.clock, &error);
-                self.ended(ended).map(|()| None)
-            }
+            Err(Interrupted::Producer(error)) => self.fail(transaction, &error).map(|()| None),
             Err(Interrupted::TooSlow(processed)) => {
                 self.batch_size.gave_up(processed);
                 let why = format!(
@@ -553,42 +565,30 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         }
     }
 
-    fn process_tasks(&mut self, transaction: &mut Open<K::Producer>, deadline: Duration) -> Result<usize, Interrupted> {
-        let mut processed = 0;
-        let (mut stride, mut look_at, mut looked) = (1, 1, self.clock.monotonic());
-        for running in self.tasks.iter_mut() {
-            let size = u32::try_from(running.group.len()).expect("batches are bounded");
-            let mut info = BatchInfo { id: running.batch(), index: 0, size };
-            while let Some((input, record)) = running.group.pop() {
-                let base: &dyn processor_core::store::Base = match &running.state {
-                    Some(state) => state,
-                    None => &NoStores,
-                };
-                if let Err(failure) = running.task.process(input, &record, info, base) {
-                    let partition = &running.inputs[input].1;
-                    if failure.kind == (FailureKind::State { corrupt: true }) {
-                        return Err(Interrupted::Corrupt(running.task.id().clone(), failure));
-                    }
-                    self.failed.get_or_insert_with(|| stopped(running.task.id(), partition, record.offset(), &failure));
-                    running.group.clear();
-                    break;
-                }
-                send_outputs(running.task.outbox(), transaction).map_err(Interrupted::Producer)?;
-                processed += 1;
-                info.index += 1;
-                if processed < look_at {
-                    continue;
-                }
-                let now = self.clock.monotonic();
-                if now >= deadline && !running.group.is_empty() {
-                    return Err(Interrupted::TooSlow(processed));
-                }
-                let quick = now.saturating_sub(looked) < CLOCK_STRIDE_QUICK;
-                stride = if quick { (stride * 2).min(CLOCK_STRIDE_MAX) } else { 1 };
-                (look_at, looked) = (processed + stride, now);
-            }
+    fn process_tasks(
+        &mut self,
+        transaction: &mut Open<K::Producer>,
+        deadline: Duration,
+    ) -> Result<Progressed, Interrupted> {
+        self.outputs.clear();
+        let mut pass = Pass {
+            transaction,
+            outputs: &mut self.outputs,
+            clock: &self.clock,
+            now: self.clock.wall(),
+            deadline,
+            pace: Pace::from(self.clock.monotonic()),
+            processed: 0,
+            dropped: 0,
+            failed: None,
+        };
+        for (slot, running) in self.tasks.iter_mut().enumerate() {
+            pass.task(slot, running)?;
         }
-        Ok(processed)
+        let Pass { processed, dropped, failed, .. } = pass;
+        self.failed = failed;
+        self.refetch |= dropped > 0;
+        Ok(Progressed { processed, dropped })
     }
 
     /// Changelog, drain, offsets, commit, apply. Returns how many records were committed.
@@ -598,18 +598,11 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         let sent = self.send_changelog(&mut transaction);
         let tags = match sent.and_then(|tags| transaction.drain(&self.clock).map(|()| tags)) {
             Ok(tags) if tags.is_empty() => {
-                // The only record of the batch failed, and has left nothing.
-                let failed = self.failed.take();
-                let ended = transaction.abort(&self.clock, Why::Failed("nothing to commit".to_owned()));
-                self.ended(ended)?;
-                self.failed = failed;
-                return Ok(0);
-            }
-            Ok(tags) => tags,
-            Err(error) => {
-                let ended = transaction.fail(&self.clock, &error);
+                let ended = transaction.abort(&self.clock, Why::Empty);
                 return self.ended(ended).map(|()| 0);
             }
+            Ok(tags) => tags,
+            Err(error) => return self.fail(transaction, &error).map(|()| 0),
         };
         let group = match self.checked_membership() {
             Ok(group) => group,
@@ -641,6 +634,21 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         Ok(records)
     }
 
+    /// Ends the transaction after an error. If the broker has refused an output for what it is, the record that the output
+    /// comes from is condemned: when it is processed again, its policy says what becomes of it.
+    fn fail(&mut self, transaction: Open<K::Producer>, error: &TxnError) -> Result<(), ThreadError> {
+        let refused = transaction.refused();
+        let origin = refused.as_ref().and_then(|refused| self.outputs.origin(refused.number));
+        let (Some(refused), Some(origin)) = (refused, origin) else {
+            let ended = transaction.fail(&self.clock, error);
+            return self.ended(ended);
+        };
+        let running = self.tasks.iter_mut().nth(origin.task).expect("tasks do not come and go in a transaction");
+        running.task.condemn(origin.input, origin.offset, origin.sink, &refused.reason);
+        let ended = transaction.abort(&self.clock, Why::Failed(refused.reason));
+        self.ended(ended)
+    }
+
     /// Sends the last value of every key that the batch wrote. Returns, for each task that has something to commit, the
     /// tag of its first store.
     fn send_changelog(&mut self, transaction: &mut Open<K::Producer>) -> Result<BTreeMap<TaskId, u16>, TxnError> {
@@ -658,7 +666,8 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
                 message: format!("task {}: {failure}", running.task.id()),
             })?;
             let mut first = vec![true; running.changelogs.len()];
-            let timestamp = running.task.stream_time().expect("a task that wrote has processed a record");
+            // A punctuation may write before the first record has come.
+            let timestamp = running.task.stream_time().unwrap_or_else(|| self.clock.wall());
             for change in running.changes.changes() {
                 let (source, topic) = &running.changelogs[change.store.slot()];
                 let is_first = std::mem::replace(&mut first[change.store.slot()], false);
@@ -669,8 +678,13 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
                     timestamp,
                     key: Some(change.key),
                     value: change.value,
-                    header: is_first.then_some((TRANSACTIONAL_ID_HEADER, id)),
+                    headers: if is_first {
+                        RecordHeaders::One(TRANSACTIONAL_ID_HEADER, id)
+                    } else {
+                        RecordHeaders::None
+                    },
                     tag: DeliveryTag(first_tag + change.store.get()),
+                    number: RecordNumber::NONE,
                 })?;
             }
         }
@@ -735,8 +749,13 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             Ended::Broken(broken) => return self.broken(&broken),
         };
         self.set_producer(next);
+        if why == Why::Empty {
+            // No task holds anything of it, so there is nothing to abandon.
+            return Ok(());
+        }
         self.abandon_batch();
         match why {
+            Why::Empty => {}
             Why::Fence => tracing::debug!("fence transaction done"),
             Why::Failed(reason) => tracing::warn!("transaction aborted, its records are processed again: {reason}"),
             Why::Moved(reason) => {
@@ -802,12 +821,13 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
 
     /// Reads on from where the tasks stand, when that is not where the consumer is.
     fn fetch_where_tasks_stand(&mut self) -> Result<(), ThreadError> {
+        self.refetch |= self.tasks.end_waits(self.clock.monotonic());
         if !self.refetch || !self.tasks.nothing_waits() {
             return Ok(());
         }
         self.refetch = false;
         let readable = !self.recover_all && self.moved_at.is_none();
-        let positions = if readable { self.tasks.positions() } else { Vec::new() };
+        let positions = if readable { self.tasks.reread() } else { Vec::new() };
         self.consumer.fetch(&positions).map_err(|error| ThreadError(error.message))
     }
 
@@ -838,44 +858,18 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
     }
 }
 
-/// Why processing stopped in mid-batch.
-enum Interrupted {
-    Producer(TxnError),
-    /// After so many records.
-    TooSlow(usize),
-    Corrupt(TaskId, RecordFailure),
-}
-
-fn send_outputs<P: TransactionalProducer>(
-    outbox: &mut processor_core::record::Outbox,
-    transaction: &mut Open<P>,
-) -> Result<(), TxnError> {
-    for output in outbox.records() {
-        transaction.send(&ProducerRecord {
-            topic: output.topic,
-            partition: output.partition,
-            timestamp: output.timestamp,
-            key: output.key,
-            value: output.value,
-            header: None,
-            tag: DeliveryTag::UNTRACKED,
-        })?;
-    }
-    outbox.clear();
-    Ok(())
+/// What became of the records of a batch.
+struct Progressed {
+    /// The tasks have gone past them.
+    processed: usize,
+    /// They are read again.
+    dropped: usize,
 }
 
 /// All topics that a thread's producer writes: the outputs, in the topology's order, then the changelogs.
 pub fn producer_topics(plan: &ThreadPlan) -> Vec<Arc<str>> {
     let changelogs = plan.changelogs.values().flatten().map(|changelog| changelog.topic.clone());
     plan.topology.outputs().iter().cloned().chain(changelogs).collect()
-}
-
-fn stopped(task: &TaskId, partition: &TopicPartition, offset: Offset, failure: &RecordFailure) -> ThreadError {
-    ThreadError(format!(
-        "task {task} stopped at {partition}@{offset}: {failure}. Everything before this record is committed; nothing of it is. Mend the \
-         operator, or set the group's offset behind the record with kafka-consumer-groups --reset-offsets, and start again"
-    ))
 }
 
 fn listed(partitions: &[TopicPartition]) -> String {

@@ -377,7 +377,7 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
             let mut recovery = self.recoveries.remove(&task).expect("it was found a moment ago");
             let sealed = recovery.seal(ctx.clock);
             mend(ctx, &mut recovery, sealed)?;
-            match recovery.finish()? {
+            match recovery.finish(ctx.clock.wall())? {
                 Ok(recovered) => {
                     self.blockers.unblocked(&task);
                     ready.push(recovered);

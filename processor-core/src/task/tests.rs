@@ -4,7 +4,7 @@ use super::*;
 use crate::ids::{OutputIndex, StoreIndex};
 use crate::prelude::*;
 use crate::record::TargetPartition;
-use crate::store::testing::MapBase;
+use crate::store::memory::MemoryBase;
 
 const SUMS: KeyValueStoreDef<String, i64> = KeyValueStoreDef::new("sums");
 
@@ -57,9 +57,10 @@ impl InputRecord for Bytes {
     fn offset(&self) -> Offset {
         Offset::new(self.offset)
     }
+    fn visit_headers(&self, _visit: &mut dyn FnMut(&str, Option<&[u8]>)) {}
 }
 
-fn topology() -> Topology {
+fn topology() -> ApplicationTopology {
     let mut topology = Topology::builder();
     topology
         .source("numbers", "in", (Utf8, JavaLong))
@@ -67,24 +68,39 @@ fn topology() -> Topology {
         .with_store(&SUMS)
         .sink("sums", "out", (Utf8, JavaLong))
         .to_source_partition();
-    topology.build().expect("the topology is right")
+    named(topology)
+}
+
+fn named(topology: TopologyBuilder) -> ApplicationTopology {
+    topology.build().and_then(|topology| topology.for_application("app")).expect("the topology is right")
+}
+
+fn task_of(topology: &ApplicationTopology, subtopology: &str) -> Task {
+    let output_partitions = topology.outputs().iter().map(|_| 4).collect();
+    let settings = TaskSettings { cache_bytes_max: 1 << 20, output_partitions };
+    let mut task = topology.task(&TaskId::new(subtopology, Partition::new(3)), &settings);
+    let from: Vec<_> = task.inputs().map(|input| (input, Offset::new(10))).collect();
+    task.start(&from, None, Timestamp::new(1_000_000)).expect("operators open");
+    task
 }
 
 fn started() -> Task {
-    let mut task = topology().task(&TaskId::new("numbers", Partition::new(3)), 1 << 20);
-    task.start(&[(InputIndex::new(0), Offset::new(10))], None).expect("operators open");
-    task
+    task_of(&topology(), "numbers")
 }
 
 fn record(offset: i64, key: &str, value: i64) -> Bytes {
     Bytes { key: key.into(), value: Some(value.to_be_bytes().to_vec()), timestamp: 1_000 + offset, offset }
 }
 
-fn batch(index: u32) -> BatchInfo {
-    BatchInfo { id: BatchId::new(1), index, size: 9 }
+fn done(outcome: &Outcome) {
+    assert!(matches!(outcome, Outcome::Done), "{outcome:?}");
 }
 
-fn state(task: &Task, base: &MapBase) -> Vec<(StoreIndex, Vec<u8>, Option<Vec<u8>>)> {
+fn batch(index: u32) -> BatchInfo {
+    BatchInfo { id: BatchId::new(1), index, size: 9, now: Timestamp::new(1_000_000) }
+}
+
+fn state(task: &Task, base: &MemoryBase) -> Vec<(StoreIndex, Vec<u8>, Option<Vec<u8>>)> {
     let _ = base;
     let mut changes = ChangeSet::default();
     task.collect_changes(&mut changes).expect("integers can be encoded");
@@ -93,8 +109,8 @@ fn state(task: &Task, base: &MapBase) -> Vec<(StoreIndex, Vec<u8>, Option<Vec<u8
 
 #[test]
 fn outputs_keep_key_timestamp_and_partition() {
-    let (mut task, base) = (started(), MapBase::default());
-    task.process(0, &record(10, "a", 2), batch(0), &base).expect("the record is right");
+    let (mut task, base) = (started(), MemoryBase::default());
+    done(&task.process(0, &record(10, "a", 2), batch(0), &base));
     let output = task.outbox().records().next().map(|o| (o.topic, o.partition, o.timestamp, o.key.map(<[u8]>::to_vec)));
     let expected =
         (OutputIndex::new(0), TargetPartition::Exactly(Partition::new(3)), Timestamp::new(1_010), Some(b"a".to_vec()));
@@ -105,15 +121,15 @@ fn outputs_keep_key_timestamp_and_partition() {
 /// EO-9: error, panic and undecodable bytes leave no output, no write, no stream time and no offset.
 #[test]
 fn a_failed_record_leaves_nothing() {
-    let (mut task, base) = (started(), MapBase::default());
-    task.process(0, &record(10, "a", 2), batch(0), &base).expect("the record is right");
+    let (mut task, base) = (started(), MemoryBase::default());
+    done(&task.process(0, &record(10, "a", 2), batch(0), &base));
     task.outbox().clear();
     let before = (state(&task, &base), task.stream_time(), task.offsets().collect::<Vec<_>>());
     let undecodable = Bytes { value: Some(vec![1, 2]), ..record(11, "a", 0) };
     let failures =
         [(record(11, "a", -1), "minus one"), (record(11, "b", -2), "minus two"), (undecodable, "2 bytes, not 8")];
     for (record, reason) in failures {
-        let failure = task.process(0, &record, batch(1), &base).expect_err("the record fails");
+        let Outcome::Failed(failure) = task.process(0, &record, batch(1), &base) else { panic!("the record fails") };
         assert!(failure.to_string().contains(reason), "{failure}");
         assert!(task.outbox().is_empty());
         assert_eq!((state(&task, &base), task.stream_time(), task.offsets().collect::<Vec<_>>()), before);
@@ -122,20 +138,20 @@ fn a_failed_record_leaves_nothing() {
 
 #[test]
 fn an_abandoned_batch_leaves_the_task_where_it_was_committed() {
-    let (mut task, mut base) = (started(), MapBase::default());
-    task.process(0, &record(10, "a", 2), batch(0), &base).expect("the record is right");
+    let (mut task, mut base) = (started(), MemoryBase::default());
+    done(&task.process(0, &record(10, "a", 2), batch(0), &base));
     task.outbox().clear();
     let mut changes = ChangeSet::default();
     task.collect_changes(&mut changes).expect("integers can be encoded");
     base.apply(&changes);
     task.applied();
-    task.process(0, &record(11, "a", 5), batch(0), &base).expect("the record is right");
+    done(&task.process(0, &record(11, "a", 5), batch(0), &base));
     task.outbox().clear();
     assert!(task.has_uncommitted());
     task.abandon();
     assert!(!task.has_uncommitted());
     assert_eq!(task.stream_time(), Some(Timestamp::new(1_010)));
-    task.process(0, &record(11, "a", 5), batch(0), &base).expect("the record is right");
+    done(&task.process(0, &record(11, "a", 5), batch(0), &base));
     let sum = task.outbox().records().next().and_then(|output| output.value.map(<[u8]>::to_vec));
     assert_eq!(sum, Some(7_i64.to_be_bytes().to_vec()), "2 as committed + 5, the abandoned 5 not counted");
 }
@@ -143,7 +159,7 @@ fn an_abandoned_batch_leaves_the_task_where_it_was_committed() {
 #[test]
 #[should_panic(expected = "EO-8")]
 fn a_record_that_was_processed_is_refused() {
-    let (mut task, base) = (started(), MapBase::default());
+    let (mut task, base) = (started(), MemoryBase::default());
     let _ = task.process(0, &record(9, "a", 1), batch(0), &base);
 }
 
@@ -153,6 +169,8 @@ fn inputs_are_merged_lowest_timestamp_first() {
     for (input, offset, timestamp) in [(0, 0, 5), (0, 1, 6), (1, 0, 1), (1, 1, 6)] {
         group.push(input, Bytes { timestamp, ..record(offset, "k", 0) });
     }
-    let order: Vec<_> = std::iter::from_fn(|| group.pop()).map(|(input, record)| (input, record.offset)).collect();
+    let order: Vec<_> = std::iter::from_fn(|| group.pop(|_, record| Timestamp::new(record.timestamp)))
+        .map(|(input, record)| (input, record.offset))
+        .collect();
     assert_eq!(order, [(1, 0), (0, 0), (0, 1), (1, 1)]);
 }

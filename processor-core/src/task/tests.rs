@@ -1,5 +1,9 @@
 //! A task over a map: what a record leaves behind when it succeeds, and that it leaves nothing when it fails (EO-9).
 
+use std::time::Duration;
+
+use proptest::prelude::*;
+
 use super::*;
 use crate::ids::{OutputIndex, StoreIndex};
 use crate::prelude::*;
@@ -173,4 +177,93 @@ fn inputs_are_merged_lowest_timestamp_first() {
         .map(|(input, record)| (input, record.offset))
         .collect();
     assert_eq!(order, [(1, 0), (0, 0), (0, 1), (1, 1)]);
+}
+
+/// Sums by key and reports the sum of "k0" every 100 ms of stream time; the report's own count is in the store as well.
+struct Reporting;
+
+impl Operator for Reporting {
+    type KeyIn = String;
+    type ValueIn = i64;
+    type KeyOut = String;
+    type ValueOut = i64;
+
+    fn open(&mut self, ctx: &mut OpenContext<'_>) -> Result<(), OperatorError> {
+        ctx.schedule(Duration::from_millis(100), Clock::StreamTime);
+        Ok(())
+    }
+
+    fn process(
+        &mut self,
+        record: Record<String, i64>,
+        ctx: &mut Context<'_, String, i64>,
+    ) -> Result<(), OperatorError> {
+        ctx.store(&SUMS).update(&record.key, |sum| *sum += record.value)?;
+        if record.value % 5 == 0 {
+            ctx.schedule(Duration::from_millis(record.value.unsigned_abs() + 30), Clock::StreamTime);
+        }
+        if record.value % 7 == 0 { Err(OperatorError::message("seven")) } else { ctx.forward(record) }
+    }
+
+    fn punctuate(&mut self, punctuation: Punctuation, ctx: &mut Context<'_, String, i64>) -> Result<(), OperatorError> {
+        let sum = ctx.store(&SUMS).get(&"k0".to_owned())?.unwrap_or_default();
+        ctx.store(&SUMS).update(&"reports".to_owned(), |count| *count += 1)?;
+        ctx.forward(Record::new(format!("{:?}", punctuation.schedule), sum, punctuation.due))
+    }
+}
+
+/// An output, as far as it matters here: sink, key, value and timestamp.
+type Output = (Option<NodeIndex>, Option<Vec<u8>>, Option<Vec<u8>>, i64);
+
+/// Processes records in batches of three. Where `voids` says so, a batch is first abandoned after so many of its records.
+fn reported(records: &[(u8, i8)], voids: &[Option<usize>]) -> (Vec<Output>, MemoryBase) {
+    let mut topology = Topology::builder();
+    topology.on_failure(FailurePolicy::dead_letter("failed"));
+    let source = topology.source("numbers", "in", (Utf8, JavaLong));
+    source.process("reporting", || Reporting).with_store(&SUMS).sink("out", "out", (Utf8, JavaLong));
+    let mut task = task_of(&named(topology), "numbers");
+    let (mut base, mut outputs) = (MemoryBase::default(), Vec::new());
+    let records: Vec<_> = (10..).zip(records).collect();
+    for (number, records) in records.chunks(3).enumerate() {
+        let void = voids.get(number).copied().flatten().map(|after| after % (records.len() + 1));
+        let passes = [void.map(|count| (count, false)), Some((records.len(), true))];
+        for (count, commits) in passes.into_iter().flatten() {
+            let mut sent = Vec::new();
+            for (offset, (key, value)) in &records[..count] {
+                let time = (offset - 10) * 40 + i64::from(*key);
+                let record = Bytes { timestamp: time, ..record(*offset, &format!("k{}", key % 3), i64::from(*value)) };
+                assert!(task.process(0, &record, batch(0), &base).is_past());
+                sent.extend(task.outbox().records().map(|output| {
+                    let bytes = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
+                    (output.sink, bytes(output.key), bytes(output.value), output.timestamp.get())
+                }));
+                task.outbox().clear();
+            }
+            if !commits {
+                task.abandon();
+                continue;
+            }
+            let mut changes = ChangeSet::default();
+            task.collect_changes(&mut changes).expect("integers can be encoded");
+            base.apply(&changes);
+            task.applied();
+            outputs.append(&mut sent);
+        }
+    }
+    (outputs, base)
+}
+
+proptest! {
+    /// EO-7, EO-9: a batch that is abandoned and processed again comes to the same, schedules and dead letters included.
+    #[test]
+    fn a_batch_that_is_processed_again_comes_to_the_same(
+        records in proptest::collection::vec((any::<u8>(), any::<i8>()), 1..40),
+        voids in proptest::collection::vec(proptest::option::of(0..4_usize), 14),
+    ) {
+        let (outputs, base) = reported(&records, &voids);
+        let (expected, expected_base) = reported(&records, &[]);
+        prop_assert_eq!(outputs, expected);
+        let sums = |base: &MemoryBase| base.decoded::<String, i64>(StoreIndex::new(0));
+        prop_assert_eq!(sums(&base), sums(&expected_base));
+    }
 }

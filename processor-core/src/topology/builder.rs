@@ -55,7 +55,7 @@ impl TopologyBuilder {
         self.graph.borrow_mut().policy = policy.into();
     }
 
-    /// Checks the topology.
+    /// Checks the topology. Its streams are of no more use: connecting anything to one panics.
     ///
     /// # Errors
     /// The first thing that is wrong, with the node and the remedy.

@@ -127,6 +127,10 @@ impl Graph {
     pub(super) fn add(&mut self, name: String, kind: Kind, parents: &[usize]) -> usize {
         let node = self.nodes.len();
         for &parent in parents {
+            assert!(
+                parent < node,
+                "'{name}' is connected to a topology that was built: connect everything before .build()"
+            );
             self.nodes[parent].children.push(node);
         }
         let parents = parents.to_vec();
@@ -136,6 +140,10 @@ impl Graph {
 
     /// The name of a node that was given none: `<parent>-<what it does>`, then `<parent>-<what it does>-2` and so on.
     pub(super) fn name_behind(&self, parent: usize, what: &str) -> String {
+        assert!(
+            parent < self.nodes.len(),
+            "a {what} is connected to a topology that was built: connect everything before .build()"
+        );
         let first = format!("{}-{what}", self.nodes[parent].name);
         let taken = |name: &String| self.nodes.iter().any(|node| node.name == *name);
         let numbered = (2..).map(|number| format!("{first}-{number}"));

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use processor_core::topology::{SubTopology, Topology};
+use processor_core::store::ChangelogSpec;
+use processor_core::topology::{ApplicationTopology, InternalPartitions, InternalTopic, SubTopology};
 
 use crate::config::{Config, ConfigError, changelog_topic};
 use crate::kafka::admin::{Admin, BrokerInfo, TopicInfo, TopicShape};
@@ -12,6 +13,8 @@ use crate::stream_thread::ChangelogTopic;
 
 /// How far in the future a record's timestamp may lie.
 pub const TIMESTAMP_BOUND: &str = "message.timestamp.after.max.ms";
+/// Its largest value.
+const NO_TIMESTAMP_BOUND: &str = "9223372036854775807";
 /// Kafka's default of `delete.retention.ms`: one day.
 const DELETE_RETENTION_DEFAULT_MS: i64 = 24 * 60 * 60 * 1_000;
 
@@ -20,10 +23,12 @@ const DELETE_RETENTION_DEFAULT_MS: i64 = 24 * 60 * 60 * 1_000;
 pub struct CheckedTopics {
     /// Per sub-topology: how many partitions, and so tasks, it has.
     pub partitions: BTreeMap<Arc<str>, usize>,
-    /// Per sub-topology: its changelogs, in the order of its stores.
-    pub changelogs: BTreeMap<Arc<str>, Vec<ChangelogTopic>>,
+    /// Per sub-topology: its changelogs, in the order of its stores; `None` for a store without one.
+    pub changelogs: BTreeMap<Arc<str>, Vec<Option<ChangelogTopic>>>,
     /// Per sub-topology with stores: what its tasks keep on disk.
     pub layouts: BTreeMap<Arc<str>, Layout>,
+    /// How many partitions each output topic has, in the topology's order.
+    pub output_partitions: Arc<[u32]>,
     /// The brokers.
     pub brokers: Vec<BrokerInfo>,
 }
@@ -50,27 +55,45 @@ pub fn verifies_transactions(broker: &BrokerInfo) -> bool {
 /// What does not fit, with the command that repairs it.
 pub fn check(
     config: &Config,
-    topology: &Topology,
+    topology: &ApplicationTopology,
     brokers: Vec<BrokerInfo>,
     admin: &Admin,
 ) -> Result<CheckedTopics, ConfigError> {
     let cluster_id = admin.cluster_id().map_err(|error| ConfigError(error.message))?;
-    for output in topology.outputs() {
-        existing(config, admin, output, "output")?;
-    }
-    let mut checked =
-        CheckedTopics { partitions: BTreeMap::new(), changelogs: BTreeMap::new(), layouts: BTreeMap::new(), brokers };
+    make_internal_topics(config, topology, admin)?;
+    let output_partitions = topology.outputs().iter().map(|output| {
+        let found = existing(config, admin, output, "output")?;
+        Ok(u32::try_from(found.partitions).expect("Kafka counts partitions in 31 bits"))
+    });
+    let output_partitions = output_partitions.collect::<Result<Vec<u32>, ConfigError>>()?;
+    let mut checked = CheckedTopics {
+        partitions: BTreeMap::new(),
+        changelogs: BTreeMap::new(),
+        layouts: BTreeMap::new(),
+        output_partitions: output_partitions.into(),
+        brokers,
+    };
     for subtopology in topology.subtopologies() {
         let partitions = co_partitioned(config, topology, admin, subtopology)?;
         checked.partitions.insert(subtopology.name.clone(), partitions);
         let mut topics = Vec::new();
         let mut stores = Vec::new();
-        for store in &subtopology.stores {
-            let topic = changelog_topic(&config.application_id, store);
-            let info = changelog(config, admin, &topic, partitions)?;
-            stores.push(StoreLayout { name: store.clone(), changelog_topic_id: info.topic_id.clone() });
-            let delete_retention_ms = delete_retention_ms(&info);
-            topics.push(ChangelogTopic { store: store.clone(), topic, delete_retention_ms });
+        for store in &subtopology.store_specs {
+            let (topic, topic_id) = match &store.changelog {
+                Some(spec) => {
+                    let topic = changelog_topic(&config.application_id, &store.name);
+                    let info = changelog(config, admin, &topic, partitions, spec)?;
+                    let delete_retention_ms = delete_retention_ms(&info);
+                    (
+                        Some(ChangelogTopic { store: store.name.clone(), topic, delete_retention_ms }),
+                        Some(info.topic_id),
+                    )
+                }
+                None => (None, None),
+            };
+            topics.push(topic);
+            let (name, in_memory) = (store.name.clone(), store.in_memory);
+            stores.push(StoreLayout { name, in_memory, changelog_topic_id: topic_id });
         }
         if !stores.is_empty() {
             checked.changelogs.insert(subtopology.name.clone(), topics);
@@ -92,10 +115,75 @@ fn existing(config: &Config, admin: &Admin, topic: &str, what: &str) -> Result<T
     })
 }
 
+/// Makes the internal topics that are missing, and checks those that are there.
+fn make_internal_topics(config: &Config, topology: &ApplicationTopology, admin: &Admin) -> Result<(), ConfigError> {
+    let mut found = BTreeMap::new();
+    for topic in topology.inputs() {
+        let shape = admin.topic_shape(topic).map_err(|error| ConfigError(error.message))?;
+        found.extend(shape.map(|shape| (topic.clone(), shape)));
+    }
+    let count = |topic: &str| found.get(topic).and_then(|shape| u32::try_from(shape.partitions).ok());
+    let needed = topology.internal_partitions(count);
+    for (internal, partitions) in topology.internal_topics().iter().zip(needed) {
+        let topic = &*internal.topic;
+        match (found.get(topic), partitions) {
+            (Some(_), _) => {
+                let info = admin.describe_topic(topic).map_err(|error| ConfigError(error.message))?;
+                info.map_or(Ok(()), |info| check_internal(config, topic, internal, &info))?;
+            }
+            (None, Some(partitions)) => make_internal(config, admin, topic, partitions)?,
+            (None, None) => {
+                return Err(ConfigError(format!(
+                    "the internal topic '{topic}' is to have as many partitions as the inputs of the sub-topology that writes it, and those \
+                     do not exist: make the input topics first, or say .with_partitions(n) behind the repartition"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Nothing of it may go before it is processed.
+fn make_internal(config: &Config, admin: &Admin, topic: &str, partitions: u32) -> Result<(), ConfigError> {
+    let configs = BTreeMap::from([
+        ("cleanup.policy".to_owned(), "delete".to_owned()),
+        ("retention.ms".to_owned(), "-1".to_owned()),
+        ("message.timestamp.type".to_owned(), "CreateTime".to_owned()),
+    ]);
+    let made = admin.create_topic(topic, partitions as usize, config.replication_factor, &configs);
+    made.map_err(|error| ConfigError(error.message))?;
+    tracing::info!(topic, partitions, "internal topic made");
+    Ok(())
+}
+
+fn check_internal(config: &Config, topic: &str, internal: &InternalTopic, info: &TopicInfo) -> Result<(), ConfigError> {
+    let servers = &config.bootstrap_servers;
+    if let InternalPartitions::Exactly(partitions) = internal.partitions
+        && info.partitions != partitions as usize
+    {
+        return Err(ConfigError(format!(
+            "the internal topic '{topic}' has {} partitions, and the topology says {partitions}: a key would move to another task than its \
+             state. Give the repartition another name, or start over with another application id",
+            info.partitions
+        )));
+    }
+    let setting = |name: &str| info.configs.get(name).map_or("", String::as_str);
+    for (name, wanted) in [("cleanup.policy", "delete"), ("retention.ms", "-1")] {
+        let found = setting(name);
+        if found != wanted {
+            return Err(ConfigError(format!(
+                "the internal topic '{topic}' has {name}={found}, so records could go before they are processed: repair it with \
+                 kafka-configs --bootstrap-server {servers} --alter --entity-type topics --entity-name {topic} --add-config {name}={wanted}"
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// The number of partitions that all inputs of a sub-topology share.
 fn co_partitioned(
     config: &Config,
-    topology: &Topology,
+    topology: &ApplicationTopology,
     admin: &Admin,
     subtopology: &SubTopology,
 ) -> Result<usize, ConfigError> {
@@ -116,16 +204,25 @@ fn co_partitioned(
 }
 
 /// A changelog topic: made where it is missing, checked where it is not.
-fn changelog(config: &Config, admin: &Admin, topic: &str, partitions: usize) -> Result<TopicInfo, ConfigError> {
+fn changelog(
+    config: &Config,
+    admin: &Admin,
+    topic: &str,
+    partitions: usize,
+    spec: &ChangelogSpec,
+) -> Result<TopicInfo, ConfigError> {
     let describe = || admin.describe_topic(topic).map_err(|error| ConfigError(error.message));
     let info = if let Some(info) = describe()? {
         info
     } else {
-        let configs = BTreeMap::from([
-            ("cleanup.policy".to_owned(), "compact".to_owned()),
-            ("message.timestamp.type".to_owned(), "CreateTime".to_owned()),
-            (TIMESTAMP_BOUND.to_owned(), i64::MAX.to_string()),
-        ]);
+        let of_all = [
+            ("cleanup.policy", "compact"),
+            ("message.timestamp.type", "CreateTime"),
+            (TIMESTAMP_BOUND, NO_TIMESTAMP_BOUND),
+        ];
+        let of_store = spec.settings.iter().map(|(&name, &value)| (name, value));
+        let settings = of_all.into_iter().chain(of_store);
+        let configs = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let made = admin.create_topic(topic, partitions, config.replication_factor, &configs);
         made.map_err(|error| ConfigError(error.message))?;
         tracing::info!(topic, partitions, "changelog topic made");
@@ -133,7 +230,26 @@ fn changelog(config: &Config, admin: &Admin, topic: &str, partitions: usize) -> 
         found.ok_or_else(|| ConfigError(format!("the changelog topic '{topic}' was made and is gone again")))?
     };
     check_changelog(config, topic, partitions, &info)?;
+    for difference in differences(config, topic, spec, &info) {
+        tracing::warn!(topic, "{difference}");
+    }
     Ok(info)
+}
+
+/// What a store has asked for and its changelog topic has not, each with the command that repairs it. State is safe
+/// without; so the start goes on.
+fn differences(config: &Config, topic: &str, spec: &ChangelogSpec, info: &TopicInfo) -> Vec<String> {
+    let servers = &config.bootstrap_servers;
+    let differing =
+        spec.settings.iter().filter(|(name, wanted)| info.configs.get(**name).map(String::as_str) != Some(wanted));
+    let said = differing.map(|(name, wanted)| {
+        let found = info.configs.get(*name).map_or("no value", String::as_str);
+        format!(
+            "the changelog topic '{topic}' has {found} for {name}, and its store asks for {wanted}: repair it with kafka-configs \
+             --bootstrap-server {servers} --alter --entity-type topics --entity-name {topic} --add-config {name}={wanted}"
+        )
+    });
+    said.collect()
 }
 
 fn check_changelog(config: &Config, topic: &str, partitions: usize, info: &TopicInfo) -> Result<(), ConfigError> {
@@ -176,6 +292,28 @@ mod tests {
     }
 
     #[test]
+    fn an_internal_topic_that_would_lose_records_is_refused_with_the_repair() {
+        let config = Config::new("app", "host:9092", "/tmp/state");
+        let internal = InternalTopic {
+            topic: "app-x-repartition".into(),
+            input: processor_core::ids::InputIndex::new(0),
+            output: processor_core::ids::OutputIndex::new(0),
+            read_by: "x".into(),
+            partitions: InternalPartitions::Exactly(4),
+        };
+        let check = |partitions, retention: &str| {
+            let mut info = info(partitions, "delete");
+            info.configs.insert("retention.ms".to_owned(), retention.to_owned());
+            check_internal(&config, "app-x-repartition", &internal, &info).map_err(|error| error.0)
+        };
+        assert_eq!(check(4, "-1"), Ok(()));
+        let wrong_count = check(3, "-1").expect_err("3 is not 4");
+        assert!(wrong_count.contains("has 3 partitions"), "{wrong_count}");
+        let refused = check(4, "604800000").expect_err("such a topic loses records");
+        assert!(refused.contains("--add-config retention.ms=-1"), "{refused}");
+    }
+
+    #[test]
     fn a_changelog_that_would_lose_state_is_refused_with_the_repair() {
         let config = Config::new("app", "host:9092", "/tmp/state");
         let check = |info| check_changelog(&config, "app-s-changelog", 4, &info).map_err(|error| error.0);
@@ -186,5 +324,25 @@ mod tests {
             let refused = check(info(4, policy)).expect_err("such a topic loses state");
             assert!(refused.contains("--add-config cleanup.policy=compact"), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_changelog_that_differs_from_its_store_is_named_with_the_repair() {
+        let config = Config::new("app", "host:9092", "/tmp/state");
+        let spec = ChangelogSpec { settings: BTreeMap::from([("segment.ms", "60000"), ("min.insync.replicas", "2")]) };
+        let mut info = info(4, "compact");
+        info.configs.insert("segment.ms".to_owned(), "60000".to_owned());
+        info.configs.insert("min.insync.replicas".to_owned(), "1".to_owned());
+        let [difference] = &differences(&config, "app-s-changelog", &spec, &info)[..] else { panic!("one differs") };
+        assert!(
+            difference.contains("has 1 for min.insync.replicas") && difference.contains("asks for 2"),
+            "{difference}"
+        );
+        assert!(
+            difference.ends_with("--entity-name app-s-changelog --add-config min.insync.replicas=2"),
+            "{difference}"
+        );
+        info.configs.insert("min.insync.replicas".to_owned(), "2".to_owned());
+        assert_eq!(differences(&config, "app-s-changelog", &spec, &info), [""; 0]);
     }
 }

@@ -37,7 +37,7 @@ pub use clock::FakeClock;
 pub use cluster::Fault;
 pub use consumer::{FakeConsumer, FakeMetadata, FakeRecord};
 pub use producer::FakeProducer;
-pub use state::{FakeDirectory, FakeTask};
+pub use state::{Entries, FakeDirectory, FakeTask};
 
 /// The cluster as the test sees it. Clones are the same cluster.
 #[derive(Clone, Debug, Default)]
@@ -81,7 +81,7 @@ impl FakeCluster {
             key: Some(key.to_vec()),
             value: Some(value.to_vec()),
             timestamp: Timestamp::new(timestamp),
-            header: None,
+            headers: Vec::new(),
         };
         let partition = TopicPartition::new(topic, Partition::new(partition));
         self.model.lock().log_mut(&partition).expect("the partition exists").append(written, None)

@@ -13,8 +13,8 @@ use processor_core::task::ChangeSet;
 use processor_runtime::kafka::{
     Answer, ChangelogEvent, ChangelogReader as _, Committed, DeliveryTag, GroupConsumer as _, GroupEvent, Isolation,
     Kafka as _, KafkaErrorKind, LogBounds, Member, Membership, OffsetToCommit, PolledRecord as _, ProducerRecord,
-    Progress, Question, TRANSACTIONAL_ID_HEADER, Ticket, TransactionalId, TransactionalProducer as _, TxnError,
-    TxnErrorKind,
+    Progress, Question, RecordHeaders, RecordNumber, TRANSACTIONAL_ID_HEADER, Ticket, TransactionalId,
+    TransactionalProducer as _, TxnError, TxnErrorKind,
 };
 use processor_runtime::state::{Layout, Positions, StateDirectory as _, StateErrorKind, StoreLayout, TaskState as _};
 
@@ -53,8 +53,9 @@ fn send(producer: &mut FakeProducer, value: &str) -> Result<(), TxnError> {
         timestamp: Timestamp::new(1),
         key: Some(b"key"),
         value: Some(value.as_bytes()),
-        header: Some((TRANSACTIONAL_ID_HEADER, b"me")),
+        headers: RecordHeaders::One(TRANSACTIONAL_ID_HEADER, b"me"),
         tag: DeliveryTag(1),
+        number: RecordNumber::NONE,
     })
 }
 
@@ -526,7 +527,11 @@ fn task() -> TaskId {
 }
 
 fn layout(stores: &[&str]) -> Layout {
-    let store = |name: &&str| StoreLayout { name: Arc::from(*name), changelog_topic_id: format!("of-{name}") };
+    let store = |name: &&str| StoreLayout {
+        name: Arc::from(*name),
+        in_memory: false,
+        changelog_topic_id: Some(format!("of-{name}")),
+    };
     Layout { stores: stores.iter().map(store).collect(), cluster_id: "c".to_owned() }
 }
 
@@ -592,7 +597,7 @@ fn layouts_are_treated_as_on_a_real_disk() {
     assert_eq!(state.positions().changelogs, [offset, None, offset]);
     disk.park(state);
     let mut remade = layout(&["b", "new", "a"]);
-    remade.stores[0].changelog_topic_id = "made again".to_owned();
+    remade.stores[0].changelog_topic_id = Some("made again".to_owned());
     let state = open(&disk, &remade);
     assert_eq!(state.positions().changelogs, [None, None, offset]);
     assert_eq!(state.approximate_len(StoreIndex::new(0)).expect("readable"), 0);

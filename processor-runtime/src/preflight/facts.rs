@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use processor_core::topology::Topology;
+use processor_core::topology::ApplicationTopology;
 
 use crate::config::{Config, changelog_topic};
 use crate::kafka::admin::{Admin, BrokerInfo};
@@ -41,6 +41,8 @@ pub enum TopicRole {
     Output,
     /// It holds a store.
     Changelog,
+    /// It is written and read, between two sub-topologies.
+    Repartition,
     /// Kafka's own.
     Internal,
 }
@@ -61,13 +63,17 @@ pub struct TopicFacts {
 }
 
 /// Asks the cluster. Inputs and outputs that are missing are left out: without them there is no start anyway.
-pub fn gather(config: &Config, topology: &Topology, brokers: &[BrokerInfo], admin: &Admin) -> ClusterFacts {
+pub fn gather(config: &Config, topology: &ApplicationTopology, brokers: &[BrokerInfo], admin: &Admin) -> ClusterFacts {
     let mut roles: BTreeMap<Arc<str>, TopicRole> = BTreeMap::new();
-    let stores = topology.subtopologies().iter().flat_map(|sub| &sub.stores);
-    let changelogs = stores.map(|store| (changelog_topic(&config.application_id, store), TopicRole::Changelog));
+    let stores = topology.subtopologies().iter().flat_map(|sub| &sub.store_specs);
+    let changelogs = stores
+        .filter(|store| store.changelog.is_some())
+        .map(|store| (changelog_topic(&config.application_id, &store.name), TopicRole::Changelog));
+    let repartitions =
+        topology.internal_topics().iter().map(|internal| (internal.topic.clone(), TopicRole::Repartition));
     let inputs = topology.inputs().iter().map(|topic| (topic.clone(), TopicRole::Input));
     let outputs = topology.outputs().iter().map(|topic| (topic.clone(), TopicRole::Output));
-    for (name, role) in changelogs.chain(inputs).chain(outputs) {
+    for (name, role) in changelogs.chain(repartitions).chain(inputs).chain(outputs) {
         roles.entry(name).or_insert(role);
     }
     let kafkas = [OFFSETS, TRANSACTIONS].map(|name| (Arc::from(name), TopicRole::Internal));
@@ -94,12 +100,12 @@ fn topic(admin: &Admin, name: Arc<str>, role: TopicRole) -> TopicFacts {
     TopicFacts { name, role, is_made, replicas, configs }
 }
 
-/// What a topic would be, by the settings of a broker, and for changelogs by ours.
-fn to_be_made(topic: TopicFacts, broker: &BTreeMap<String, String>, changelog_replicas: Option<usize>) -> TopicFacts {
+/// What a topic would be, by the settings of a broker, and for the application's own by ours.
+fn to_be_made(topic: TopicFacts, broker: &BTreeMap<String, String>, own_replicas: Option<usize>) -> TopicFacts {
     let (factor, in_sync, ours) = match &*topic.name {
         OFFSETS => ("offsets.topic.replication.factor", IN_SYNC, None),
         TRANSACTIONS => ("transaction.state.log.replication.factor", "transaction.state.log.min.isr", None),
-        _ => ("default.replication.factor", IN_SYNC, changelog_replicas),
+        _ => ("default.replication.factor", IN_SYNC, own_replicas),
     };
     let number = |name: &str| broker.get(name).and_then(|text| text.parse().ok());
     let same = |(from, to): (&str, &str)| Some((to.to_owned(), broker.get(from)?.clone()));

@@ -8,7 +8,7 @@
 pub mod facts;
 pub mod findings;
 
-use processor_core::topology::Topology;
+use processor_core::topology::ApplicationTopology;
 
 use self::findings::{Severity, findings};
 use crate::config::{Config, ConfigError};
@@ -18,7 +18,12 @@ use crate::kafka::admin::{Admin, BrokerInfo};
 ///
 /// # Errors
 /// The findings that refuse the start, with the commands that mend them.
-pub fn check(config: &Config, topology: &Topology, brokers: &[BrokerInfo], admin: &Admin) -> Result<(), ConfigError> {
+pub fn check(
+    config: &Config,
+    topology: &ApplicationTopology,
+    brokers: &[BrokerInfo],
+    admin: &Admin,
+) -> Result<(), ConfigError> {
     let findings = findings(&facts::gather(config, topology, brokers, admin));
     let stops = |severity| severity == Severity::Broken || (config.strict && severity == Severity::Risk);
     let (refused, told): (Vec<_>, Vec<_>) = findings.iter().partition(|finding| stops(finding.severity));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use processor_core::error::RecordFailure;
 use processor_core::ids::{InputIndex, OutputIndex, TaskId, TopicPartition};
 use processor_core::protocol::assignment::{self, TaskAction};
-use processor_core::task::Task;
+use processor_core::task::{Task, TaskSettings};
 
 use super::producer::ProducerSlot;
 use super::{ChangelogTopic, Footing, StreamThread, ThreadError, listed, listed_positions};
@@ -60,7 +60,11 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
     }
 
     fn new_task(&self, id: &TaskId) -> Task {
-        self.plan.topology.task(id, self.plan.cache_bytes_max)
+        let settings = TaskSettings {
+            cache_bytes_max: self.plan.cache_bytes_max,
+            output_partitions: self.plan.output_partitions.clone(),
+        };
+        self.plan.topology.task(id, &settings)
     }
 
     fn suspend(&self, mut task: Task, state: Option<S::Task>) {
@@ -72,8 +76,9 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
 
     pub(super) fn begin_recovery(&mut self, task: Task, state: Option<S::Task>) {
         let inputs = self.inputs_of(&task);
-        let changelogs = self.changelogs_of(task.id()).into_iter().map(|(source, _)| source).collect();
-        self.restorer.begin(Recovery::new(task, inputs, changelogs, state));
+        let changelogs = self.changelogs_of(task.id()).into_iter().map(|log| log.map(|(source, _)| source)).collect();
+        let stores = self.plan.topology.subtopology_of(task.id()).stores.clone();
+        self.restorer.begin(Recovery::new(task, inputs, stores, changelogs, state));
     }
 
     fn inputs_of(&self, task: &Task) -> Vec<(InputIndex, TopicPartition)> {
@@ -82,7 +87,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         task.inputs().map(|input| (input, partition(input))).collect()
     }
 
-    fn changelogs_of(&self, task: &TaskId) -> Vec<(ChangelogSource, OutputIndex)> {
+    fn changelogs_of(&self, task: &TaskId) -> Vec<Option<(ChangelogSource, OutputIndex)>> {
         let Some(topics) = self.plan.changelogs.get(&task.subtopology) else { return Vec::new() };
         let of_topic = |changelog: &ChangelogTopic| {
             let index = self.producer_topics.iter().position(|topic| *topic == changelog.topic);
@@ -94,12 +99,13 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             };
             (source, OutputIndex::new(u16::try_from(index).expect("build() bounds the number of topics")))
         };
-        topics.iter().map(of_topic).collect()
+        topics.iter().map(|changelog| changelog.as_ref().map(of_topic)).collect()
     }
 
     /// One bounded step of everything that must be mended before records can be processed.
     pub(super) fn recover(&mut self) -> Result<(), ThreadError> {
         self.initialise_producer()?;
+        self.fence_late_offsets()?;
         if let Footing::Moved(since) = self.footing
             && self.clock.monotonic() >= since + self.plan.rebalance_wait
             && self.is_member()
@@ -155,11 +161,12 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
 
     /// Reads on from where the tasks stand, when that is not where the consumer is.
     pub(super) fn fetch_where_tasks_stand(&mut self) -> Result<(), ThreadError> {
+        self.refetch |= self.tasks.end_waits(self.clock.monotonic());
         if !self.refetch || !self.tasks.nothing_waits() {
             return Ok(());
         }
         self.refetch = false;
-        let positions = if self.footing == Footing::Sound { self.tasks.positions() } else { Vec::new() };
+        let positions = if self.footing == Footing::Sound { self.tasks.reread() } else { Vec::new() };
         self.consumer.fetch(&positions).map_err(|error| ThreadError(error.message))
     }
 }

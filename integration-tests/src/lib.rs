@@ -8,4 +8,5 @@ pub mod log_file;
 pub mod oracle;
 pub mod proxy;
 pub mod scene;
+pub mod simulation;
 pub mod worker;

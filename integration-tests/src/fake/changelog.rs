@@ -104,7 +104,7 @@ impl ChangelogReader for FakeChangelog {
         let mut met = Vec::new();
         {
             let shared = self.handle.alive()?;
-            let model = shared.lock();
+            let mut model = shared.lock();
             let mut reading = std::mem::take(&mut self.reading);
             for (partition, progress) in &mut reading {
                 let log = model.log(partition).expect("only known partitions are read");
@@ -120,6 +120,8 @@ impl ChangelogReader for FakeChangelog {
                 }
             }
             self.reading = reading;
+            let records = met.iter().filter(|(_, event)| matches!(event, Met::Record(..))).count();
+            model.happened.replayed += records as u64;
         }
         for (partition, event) in &met {
             let (topic, partition) = (&*partition.topic, partition.partition);

@@ -34,7 +34,7 @@ use log::{Entry, Log, Written};
 
 pub use changelog::FakeChangelog;
 pub use clock::FakeClock;
-pub use cluster::Fault;
+pub use cluster::{Fault, Happened};
 pub use consumer::{FakeConsumer, FakeMetadata, FakeRecord};
 pub use producer::FakeProducer;
 pub use state::{FakeDirectory, FakeTask};
@@ -58,6 +58,12 @@ impl FakeCluster {
     /// An empty cluster.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// From now on, offsets are taken without a look at the transaction that they should belong to
+    /// (`transaction.partition.verification.enable=false`).
+    pub fn verify_nothing(&self) {
+        self.model.lock().lenient = true;
     }
 
     /// Makes a topic.
@@ -154,6 +160,12 @@ impl FakeCluster {
         self.model.lock().scripted()
     }
 
+    /// What has happened so far.
+    pub fn happened(&self) -> Happened {
+        let model = self.model.lock();
+        Happened { rebalances: model.group.generations(), ..model.happened.clone() }
+    }
+
     /// From now on, questions are answered so many polls after they were asked, as things were when they were asked.
     pub fn delay_answers(&self, polls: usize) {
         self.model.lock().answer_delay = polls;
@@ -188,6 +200,13 @@ impl FakeCluster {
     /// Writes the markers that [`Fault::CommitHoldsMarkers`] has held back.
     pub fn release_markers(&self) {
         self.model.lock().release_markers();
+    }
+
+    /// Ends hanging transactions as a person does with `kafka-transactions abort`: offsets that a cluster which verifies
+    /// nothing has taken from a producer that is gone keep its partitions unstable, and so their restore waiting, until
+    /// that producer's successor has ended a transaction.
+    pub fn abort_hanging_offsets(&self) {
+        self.model.lock().abort_hanging_offsets();
     }
 
     /// Lets copies of requests arrive that faults have left under way; returns how many changed something.

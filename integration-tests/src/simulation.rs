@@ -11,11 +11,11 @@ use std::collections::BTreeMap;
 
 use processor_core::protocol::outcome::TxnErrorKind;
 
-use self::world::{CHANGELOG, OUTPUT, PARTITIONS};
+use self::world::OUTPUT;
 use crate::client::SplitMix64;
 use crate::fake::{Fault, Happened};
 
-pub use self::world::{Brokers, World};
+pub use self::world::{Brokers, CHANGELOG, PARTITIONS, World};
 
 const KEYS: u64 = 7;
 

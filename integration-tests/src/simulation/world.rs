@@ -22,11 +22,12 @@ use crate::fake::{FakeClock, FakeCluster, FakeDirectory, FakeKafka};
 const SUMS: KeyValueStoreDef<String, i64> = KeyValueStoreDef::new("sums");
 const INPUT: &str = "in";
 pub(super) const OUTPUT: &str = "out";
-pub(super) const CHANGELOG: &str = "app-sums-changelog";
-pub(super) const PARTITIONS: i32 = 3;
-/// So many turns of every worker are enough when nothing goes wrong any more.
-const ROUNDS: usize = 4_000;
-const ROUNDS_PER_FAULT: usize = 1_000;
+/// The changelog topic.
+pub const CHANGELOG: &str = "app-sums-changelog";
+/// How many partitions every topic has.
+pub const PARTITIONS: i32 = 3;
+/// Every fault that was scripted and has not struck may cost the longest wait of the engine, `outside_wait`.
+const TURNS_TO_HEAL_MAX: usize = 20_000;
 
 /// Adds up by key; the output says which record it comes from.
 struct Sum;
@@ -221,9 +222,7 @@ impl World {
                 self.start(worker);
             }
         }
-        // A fault that has not struck yet still may, and can cost the time in which a worker waits for a rebalance.
-        let rounds = ROUNDS + ROUNDS_PER_FAULT * self.cluster.faults_left();
-        for _ in 0..rounds {
+        for _ in 0..TURNS_TO_HEAL_MAX {
             for worker in 0..self.workers.len() {
                 if let Some(reason) = self.turn(worker) {
                     assert!(may_stop(&reason), "worker {worker} stopped: {reason}");
@@ -244,7 +243,7 @@ impl World {
     }
 
     /// Whether every task runs somewhere: a restored store is complete only then.
-    fn all_run(&self) -> bool {
+    pub fn all_run(&self) -> bool {
         let tasks = self.workers.iter().filter_map(|worker| worker.thread.as_ref()).flat_map(Thread::tasks);
         tasks.filter(|(_, running)| *running).count() == PARTITIONS as usize
     }

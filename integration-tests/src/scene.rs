@@ -10,7 +10,7 @@ mod stores;
 mod watch;
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::broker;
 use crate::client::{Observer, Workload, create_topic, produce_ledger};
@@ -47,6 +47,10 @@ pub struct Scene {
     pub keys: u64,
     /// How many records were produced.
     pub produced: u64,
+    /// The first record's timestamp; each further one is a millisecond later. It is of today: a broker that is started
+    /// again has forgotten idempotent producers whose newest record is older than `producer.id.expiration.ms` (a day), and
+    /// then takes what they repeat in any order, or not at all.
+    first_timestamp: i64,
     /// Looks at its topics and its group's offsets.
     pub kafka: Observer,
 }
@@ -73,11 +77,11 @@ impl Scene {
             partitions: PARTITIONS,
             keys: 500,
             produced: 0,
+            first_timestamp: now_ms(),
             kafka: Observer::new(bootstrap, name).expect("the settings are sound"),
         };
         for topic in [scene.input(), scene.output()] {
-            // The workload's timestamps are of 1970: retention must not take its records away.
-            create_topic(bootstrap, &topic, PARTITIONS, &[("retention.ms", "-1")]).expect("the broker makes topics");
+            create_topic(bootstrap, &topic, PARTITIONS, &[]).expect("the broker makes topics");
         }
         scene
     }
@@ -112,7 +116,7 @@ impl Scene {
         Workload {
             seed: 7 + self.produced,
             keys: self.keys,
-            base_timestamp: 1_000_000 + self.produced as i64,
+            base_timestamp: self.first_timestamp + self.produced as i64,
             ..Workload::new(&self.input(), count, self.partitions)
         }
     }
@@ -193,6 +197,10 @@ impl Scene {
         }
         count(&output)
     }
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later than 1970").as_millis() as i64
 }
 
 /// How many records there are.

@@ -201,7 +201,6 @@ impl Restarted {
 
     fn finish_load(&mut self) {
         self.load.take().expect("it is finished once").finish(&mut self.scene);
-        self.scene.count_input();
     }
 
     fn verify(self) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use super::{Scene, count};
+use super::Scene;
 use crate::client::{Workload, produce_ledger};
 
 /// Records that are produced in the background.
@@ -34,17 +34,6 @@ impl Scene {
         };
         let thread = std::thread::Builder::new().name("load".to_owned()).spawn(produce).expect("a thread");
         Load { stop, first, thread: Some(thread) }
-    }
-
-    /// Takes what is in the input for what was produced. A broker that dies between writing a record and acknowledging it
-    /// can make the load's own producer write it again: then the input holds it twice, and both count.
-    ///
-    /// # Panics
-    /// If the input holds less than was acknowledged.
-    pub fn count_input(&mut self) {
-        let records = count(&self.read(&self.input()));
-        assert!(records >= self.produced, "{records} records are in the input, {} were acknowledged", self.produced);
-        self.produced = records;
     }
 }
 

@@ -4,8 +4,7 @@
 use std::fs;
 use std::process::{Command, Output};
 
-use processor_integration_tests::client::partition_count;
-use processor_integration_tests::scene::{PATIENCE, Scene};
+use processor_integration_tests::scene::Scene;
 use processor_integration_tests::worker::{WorkerConfig, without_settings};
 use serde_json::Value;
 
@@ -43,15 +42,6 @@ fn worker(scene: &Scene, file: &str) -> WorkerConfig {
         .with_variable("PROCESSOR_CONFIG", file)
 }
 
-/// Runs a worker that must stop by itself with this exit code; its log.
-fn refused(worker: &WorkerConfig, code: i32) -> String {
-    let mut running = worker.start().expect("the worker starts");
-    let status = running.wait(PATIENCE).expect("the worker stops by itself");
-    let log = running.log_since_start();
-    assert_eq!(status.code(), Some(code), "{log}");
-    log
-}
-
 /// The value of a setting in what `config --json` printed, and the place that it came from.
 fn found<'a>(listed: &'a Value, name: &str) -> (&'a str, &'a str) {
     let settings = listed["settings"].as_array().expect("a list of settings");
@@ -82,7 +72,7 @@ fn each_place_is_stronger_than_the_one_before_and_the_worker_runs_by_them() {
     let table = text(&config(&worker, &[]).stdout);
     assert!(table.contains(&format!("{path}:4")) && table.contains("PROCESSOR_SESSION_TIMEOUT"), "{table}");
 
-    let running = worker.start().expect("the worker starts");
+    let running = worker.start();
     scene.await_outputs(2_000, &[&running]);
     let log = running.log_since_start();
     for words in ["2 stream thread(s)", "session 4s, heartbeat 900ms"] {
@@ -99,7 +89,7 @@ fn what_is_unknown_or_wrong_is_refused_with_its_place_and_the_nearest_name() {
     let worker = worker(&scene, &path).with_variable("PROCESSOR_THREDS", "2");
     let output = config(&worker, &[]);
     assert_eq!((output.status.code(), text(&output.stdout)), (Some(2), String::new()));
-    for said in [text(&output.stderr), refused(&worker, 2)] {
+    for said in [text(&output.stderr), worker.refused(2)] {
         for words in [
             format!("{path}:4: there is no setting 'sesion.timeout' (the nearest is 'session.timeout')"),
             format!("{path}:6: librdkafka has no property lingr.ms (the nearest is 'linger.ms')"),
@@ -129,13 +119,13 @@ fn secrets_are_in_no_log_and_no_listing() {
         assert!(output.status.success() && said.contains(&format!("file:{}", password.display())), "{said}");
         assert!(said.contains("(hidden)") && !said.contains("hunter"), "{said}");
     }
-    let running = worker.start().expect("the worker starts");
+    let running = worker.start();
     scene.await_outputs(100, &[&running]);
     assert!(!running.log().contains("hunter"), "a secret is in {}", worker.log.display());
     running.stop().expect("a clean stop");
 
     fs::remove_file(&password).expect("it was written");
-    let said = refused(&worker, 2);
+    let said = worker.refused(2);
     assert!(said.contains("the secret sasl.password: cannot read file:"), "{said}");
 }
 
@@ -144,7 +134,7 @@ fn a_strict_worker_refuses_a_single_node_and_says_what_mends_it() {
     let mut scene = Scene::new("strict");
     scene.produce(100);
     let path = file(&scene, "");
-    let said = refused(&worker(&scene, &path).with_flag("strict"), 1);
+    let said = worker(&scene, &path).with_flag("strict").refused(1);
     let names = format!("{} (1), {} (1)", scene.input(), scene.output());
     for words in [
         "strict = true",
@@ -155,9 +145,9 @@ fn a_strict_worker_refuses_a_single_node_and_says_what_mends_it() {
     ] {
         assert!(said.contains(words), "'{words}' is not in:\n{said}");
     }
-    assert!(partition_count(&scene.bootstrap, &scene.changelog()).is_err(), "nothing was begun");
+    assert!(scene.kafka.partition_count(&scene.changelog()).is_err(), "nothing was begun");
 
-    let running = worker(&scene, &path).start().expect("the worker starts");
+    let running = worker(&scene, &path).start();
     scene.await_outputs(100, &[&running]);
     let log = running.log_since_start();
     let warnings: Vec<&str> = log.lines().filter(|line| line.contains(" WARN ")).collect();

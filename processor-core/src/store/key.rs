@@ -2,6 +2,9 @@
 
 use std::hash::Hash;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use crate::error::CodecError;
 
 /// What can be a store's key.
@@ -9,11 +12,13 @@ use crate::error::CodecError;
 /// # Contract
 /// `decode(encode(k))` gives back `k`, and `a < b` exactly if `encode(a) < encode(b)` as bytes: ranges are scanned on
 /// disk in byte order.
+///
+/// The serde derives are for people who look at state: keys are shown and asked for as JSON.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a store's key",
-    note = "keys are `String`, `Vec<u8>`, or an integer; or implement `StoreKey` with an order-preserving encoding"
+    note = "keys are `String`, `Vec<u8>`, or an integer; or implement `StoreKey` with an order-preserving encoding, and derive serde's traits"
 )]
-pub trait StoreKey: Clone + Eq + Ord + Hash + Send + 'static {
+pub trait StoreKey: Clone + Eq + Ord + Hash + Serialize + DeserializeOwned + Send + 'static {
     /// Appends the key's bytes.
     fn encode(&self, bytes: &mut Vec<u8>);
 

@@ -3,6 +3,7 @@
 mod base;
 mod change_set;
 mod definition;
+mod json;
 mod key;
 mod overlay;
 #[cfg(test)]
@@ -11,6 +12,7 @@ pub(crate) mod testing;
 pub use base::{Base, BaseError};
 pub use change_set::{Change, ChangeSet};
 pub use definition::{KeyValueStoreDef, StoreValue};
+pub use json::StoreJson;
 pub use key::StoreKey;
 pub use overlay::VALUE_FORMAT;
 pub(crate) use overlay::{AnyOverlay, Overlay, OverlayError};

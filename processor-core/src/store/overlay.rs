@@ -14,7 +14,7 @@ use std::ops::{Bound, ControlFlow, RangeBounds};
 use foldhash::fast::FixedState;
 use indexmap::IndexMap;
 
-use super::{Base, BaseError, ChangeSet, StoreKey, StoreValue};
+use super::{Base, BaseError, ChangeSet, StoreJson, StoreKey, StoreValue};
 use crate::codec::{Bincode, Codec};
 use crate::error::CodecError;
 use crate::ids::StoreIndex;
@@ -41,6 +41,8 @@ pub(crate) trait AnyOverlay: Any + Send {
     fn abandon(&mut self);
     /// The base has changed under the cache: everything is forgotten.
     fn forget(&mut self);
+    /// For those who look at the store from outside.
+    fn json(&self) -> StoreJson;
     /// For the way back to the typed store.
     fn as_any(&mut self) -> &mut dyn Any;
 }
@@ -320,6 +322,10 @@ impl<K: StoreKey, V: StoreValue> AnyOverlay for Overlay<K, V> {
         self.hand = 0;
     }
 
+    fn json(&self) -> StoreJson {
+        StoreJson::of::<K, V>()
+    }
+
     fn as_any(&mut self) -> &mut dyn Any {
         self
     }
@@ -377,7 +383,7 @@ impl<V: StoreValue, K: StoreKey> Merge<'_, V, dyn FnMut(K, V) -> ControlFlow<()>
     }
 }
 
-fn decode_value<V: StoreValue>(bytes: &[u8]) -> Result<V, OverlayError> {
+pub(super) fn decode_value<V: StoreValue>(bytes: &[u8]) -> Result<V, OverlayError> {
     let value = match bytes.split_first() {
         Some((&VALUE_FORMAT, value)) => Bincode.decode(Some(value)),
         Some((format, _)) => Err(CodecError::new(format_args!(

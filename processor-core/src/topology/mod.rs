@@ -14,7 +14,7 @@ pub(crate) use nodes::{Erased, SourceNode, Wiring};
 use std::sync::Arc;
 
 use crate::ids::{InputIndex, StoreIndex, TaskId};
-use crate::store::AnyOverlay;
+use crate::store::{AnyOverlay, StoreJson};
 
 /// A checked topology. Cheap to clone; shared by all threads.
 #[derive(Clone)]
@@ -56,6 +56,16 @@ pub(crate) struct Node {
     pub(crate) children: Vec<usize>,
     pub(crate) stores: Vec<&'static str>,
     pub(crate) instantiate: Box<dyn Fn(Wiring) -> Erased + Send + Sync>,
+}
+
+impl SubTopology {
+    /// How to show what is in a store.
+    ///
+    /// # Panics
+    /// If it has no such store.
+    pub fn store_json(&self, store: StoreIndex) -> StoreJson {
+        (self.store_makers[store.slot()].0)(store, 0).json()
+    }
 }
 
 impl Topology {

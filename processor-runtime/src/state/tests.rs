@@ -6,6 +6,7 @@ mod damage;
 mod directory;
 mod reads;
 mod topology;
+mod view;
 
 use std::collections::BTreeMap;
 use std::fs;

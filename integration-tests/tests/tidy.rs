@@ -12,7 +12,7 @@ const FFI: &str = "processor-runtime/src/kafka/ffi.rs";
 const LAWS: std::ops::RangeInclusive<u32> = 1..=12;
 
 /// A module may name those above it and its own line.
-const RUNTIME_LAYERS: [&[&str]; 10] = [
+const RUNTIME_LAYERS: [&[&str]; 11] = [
     &["clock", "seeded_bugs", "metrics", "error"],
     &["kafka"],
     &["transaction"],
@@ -22,6 +22,7 @@ const RUNTIME_LAYERS: [&[&str]; 10] = [
     &["stream_thread"],
     &["config", "topics"],
     &["app"],
+    &["commands"],
     &["cli"],
 ];
 const CORE_LAYERS: [&[&str]; 5] =

@@ -1,6 +1,6 @@
 //! The command line of every application.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use processor_core::topology::{Topology, TopologyError};
 use tracing_subscriber::EnvFilter;
 
 use crate::app;
+use crate::commands::{CommandError, reset, stand_in, stores};
 use crate::config::Config;
 
 /// Exit code: the application could not start, or stopped because of an error.
@@ -44,7 +45,10 @@ const MISUSED: u8 = 2;
 /// }
 /// ```
 pub fn main<A: Args>(topology: impl FnOnce(&A) -> Result<Topology, TopologyError>) -> ExitCode {
-    let Cli { command: Command::Run(RunArgs { run, application }) } = Cli::<A>::parse();
+    let RunArgs { run, application } = match Cli::<A>::parse().command {
+        Command::Run(args) => args,
+        answering @ (Command::Stores(_) | Command::Reset(_)) => return ended(carry_out(answering, topology)),
+    };
     log(run.log_format);
     let topology = match topology(&application) {
         Ok(topology) => topology,
@@ -54,6 +58,41 @@ pub fn main<A: Args>(topology: impl FnOnce(&A) -> Result<Topology, TopologyError
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(FAILED, &error.to_string()),
     }
+}
+
+/// Carries out a command that gives an answer and ends.
+fn carry_out<A: Args>(
+    command: Command<A>,
+    topology: impl FnOnce(&A) -> Result<Topology, TopologyError>,
+) -> Result<(), CommandError> {
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter("warn")).with_writer(std::io::stderr);
+    subscriber.with_target(false).without_time().init();
+    let built = |application: &A| {
+        topology(application).map_err(|error| CommandError::Misused(format!("the topology cannot be built: {error}")))
+    };
+    let mut out = std::io::stdout().lock();
+    match command {
+        Command::Run(_) => unreachable!("`run` has no answer"),
+        Command::Stores(args) => {
+            let own = stand_in::arguments(args.own()).map_err(CommandError::Misused)?;
+            stores::run(&args, &built(&own)?, &mut out)
+        }
+        Command::Reset(args) => reset::run(&args.run.config(), &built(&args.application)?, &args.options, &mut out),
+    }
+}
+
+/// The exit code of a command; says on standard error what went wrong.
+fn ended(outcome: Result<(), CommandError>) -> ExitCode {
+    let (code, error) = match outcome {
+        Ok(()) => return ExitCode::SUCCESS,
+        // Whoever read the answer has seen enough of it.
+        Err(CommandError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
+        Err(error @ CommandError::Misused(_)) => (MISUSED, error),
+        Err(error @ (CommandError::Failed(_) | CommandError::Output(_))) => (FAILED, error),
+    };
+    // Nobody can be told where standard error is closed.
+    let _ = writeln!(std::io::stderr(), "error: {error}");
+    ExitCode::from(code)
 }
 
 #[derive(Debug, Parser)]
@@ -67,6 +106,32 @@ struct Cli<A: Args> {
 enum Command<A: Args> {
     /// Processes records until it is told to stop (SIGTERM, SIGINT).
     Run(RunArgs<A>),
+    /// Shows what is in the stores on this machine's disk, whether a worker runs on it or not.
+    ///
+    /// Needs the state directory and nothing else: no broker, and none of the application's own arguments. Nothing on disk
+    /// is changed.
+    Stores(stores::StoresArgs),
+    /// Makes the application begin anew, as if it had never run.
+    ///
+    /// Removes its internal topics, its state on this machine and its committed offsets; inputs and outputs stay as they are.
+    /// Takes the arguments of `run`. Refused while workers run. If it is cut short, workers refuse to start until it is run
+    /// again. Needs the rights to Delete the internal topics and the group, and to Read the group and the inputs.
+    #[command(after_help = RESET_EXAMPLE)]
+    Reset(ResetArgs<A>),
+}
+
+const RESET_EXAMPLE: &str = "Example, for `run` replaced by `reset`:
+  moving-average reset --dry-run --bootstrap-servers localhost:9092 --application-id averages \\
+      --input readings --output averages --state-dir /var/lib/averages";
+
+#[derive(Debug, Args)]
+struct ResetArgs<A: Args> {
+    #[command(flatten)]
+    options: reset::ResetOptions,
+    #[command(flatten)]
+    run: RunOptions,
+    #[command(flatten)]
+    application: A,
 }
 
 #[derive(Debug, Args)]
@@ -168,8 +233,12 @@ fn property(text: &str) -> Result<(String, String), String> {
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
+fn filter(default: &str) -> EnvFilter {
+    EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default))
+}
+
 fn log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = filter("info");
     let in_colour = std::io::stderr().is_terminal();
     let subscriber =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(in_colour);

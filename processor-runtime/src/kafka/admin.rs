@@ -1,5 +1,7 @@
 //! Questions and changes at start-up. These calls wait for their answers; nothing of the running loop uses them.
 
+mod removal;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};

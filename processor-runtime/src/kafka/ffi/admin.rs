@@ -1,5 +1,7 @@
 //! Questions to the cluster: asked without waiting, answered as events on a queue of their own.
 
+mod removal;
+
 use std::collections::BTreeMap;
 use std::ffi::{c_char, c_void};
 use std::fmt;

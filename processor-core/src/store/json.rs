@@ -2,12 +2,9 @@
 //!
 //! JSON shows every serde type, to people and to programs. It is never what is stored.
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::overlay::{OverlayError, decode_value};
-use super::{StoreKey, StoreValue};
+use super::{StoreKey, StoreValue, ValueFormat};
 use crate::error::CodecError;
 
 /// Reads the keys and values of one store, whose types it hides.
@@ -59,34 +56,24 @@ impl StoreJson {
 }
 
 fn key_from_text<K: StoreKey>(text: &str) -> Result<Vec<u8>, CodecError> {
-    let plain = || from_json(Value::from(text));
-    // A text key may look like a number, and a quoted text like JSON: each is tried as what it looks like first.
-    let as_json = serde_json::from_str(text).map_err(CodecError::new).and_then(from_json::<K>);
-    let key: K = as_json.or_else(|error| plain().map_err(|_| error)).map_err(|error| {
-        CodecError::new(format_args!("'{text}' is no key of this store ({error}): write it as its JSON, such as 7 or [\"a\",7]"))
+    // A text may look like a number, and a quoted text like JSON: it is tried as what it looks like first.
+    let as_json = serde_json::from_str(text).map_err(CodecError::new).and_then(|json| K::from_json(&json));
+    let key = as_json.or_else(|error| K::from_json(&Value::from(text)).map_err(|_| error)).map_err(|error| {
+        CodecError::new(format_args!(
+            "'{text}' is no key of this store ({error}): write it as its JSON, such as 7 or [\"a\",7]"
+        ))
     })?;
     let mut bytes = Vec::new();
     key.encode(&mut bytes);
     Ok(bytes)
 }
 
-fn from_json<T: DeserializeOwned>(json: Value) -> Result<T, CodecError> {
-    serde_json::from_value(json).map_err(CodecError::new)
-}
-
 fn key<K: StoreKey>(bytes: &[u8]) -> Result<Value, CodecError> {
-    to_json(&K::decode(bytes)?)
+    K::decode(bytes)?.to_json()
 }
 
 fn value<V: StoreValue>(bytes: &[u8]) -> Result<Value, CodecError> {
-    let value: V = decode_value(bytes).map_err(|error| match error {
-        OverlayError::Undecodable(error) => error,
-        OverlayError::Base(_) => unreachable!("decoding reads no base"),
-    })?;
-    to_json(&value)
-}
-
-fn to_json(value: &impl Serialize) -> Result<Value, CodecError> {
+    let value: V = ValueFormat::decode(bytes)?;
     serde_json::to_value(value).map_err(|error| CodecError::new(format_args!("it cannot be shown as JSON: {error}")))
 }
 
@@ -95,6 +82,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::ids::Timestamp;
+    use crate::store::TotalF64;
 
     fn through<K: StoreKey>(text: &str) -> Value {
         let json = StoreJson::of::<K, u8>();
@@ -109,13 +98,21 @@ mod tests {
         assert_eq!(through::<String>("7"), json!("7"), "a text that looks like a number is a text");
         assert_eq!(through::<String>("\"7\""), json!("7"));
         assert_eq!(through::<String>("[1]"), json!("[1]"));
-        assert_eq!(through::<Vec<u8>>("[1,2]"), json!([1, 2]));
+        assert_eq!(through::<Vec<u8>>(r"a\x00\xff\\"), json!(r"a\x00\xff\\"));
+        assert_eq!(through::<(String, Option<u64>)>(r#"["a",7]"#), json!(["a", 7]));
+        assert_eq!(through::<(bool, TotalF64, [u8; 2])>(r#"[true,"-inf","ab"]"#), json!([true, "-inf", "ab"]));
+        assert_eq!(through::<Option<Timestamp>>("null"), json!(null));
+        let uuid = "67e55044-10b1-426f-9247-bb680e5fe0c8";
+        assert_eq!(through::<uuid::Uuid>(uuid), json!(uuid));
     }
 
     #[test]
     fn what_is_no_key_is_refused_with_an_instruction() {
         let error = StoreJson::of::<u64, u8>().key_from_text("seven").expect_err("it is no number");
         assert!(error.0.contains("'seven'") && error.0.contains("write it as its JSON"), "{error}");
+        let of_pair = |text: &str| StoreJson::of::<(u8, u8), u8>().key_from_text(text);
+        assert!(of_pair("[1]").is_err() && of_pair("[1,2,3]").is_err() && of_pair("[1,256]").is_err());
+        assert!(StoreJson::of::<Vec<u8>, u8>().key_from_text(r"\x7").is_err());
     }
 
     #[test]

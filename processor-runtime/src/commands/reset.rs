@@ -132,8 +132,9 @@ fn ordered(offsets: Vec<(TopicPartition, Offset)>, topics: Vec<Arc<str>>, state:
 
 /// The topics that the application made for itself.
 fn internal_topics(config: &Config, topology: &Topology) -> Vec<Arc<str>> {
-    let stores = topology.subtopologies().iter().flat_map(|part| &part.stores);
-    stores.map(|store| changelog_topic(&config.application_id, store)).collect()
+    let stores = topology.subtopologies().iter().flat_map(|part| &part.store_specs);
+    let with_changelog = stores.filter(|store| store.changelog.is_some());
+    with_changelog.map(|store| changelog_topic(&config.application_id, &store.name)).collect()
 }
 
 fn committed_inputs(

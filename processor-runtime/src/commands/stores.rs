@@ -218,6 +218,9 @@ impl<'a> Store<'a> {
     fn find(topology: &Topology, tasks: &'a [Task], name: &'a str) -> Result<Self, CommandError> {
         for part in topology.subtopologies() {
             let Some(slot) = part.stores.iter().position(|store| **store == *name) else { continue };
+            if part.store_specs[slot].in_memory {
+                return Err(CommandError::Misused(format!("store '{name}' is kept in memory, and nothing of it is on disk")));
+            }
             let index = StoreIndex::new(u16::try_from(slot).expect("build() bounds the number of stores"));
             let tasks = tasks.iter().filter(|(task, _)| task.subtopology == part.name).collect();
             return Ok(Self { name, json: part.store_json(index), tasks });

@@ -19,7 +19,9 @@ use processor_core::record::TargetPartition;
 use processor_integration_tests::client::SplitMix64;
 use processor_integration_tests::fake::{Entries, FakeClock, FakeCluster, FakeDirectory, FakeKafka, Fault};
 use processor_runtime::config::{member, transactional_id};
-use processor_runtime::kafka::{DeliveryTag, Kafka, ProducerRecord, Progress, TransactionalId, TransactionalProducer};
+use processor_runtime::kafka::{
+    DeliveryTag, Kafka, ProducerRecord, Progress, RecordHeaders, TransactionalId, TransactionalProducer,
+};
 use processor_runtime::state::{Layout, StoreLayout};
 use processor_runtime::stream_thread::{ChangelogTopic, StreamThread, ThreadPlan, producer_topics};
 use processor_runtime::transaction::{Initialised, Initialising};
@@ -499,7 +501,7 @@ fn a_living_owner_is_not_fenced_until_it_stops() {
         timestamp: Timestamp::new(1),
         key: Some(b"x"),
         value: None,
-        header: None,
+        headers: RecordHeaders::None,
         tag: DeliveryTag::UNTRACKED,
     };
     hanging.send(&last).expect("the log takes it");

@@ -13,8 +13,9 @@ use processor_core::topology::{Topology, TopologyError};
 use tracing_subscriber::EnvFilter;
 
 use crate::app;
-use crate::commands::{CommandError, reset, stand_in, stores};
+use crate::commands::{CommandError, dead_letters, reset, stand_in, stores};
 use crate::config::Config;
+use crate::kafka::cluster::ClusterSettings;
 
 /// Exit code: the application could not start, or stopped because of an error.
 const FAILED: u8 = 1;
@@ -47,7 +48,9 @@ const MISUSED: u8 = 2;
 pub fn main<A: Args>(topology: impl FnOnce(&A) -> Result<Topology, TopologyError>) -> ExitCode {
     let RunArgs { run, application } = match Cli::<A>::parse().command {
         Command::Run(args) => args,
-        answering @ (Command::Stores(_) | Command::Reset(_)) => return ended(carry_out(answering, topology)),
+        answering @ (Command::Stores(_) | Command::Reset(_) | Command::DeadLetters(_)) => {
+            return ended(carry_out(answering, topology));
+        }
     };
     log(run.log_format);
     let topology = match topology(&application) {
@@ -77,6 +80,7 @@ fn carry_out<A: Args>(
             let own = stand_in::arguments(args.own()).map_err(CommandError::Misused)?;
             stores::run(&args, &built(&own)?, &mut out)
         }
+        Command::DeadLetters(args) => dead_letters::run(&args.verb, &args.connection.settings()?, &mut out),
         Command::Reset(args) => reset::run(&args.run.config(), &built(&args.application)?, &args.options, &mut out),
     }
 }
@@ -118,6 +122,43 @@ enum Command<A: Args> {
     /// again. Needs the rights to Delete the internal topics and the group, and to Read the group and the inputs.
     #[command(after_help = RESET_EXAMPLE)]
     Reset(ResetArgs<A>),
+    /// Lists, shows and replays the records that the topology could not process.
+    #[command(subcommand_value_name = "WHAT")]
+    DeadLetters(DeadLettersArgs),
+}
+
+#[derive(Debug, Args)]
+struct DeadLettersArgs {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(subcommand)]
+    verb: dead_letters::Verb,
+}
+
+/// How to reach the brokers as the application.
+#[derive(Debug, Args)]
+struct Connection {
+    /// host:port of some brokers, with commas between.
+    #[arg(long, env = "PROCESSOR_BOOTSTRAP_SERVERS", global = true)]
+    bootstrap_servers: Option<String>,
+    /// The application's id.
+    #[arg(long, env = "PROCESSOR_APPLICATION_ID", global = true)]
+    application_id: Option<String>,
+    /// A librdkafka property, name=value; may be repeated. Prefixes `consumer.` and `producer.` address one client.
+    #[arg(long = "kafka", value_name = "NAME=VALUE", value_parser = property, global = true)]
+    kafka: Vec<(String, String)>,
+}
+
+impl Connection {
+    fn settings(&self) -> Result<ClusterSettings, CommandError> {
+        let given = |value: &Option<String>, option: &str| {
+            value.clone().ok_or_else(|| CommandError::Misused(format!("{option} is missing: give it as to `run`")))
+        };
+        let servers = given(&self.bootstrap_servers, "--bootstrap-servers")?;
+        let mut settings = ClusterSettings::new(servers, given(&self.application_id, "--application-id")?);
+        settings.properties = self.kafka.iter().cloned().collect();
+        Ok(settings)
+    }
 }
 
 const RESET_EXAMPLE: &str = "Example, for `run` replaced by `reset`:
@@ -286,5 +327,56 @@ fn run_until_signal(config: &Config, topology: &Topology) -> Result<(), Box<dyn 
             Ok(())
         }
         Err(_) => Err("the application's thread panicked; the message stands above".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[derive(Debug, Args)]
+    struct Own {
+        #[arg(long)]
+        _input: String,
+        _place: String,
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::<Own>::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_explains_itself_with_an_example() {
+        let mut whole = Cli::<Own>::command();
+        whole.build();
+        let mut leaves = Vec::new();
+        let mut open: Vec<_> = whole.get_subcommands().filter(|command| command.get_name() != "help").collect();
+        while let Some(command) = open.pop() {
+            if command.has_subcommands() {
+                open.extend(command.get_subcommands().filter(|command| command.get_name() != "help"));
+            } else {
+                leaves.push(command);
+            }
+        }
+        assert!(leaves.len() >= 9, "{}", leaves.len());
+        for command in leaves.into_iter().filter(|command| command.get_name() != "run") {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            let example = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(example.contains("Example"), "{} has no example", command.get_name());
+        }
+    }
+
+    #[test]
+    fn looking_at_state_asks_for_none_of_the_applications_own_arguments() {
+        let line = |arguments: &[&str]| Cli::<Own>::try_parse_from([&["app"], arguments].concat());
+        line(&["stores", "list", "--state-dir", "/s"]).expect("nothing is missing");
+        line(&["stores", "get", "a", "b", "--state-dir", "/s", "--", "--input", "x", "y"]).expect("they may be given");
+        line(&["dead-letters", "replay", "--letter", "0:1,1:2", "--topic", "t"]).expect("nothing is missing");
+        line(&["dead-letters", "replay", "--letter", "0:1", "--all", "--topic", "t"])
+            .expect_err("it is one or the other");
+        line(&["reset", "--application-id", "a"]).expect_err("it takes what `run` takes");
     }
 }

@@ -180,11 +180,13 @@ impl TransactionalProducer for FakeProducer {
             return Err(self.struck("produce", kind));
         }
         assert!(record.timestamp.get() >= 1, "librdkafka takes timestamp 0 for now");
+        let mut header = None;
+        record.headers.visit(|name, value| header = value.map(|value| (name.to_owned(), value.to_vec())));
         let written = Written {
             key: record.key.map(<[u8]>::to_vec),
             value: record.value.map(<[u8]>::to_vec),
             timestamp: record.timestamp,
-            header: record.header.map(|(name, value)| (name.to_owned(), value.to_vec())),
+            header,
         };
         self.waiting.push((self.target(&model, record), written, record.tag));
         self.deliver(&mut model, epoch);

@@ -16,7 +16,7 @@ use processor_runtime::kafka::consumer::{ConsumedRecord, Consumer};
 use processor_runtime::kafka::producer::Producer;
 use processor_runtime::kafka::{
     Answer, ChangelogEvent, ChangelogReader, DeliveryTag, GroupConsumer, GroupEvent, Isolation, Kafka, KafkaError,
-    Member, Membership, OffsetToCommit, ProducerRecord, Progress, Question, Ticket, TransactionalId,
+    Member, Membership, OffsetToCommit, ProducerRecord, Progress, Question, RecordHeaders, Ticket, TransactionalId,
     TransactionalProducer, TxnError,
 };
 
@@ -120,7 +120,7 @@ pub(crate) fn record(partition: i32, value: &[u8]) -> ProducerRecord<'_> {
         timestamp: Timestamp::new(1),
         key: Some(b"k"),
         value: Some(value),
-        header: None,
+        headers: RecordHeaders::None,
         tag: DeliveryTag::UNTRACKED,
     }
 }

@@ -3,6 +3,7 @@
 //! A command writes its answer, and nothing else, to standard output: a table for people, or JSON for programs. What it
 //! is busy with and what went wrong goes to standard error.
 
+pub(crate) mod dead_letters;
 mod error;
 mod output;
 mod progress;

@@ -38,7 +38,9 @@ pub(super) fn moment(timestamp: Timestamp) -> String {
 /// Bytes for people: JSON and other text as it is, the rest with escapes. Line ends are escaped, so a row is a line.
 pub(super) fn text(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
-        Ok(text) => text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect(),
+        Ok(text) => {
+            text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+        }
         Err(_) => bytes.escape_ascii().to_string(),
     }
 }

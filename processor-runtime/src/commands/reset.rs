@@ -5,8 +5,10 @@
 //! metadata that no worker reads, and a worker that meets such metadata stops. The last step removes the offsets, and with
 //! them the bar, all at once. A reset that was cut short is finished by another one; until then nothing starts.
 //!
-//! 1. **bar** the group; 2. delete topics between sub-topologies, and changelogs; 3. remove the state on this machine; 4.
-//! **forget** all offsets, together.
+//! 1. **bar** the group;
+//! 2. delete the topics that the application made for itself;
+//! 3. remove the state on this machine;
+//! 4. **forget** all offsets, together.
 //!
 //! State on other machines is told by the id of its changelog topic, which is then another one: a worker wipes it.
 
@@ -74,7 +76,11 @@ pub(crate) fn run(
     let steps = plan(config, topology, &admin)?;
     let shown: Vec<_> = steps.iter().map(|step| step.told(config)).collect();
     if !options.json {
-        output::table(out, &["STEP", "WHAT"], shown.iter().map(|(step, what)| vec![(*step).to_owned(), what.clone()]).collect())?;
+        output::table(
+            out,
+            &["STEP", "WHAT"],
+            shown.iter().map(|(step, what)| vec![(*step).to_owned(), what.clone()]).collect(),
+        )?;
         out.flush()?;
     }
     if !options.dry_run {
@@ -86,7 +92,10 @@ pub(crate) fn run(
     }
     if options.json {
         let steps: Vec<_> = shown.iter().map(|(step, what)| json!({ "step": step, "what": what })).collect();
-        return output::json(out, &json!({ "application_id": config.application_id, "done": !options.dry_run, "steps": steps }));
+        return output::json(
+            out,
+            &json!({ "application_id": config.application_id, "done": !options.dry_run, "steps": steps }),
+        );
     }
     let end = if options.dry_run { "nothing was changed" } else { "done: the next `run` begins anew" };
     Ok(writeln!(out, "{end}")?)
@@ -149,7 +158,11 @@ fn committed_inputs(
         let count = i32::try_from(count).expect("partitions are numbered with 31 bits");
         partitions.extend((0..count).map(|number| TopicPartition::new(input.clone(), Partition::new(number))));
     }
-    if partitions.is_empty() { Ok(Vec::new()) } else { Ok(admin.committed(&config.application_id, &partitions, stable)?) }
+    if partitions.is_empty() {
+        Ok(Vec::new())
+    } else {
+        Ok(admin.committed(&config.application_id, &partitions, stable)?)
+    }
 }
 
 /// A worker that was killed or has lost its place may have sent offsets in a transaction that is still open: were it to
@@ -174,7 +187,9 @@ fn await_stable(config: &Config, topology: &Topology, admin: &Admin) -> Result<(
 fn ask(config: &Config) -> Result<(), CommandError> {
     let id = &config.application_id;
     if !stdin().is_terminal() {
-        return Err(CommandError::Misused("all of this is lost for good: add --yes to do it, or --dry-run not to".to_owned()));
+        return Err(CommandError::Misused(
+            "all of this is lost for good: add --yes to do it, or --dry-run not to".to_owned(),
+        ));
     }
     // The question is no part of the answer.
     let _ = write!(std::io::stderr(), "all of this is lost for good. Type the application's id to go on: ");
@@ -206,7 +221,9 @@ impl Step {
             Self::RemoveState(state) => state.remove().map_err(CommandError::from),
             Self::Forget => admin.delete_group(&config.application_id).map_err(CommandError::from),
         };
-        taken.map_err(|error| CommandError::Failed(format!("{name}: {error}; mend that, and run `reset` again to finish it")))
+        taken.map_err(|error| {
+            CommandError::Failed(format!("{name}: {error}; mend that, and run `reset` again to finish it"))
+        })
     }
 }
 

@@ -90,7 +90,10 @@ mod tests {
     #[test]
     fn nothing_needs_to_be_given() {
         let own: Own = arguments(&[]).expect("all of it has a stand-in");
-        assert_eq!((own.input_topic.as_str(), own.output.as_str(), own.place.as_str()), ("input-topic", "output", "place"));
+        assert_eq!(
+            (own.input_topic.as_str(), own.output.as_str(), own.place.as_str()),
+            ("input-topic", "output", "place")
+        );
         assert_eq!((own.size, own.format, own.short, own.maybe, own.window), (1, Format::Binary, 1, None, 7));
     }
 
@@ -98,7 +101,10 @@ mod tests {
     fn what_is_given_counts() {
         let given = ["--format", "text", "--window=3", "--output", "out"].map(OsString::from);
         let own: Own = arguments(&given).expect("the rest has a stand-in");
-        assert_eq!((own.format, own.window, own.output.as_str(), own.input_topic.as_str()), (Format::Text, 3, "out", "input-topic"));
+        assert_eq!(
+            (own.format, own.window, own.output.as_str(), own.input_topic.as_str()),
+            (Format::Text, 3, "out", "input-topic")
+        );
     }
 
     #[derive(Debug, Args)]

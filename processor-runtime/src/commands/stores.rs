@@ -52,7 +52,9 @@ enum Verb {
         place: Place,
     },
     /// Shows the entries between two keys, in key order, task by task.
-    #[command(after_help = "Example:\n  moving-average stores range window --from sensor-1 --to sensor-2 --limit 10 --state-dir /var/lib/averages")]
+    #[command(
+        after_help = "Example:\n  moving-average stores range window --from sensor-1 --to sensor-2 --limit 10 --state-dir /var/lib/averages"
+    )]
     Range {
         /// The store's name.
         store: String,
@@ -108,7 +110,9 @@ impl StoresArgs {
 impl Verb {
     fn place(&self) -> &Place {
         match self {
-            Self::List { place } | Self::Get { place, .. } | Self::Range { place, .. } | Self::Count { place, .. } => place,
+            Self::List { place } | Self::Get { place, .. } | Self::Range { place, .. } | Self::Count { place, .. } => {
+                place
+            }
         }
     }
 }
@@ -122,7 +126,12 @@ pub(crate) fn run(args: &StoresArgs, topology: &Topology, out: &mut impl Write) 
         Verb::Get { store, key, .. } => get(&Store::find(topology, &tasks, store)?, key, place.json, out),
         Verb::Range { store, from, to, reverse, limit, .. } => {
             let store = Store::find(topology, &tasks, store)?;
-            let range = Range { from: store.bound(from.as_deref())?, to: store.bound(to.as_deref())?, reverse: *reverse, limit: *limit };
+            let range = Range {
+                from: store.bound(from.as_deref())?,
+                to: store.bound(to.as_deref())?,
+                reverse: *reverse,
+                limit: *limit,
+            };
             store.range(&range, place.json, out)
         }
         Verb::Count { store, .. } => count(&Store::find(topology, &tasks, store)?, place.json, out),
@@ -156,7 +165,9 @@ fn application(place: &Place) -> Result<String, CommandError> {
     match (&place.application_id, found.as_slice()) {
         (Some(id), _) if found.contains(id) => Ok(id.clone()),
         (None, [only]) => Ok(only.clone()),
-        (_, []) => Err(CommandError::Failed(format!("{directory} holds no application's state; is it the state.dir of a worker?"))),
+        (_, []) => Err(CommandError::Failed(format!(
+            "{directory} holds no application's state; is it the state.dir of a worker?"
+        ))),
         (Some(id), _) => {
             Err(CommandError::Failed(format!("{directory} holds no state of '{id}', but of {}", found.join(", "))))
         }
@@ -175,7 +186,8 @@ fn list(tasks: &[Task], as_json: bool, out: &mut impl Write) -> Result<(), Comma
         let (batch, written) = (record.map(|record| record.batch.get()), record.map(|record| record.written_at));
         let stream_time = record.and_then(|record| record.stream_time);
         for (store, position) in view.stores() {
-            let (entries, position) = (view.approximate_len(store)?, position.as_ref().map(|record| record.offset.get()));
+            let (entries, position) =
+                (view.approximate_len(store)?, position.as_ref().map(|record| record.offset.get()));
             let shown = |number: Option<String>| number.unwrap_or_else(|| "-".to_owned());
             rows.push(vec![
                 store.clone(),
@@ -219,13 +231,16 @@ impl<'a> Store<'a> {
         for part in topology.subtopologies() {
             let Some(slot) = part.stores.iter().position(|store| **store == *name) else { continue };
             if part.store_specs[slot].in_memory {
-                return Err(CommandError::Misused(format!("store '{name}' is kept in memory, and nothing of it is on disk")));
+                return Err(CommandError::Misused(format!(
+                    "store '{name}' is kept in memory, and nothing of it is on disk"
+                )));
             }
             let index = StoreIndex::new(u16::try_from(slot).expect("build() bounds the number of stores"));
             let tasks = tasks.iter().filter(|(task, _)| task.subtopology == part.name).collect();
             return Ok(Self { name, json: part.store_json(index), tasks });
         }
-        let known: Vec<&str> = topology.subtopologies().iter().flat_map(|part| &part.stores).map(|store| &**store).collect();
+        let known: Vec<&str> =
+            topology.subtopologies().iter().flat_map(|part| &part.stores).map(|store| &**store).collect();
         Err(CommandError::Misused(format!("the topology has no store '{name}', but {}", known.join(", "))))
     }
 
@@ -239,9 +254,7 @@ impl<'a> Store<'a> {
 
     /// An entry of a task; what cannot be read shows why, so that it hides no other.
     fn entry(&self, task: &TaskId, key: &[u8], value: &[u8]) -> Entry {
-        let unreadable = |bytes: &[u8], error: processor_core::error::CodecError| {
-            json!({ "unreadable": error.0, "bytes": bytes.escape_ascii().to_string() })
-        };
+        let unreadable = |bytes: &[u8], error: processor_core::error::CodecError| json!({ "unreadable": error.0, "bytes": bytes.escape_ascii().to_string() });
         Entry {
             task: task.to_string(),
             key: self.json.key(key).unwrap_or_else(|error| unreadable(key, error)),
@@ -291,7 +304,8 @@ impl Entry {
     const COLUMNS: [&'static str; 3] = ["TASK", "KEY", "VALUE"];
 
     fn row(&self) -> Vec<String> {
-        let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), |text| output::text(text.as_bytes()));
+        let plain =
+            |value: &Value| value.as_str().map_or_else(|| value.to_string(), |text| output::text(text.as_bytes()));
         let shown = |value: &Value| output::shortened(&plain(value), SHOWN_MAX);
         vec![self.task.clone(), shown(&self.key), shown(&self.value)]
     }

@@ -1,5 +1,6 @@
 //! Questions and changes at start-up. These calls wait for their answers; nothing of the running loop uses them.
 
+mod logs;
 mod removal;
 
 use std::collections::BTreeMap;

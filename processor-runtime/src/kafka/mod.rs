@@ -18,6 +18,7 @@ mod ffi;
 pub mod producer;
 mod properties;
 mod questions;
+pub mod records;
 mod requests;
 mod transient;
 
@@ -317,10 +318,50 @@ pub struct ProducerRecord<'a> {
     pub key: Option<&'a [u8]>,
     /// The value.
     pub value: Option<&'a [u8]>,
-    /// At most one header.
-    pub header: Option<(&'a str, &'a [u8])>,
+    /// The headers.
+    pub headers: RecordHeaders<'a>,
     /// Under which tag the delivery is remembered.
     pub tag: DeliveryTag,
+}
+
+/// The headers of a record for the producer.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum RecordHeaders<'a> {
+    /// None, which costs nothing.
+    #[default]
+    None,
+    /// One.
+    One(&'a str, &'a [u8]),
+    /// Those of a record that was read.
+    Read(&'a [Header]),
+}
+
+/// A header of a record that was read: its name, and its value, which may be null.
+pub type Header = (String, Option<Vec<u8>>);
+
+impl<'a> RecordHeaders<'a> {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::One(..) => 1,
+            Self::Read(headers) => headers.len(),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Visits them in order: name, and value, which may be null.
+    pub fn visit(&self, mut visit: impl FnMut(&'a str, Option<&'a [u8]>)) {
+        match self {
+            Self::None => {}
+            Self::One(name, value) => visit(name, Some(value)),
+            Self::Read(headers) => headers.iter().for_each(|(name, value)| visit(name, value.as_deref())),
+        }
+    }
 }
 
 /// Groups deliveries whose end offset is wanted. Tags are small numbers from 0: they index a list.

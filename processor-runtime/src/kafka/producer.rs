@@ -176,7 +176,7 @@ impl TransactionalProducer for Producer {
             timestamp: record.timestamp.get().max(TIMESTAMP_MIN),
             key: record.key,
             value: record.value,
-            header: record.header,
+            headers: record.headers,
             opaque: record.tag.0,
         };
         self.enqueue(topic, &native)?;

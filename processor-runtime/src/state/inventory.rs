@@ -44,7 +44,8 @@ fn task(name: &str) -> Option<TaskId> {
 pub(super) fn subdirectories(path: &Path) -> Result<Vec<String>, StateError> {
     let failed = |error| files::failed("list", path, &error);
     if !path.is_dir() {
-        let message = format!("there is no directory {}; is it the `state.dir` that the worker runs with?", path.display());
+        let message =
+            format!("there is no directory {}; is it the `state.dir` that the worker runs with?", path.display());
         return Err(StateError { kind: StateErrorKind::Disk, message });
     }
     let mut names = Vec::new();

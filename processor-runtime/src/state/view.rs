@@ -110,7 +110,8 @@ impl TaskView {
 
     fn unreadable(&self, error: &rocksdb::Error) -> StateError {
         let kind = if open::is_damage(error) { StateErrorKind::Corrupt } else { StateErrorKind::Disk };
-        let message = format!("the state in {} cannot be read ({error}); check the disk and its rights", self.path.display());
+        let message =
+            format!("the state in {} cannot be read ({error}); check the disk and its rights", self.path.display());
         StateError { kind, message }
     }
 }

@@ -13,8 +13,8 @@ use super::group::Place;
 use super::{Consumer, Footing, StreamThread, ThreadError};
 use crate::clock::Clock;
 use crate::kafka::{
-    DeliveryTag, GroupConsumer, GroupMetadata, Kafka, OffsetToCommit, ProducerRecord, TRANSACTIONAL_ID_HEADER,
-    TransactionalProducer, TxnError, TxnErrorKind,
+    DeliveryTag, GroupConsumer, GroupMetadata, Kafka, OffsetToCommit, ProducerRecord, RecordHeaders,
+    TRANSACTIONAL_ID_HEADER, TransactionalProducer, TxnError, TxnErrorKind,
 };
 use crate::state::StateDirectory;
 use crate::tasks::{NoStores, Running};
@@ -209,7 +209,11 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
                     timestamp,
                     key: Some(change.key),
                     value: change.value,
-                    header: is_first.then_some((TRANSACTIONAL_ID_HEADER, id)),
+                    headers: if is_first {
+                        RecordHeaders::One(TRANSACTIONAL_ID_HEADER, id)
+                    } else {
+                        RecordHeaders::None
+                    },
                     tag: DeliveryTag(first_tag + change.store.get()),
                 })?;
             }
@@ -280,7 +284,7 @@ fn send_outputs<P: TransactionalProducer>(outbox: &mut Outbox, transaction: &mut
             timestamp: output.timestamp,
             key: output.key,
             value: output.value,
-            header: None,
+            headers: RecordHeaders::None,
             tag: DeliveryTag::UNTRACKED,
         })?;
     }

@@ -18,7 +18,7 @@ use processor_runtime::kafka::consumer::{ConsumedRecord, Consumer};
 use processor_runtime::kafka::producer::Producer;
 use processor_runtime::kafka::{
     DeliveryTag, GroupConsumer, GroupEvent, Kafka, Member, OffsetToCommit, PolledRecord, ProducerRecord, Progress,
-    TransactionalId, TransactionalProducer,
+    RecordHeaders, TransactionalId, TransactionalProducer,
 };
 
 const OUTPUT: OutputIndex = OutputIndex::new(0);
@@ -219,6 +219,6 @@ fn to<'a>(
     value: &'a [u8],
 ) -> ProducerRecord<'a> {
     let partition = TargetPartition::Exactly(partition);
-    let (key, value, header, tag) = (Some(key), Some(value), None, DeliveryTag::UNTRACKED);
-    ProducerRecord { topic, partition, timestamp, key, value, header, tag }
+    let (key, value, headers, tag) = (Some(key), Some(value), RecordHeaders::None, DeliveryTag::UNTRACKED);
+    ProducerRecord { topic, partition, timestamp, key, value, headers, tag }
 }

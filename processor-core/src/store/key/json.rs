@@ -23,13 +23,17 @@ pub(super) fn escaped(bytes: &[u8]) -> Value {
 
 /// Reads what [`escaped`] has written; other text stands for its UTF-8.
 pub(super) fn unescaped(json: &Value) -> Result<Vec<u8>, CodecError> {
-    let text = json.as_str().ok_or_else(|| CodecError::new(format_args!("{json} is no text, and bytes are written as text")))?;
+    let text = json
+        .as_str()
+        .ok_or_else(|| CodecError::new(format_args!("{json} is no text, and bytes are written as text")))?;
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes().iter().copied();
     while let Some(byte) = rest.next() {
         let unescaped = if byte == b'\\' { escape(&mut rest) } else { Some(byte) };
         bytes.push(unescaped.ok_or_else(|| {
-            CodecError::new(format_args!("'{text}' has a \\ that begins no escape: write \\\\ for itself, \\x07 for a byte"))
+            CodecError::new(format_args!(
+                "'{text}' has a \\ that begins no escape: write \\\\ for itself, \\x07 for a byte"
+            ))
         })?);
     }
     Ok(bytes)

@@ -44,7 +44,8 @@ fn a_view_of_state_that_is_being_written_is_of_one_moment() {
             for batch in 2..=400 {
                 apply_batches(&mut task, batch..=batch);
                 if batch % 5 == 0 {
-                    let families = ["store.a", "store.b", positions::FAMILY].map(|name| task.database.db().cf_handle(name));
+                    let families =
+                        ["store.a", "store.b", positions::FAMILY].map(|name| task.database.db().cf_handle(name));
                     let families: Vec<_> = families.iter().flatten().collect();
                     let flushed = task.database.db().flush_cfs_opt(&families, &rocksdb::FlushOptions::default());
                     flushed.expect("the disk takes it");
@@ -71,7 +72,10 @@ fn looking_changes_nothing_on_disk_and_takes_no_lock() {
     drop(task); // an open database removes files of its own in the background
     let contents = || {
         let names = names_below(root.path());
-        names.into_iter().map(|name| (fs::read(root.path().join(&name)).expect("it is there"), name)).collect::<Vec<_>>()
+        names
+            .into_iter()
+            .map(|name| (fs::read(root.path().join(&name)).expect("it is there"), name))
+            .collect::<Vec<_>>()
     };
     let before = contents();
     assert_eq!(applications(root.path()).expect("it can be listed"), [APPLICATION]);

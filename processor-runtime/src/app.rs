@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use processor_core::store::StoreSpec;
-use processor_core::topology::Topology;
+use processor_core::topology::{ApplicationTopology, Topology};
 
 use crate::clock::SystemClock;
 use crate::config::{Config, ConfigError, member, transactional_id};
@@ -52,6 +52,8 @@ impl From<ConfigError> for AppError {
 /// See [`AppError`].
 pub fn run(config: &Config, topology: &Topology, stop: &Arc<AtomicBool>) -> Result<(), AppError> {
     config.check(topology)?;
+    let topology = topology.for_application(&config.application_id);
+    let topology = &topology.map_err(|error| AppError::Start(error.to_string()))?;
     let cluster = Cluster::new(config.cluster_settings()).map_err(|error| AppError::Start(error.message))?;
     let settings = StateSettings { memory_budget_bytes: config.memory_budget_bytes, ..StateSettings::default() };
     let directory = RocksDirectory::open(&config.state_dir, &config.application_id, settings);
@@ -84,12 +86,19 @@ pub fn run(config: &Config, topology: &Topology, stop: &Arc<AtomicBool>) -> Resu
     outcome
 }
 
-fn plan(config: &Config, topology: &Topology, topics: &CheckedTopics, instance_id: &str, thread: usize) -> ThreadPlan {
+fn plan(
+    config: &Config,
+    topology: &ApplicationTopology,
+    topics: &CheckedTopics,
+    instance_id: &str,
+    thread: usize,
+) -> ThreadPlan {
     let id = transactional_id(&config.application_id, instance_id, thread);
     let store_tasks =
         topology.subtopologies().iter().map(|sub| sub.stores.len() * topics.partitions[&sub.name]).sum::<usize>();
     ThreadPlan {
         topology: topology.clone(),
+        output_partitions: topics.output_partitions.clone(),
         member: member(instance_id, config.instance_id.is_some(), thread, &id),
         transactional_id: id,
         changelogs: topics.changelogs.clone(),
@@ -213,7 +222,7 @@ fn described(store: &StoreSpec) -> String {
 }
 
 /// What runs where, in a few lines.
-fn log_start(config: &Config, topology: &Topology, topics: &CheckedTopics, instance_id: &str) {
+fn log_start(config: &Config, topology: &ApplicationTopology, topics: &CheckedTopics, instance_id: &str) {
     let Config { application_id, bootstrap_servers, state_dir, threads, .. } = config;
     tracing::info!("processor {}: application '{application_id}', instance '{instance_id}'", env!("CARGO_PKG_VERSION"));
     tracing::info!(

@@ -13,7 +13,7 @@ use processor_core::topology::{Topology, TopologyError};
 use tracing_subscriber::EnvFilter;
 
 use crate::app;
-use crate::commands::{CommandError, dead_letters, reset, stand_in, stores};
+use crate::commands::{CommandError, dead_letters, reset, stand_in, stores, topology};
 use crate::config::Config;
 use crate::kafka::cluster::ClusterSettings;
 
@@ -48,7 +48,7 @@ const MISUSED: u8 = 2;
 pub fn main<A: Args>(topology: impl FnOnce(&A) -> Result<Topology, TopologyError>) -> ExitCode {
     let RunArgs { run, application } = match Cli::<A>::parse().command {
         Command::Run(args) => args,
-        answering @ (Command::Stores(_) | Command::Reset(_) | Command::DeadLetters(_)) => {
+        answering @ (Command::Topology(_) | Command::Stores(_) | Command::Reset(_) | Command::DeadLetters(_)) => {
             return ended(carry_out(answering, topology));
         }
     };
@@ -76,6 +76,7 @@ fn carry_out<A: Args>(
     let mut out = std::io::stdout().lock();
     match command {
         Command::Run(_) => unreachable!("`run` has no answer"),
+        Command::Topology(args) => topology::run(&built(&args.application)?, &args.options, &mut out),
         Command::Stores(args) => {
             let own = stand_in::arguments(args.own()).map_err(CommandError::Misused)?;
             stores::run(&args, &built(&own)?, &mut out)
@@ -110,6 +111,9 @@ struct Cli<A: Args> {
 enum Command<A: Args> {
     /// Processes records until it is told to stop (SIGTERM, SIGINT).
     Run(RunArgs<A>),
+    /// Shows what the application is made of: nodes, stores and topics. Takes the application's own arguments.
+    #[command(after_help = "Example:\n  moving-average topology --format mermaid --input readings --output averages")]
+    Topology(TopologyArgs<A>),
     /// Shows what is in the stores on this machine's disk, whether a worker runs on it or not.
     ///
     /// Needs the state directory and nothing else: no broker, and none of the application's own arguments. Nothing on disk
@@ -164,6 +168,14 @@ impl Connection {
 const RESET_EXAMPLE: &str = "Example, for `run` replaced by `reset`:
   moving-average reset --dry-run --bootstrap-servers localhost:9092 --application-id averages \\
       --input readings --output averages --state-dir /var/lib/averages";
+
+#[derive(Debug, Args)]
+struct TopologyArgs<A: Args> {
+    #[command(flatten)]
+    options: topology::TopologyOptions,
+    #[command(flatten)]
+    application: A,
+}
 
 #[derive(Debug, Args)]
 struct ResetArgs<A: Args> {
@@ -361,7 +373,7 @@ mod tests {
                 leaves.push(command);
             }
         }
-        assert!(leaves.len() >= 9, "{}", leaves.len());
+        assert!(leaves.len() >= 10, "{}", leaves.len());
         for command in leaves.into_iter().filter(|command| command.get_name() != "run") {
             assert!(command.get_about().is_some(), "{}", command.get_name());
             let example = command.get_after_help().map(ToString::to_string).unwrap_or_default();

@@ -13,8 +13,8 @@ use processor_core::task::ChangeSet;
 use processor_runtime::kafka::{
     Answer, ChangelogEvent, ChangelogReader as _, Committed, DeliveryTag, GroupConsumer as _, GroupEvent, Isolation,
     Kafka as _, KafkaErrorKind, LogBounds, Member, Membership, OffsetToCommit, PolledRecord as _, ProducerRecord,
-    Progress, Question, RecordHeaders, TRANSACTIONAL_ID_HEADER, Ticket, TransactionalId, TransactionalProducer as _,
-    TxnError, TxnErrorKind,
+    Progress, Question, RecordHeaders, RecordNumber, TRANSACTIONAL_ID_HEADER, Ticket, TransactionalId,
+    TransactionalProducer as _, TxnError, TxnErrorKind,
 };
 use processor_runtime::state::{Layout, Positions, StateDirectory as _, StateErrorKind, StoreLayout, TaskState as _};
 
@@ -55,6 +55,7 @@ fn send(producer: &mut FakeProducer, value: &str) -> Result<(), TxnError> {
         value: Some(value.as_bytes()),
         headers: RecordHeaders::One(TRANSACTIONAL_ID_HEADER, b"me"),
         tag: DeliveryTag(1),
+        number: RecordNumber::NONE,
     })
 }
 

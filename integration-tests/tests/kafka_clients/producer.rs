@@ -258,6 +258,9 @@ fn keys_values_timestamps_and_headers_arrive_as_they_were_sent() -> Result<()> {
         assert_eq!(record.timestamp(), Some(Timestamp::new(timestamp.max(1))));
         assert_eq!((record.input().get(), record.partition().get()), (0, 0));
     }
+    let mut headers = Vec::new();
+    records[4].visit_headers(&mut |name, value| headers.push((name.to_owned(), value.map(<[u8]>::to_vec))));
+    assert_eq!(headers, [(TRANSACTIONAL_ID_HEADER.to_owned(), Some(b"the id".to_vec()))]);
     let mut reader = corner.reader(Isolation::ReadCommitted)?;
     reader.read(&[(corner.partition(0), ChangelogOffset::new(3))])?;
     let met = read_until(&mut reader, "the header", |met| met.records.len() == 2)?;

@@ -16,8 +16,8 @@ use processor_runtime::kafka::consumer::{ConsumedRecord, Consumer};
 use processor_runtime::kafka::producer::Producer;
 use processor_runtime::kafka::{
     Answer, ChangelogEvent, ChangelogReader, DeliveryTag, GroupConsumer, GroupEvent, Isolation, Kafka, KafkaError,
-    Member, Membership, OffsetToCommit, ProducerRecord, Progress, Question, RecordHeaders, Ticket, TransactionalId,
-    TransactionalProducer, TxnError,
+    Member, Membership, OffsetToCommit, ProducerRecord, Progress, Question, RecordHeaders, RecordNumber, Ticket,
+    TransactionalId, TransactionalProducer, TxnError,
 };
 
 /// Within this, everything that a test waits for has happened.
@@ -121,6 +121,7 @@ pub(crate) fn record(partition: i32, value: &[u8]) -> ProducerRecord<'_> {
         key: Some(b"k"),
         value: Some(value),
         headers: RecordHeaders::None,
+        number: RecordNumber::NONE,
         tag: DeliveryTag::UNTRACKED,
     }
 }

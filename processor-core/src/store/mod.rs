@@ -5,10 +5,9 @@ mod change_set;
 mod definition;
 mod json;
 mod key;
+pub(crate) mod memory;
 mod overlay;
 mod scan;
-#[cfg(test)]
-pub(crate) mod testing;
 mod value;
 
 pub use base::{Base, BaseError};

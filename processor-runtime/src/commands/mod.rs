@@ -10,5 +10,6 @@ mod progress;
 pub(crate) mod reset;
 pub(crate) mod stand_in;
 pub(crate) mod stores;
+pub(crate) mod topology;
 
 pub(crate) use error::CommandError;

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use processor_core::ids::{Offset, Partition, TopicPartition};
-use processor_core::topology::Topology;
+use processor_core::topology::{ApplicationTopology, Topology};
 use serde_json::json;
 
 use super::CommandError;
@@ -71,6 +71,8 @@ pub(crate) fn run(
     out: &mut impl Write,
 ) -> Result<(), CommandError> {
     config.check(topology).map_err(|error| CommandError::Misused(error.0))?;
+    let topology = topology.for_application(&config.application_id);
+    let topology = &topology.map_err(|error| CommandError::Misused(error.to_string()))?;
     let admin = Admin::connect(&config.cluster_settings())?;
     refuse_members(config, &admin)?;
     let steps = plan(config, topology, &admin)?;
@@ -114,7 +116,7 @@ fn refuse_members(config: &Config, admin: &Admin) -> Result<(), CommandError> {
     )))
 }
 
-fn plan(config: &Config, topology: &Topology, admin: &Admin) -> Result<Vec<Step>, CommandError> {
+fn plan(config: &Config, topology: &ApplicationTopology, admin: &Admin) -> Result<Vec<Step>, CommandError> {
     let state = HeldState::take(&config.state_dir, &config.application_id)?;
     let offsets = committed_inputs(config, topology, admin, false)?.into_iter().map(|(partition, committed)| {
         let offset = match committed {
@@ -140,15 +142,16 @@ fn ordered(offsets: Vec<(TopicPartition, Offset)>, topics: Vec<Arc<str>>, state:
 }
 
 /// The topics that the application made for itself.
-fn internal_topics(config: &Config, topology: &Topology) -> Vec<Arc<str>> {
+fn internal_topics(config: &Config, topology: &ApplicationTopology) -> Vec<Arc<str>> {
+    let between = topology.internal_topics().iter().map(|internal| internal.topic.clone());
     let stores = topology.subtopologies().iter().flat_map(|part| &part.store_specs);
     let with_changelog = stores.filter(|store| store.changelog.is_some());
-    with_changelog.map(|store| changelog_topic(&config.application_id, &store.name)).collect()
+    between.chain(with_changelog.map(|store| changelog_topic(&config.application_id, &store.name))).collect()
 }
 
 fn committed_inputs(
     config: &Config,
-    topology: &Topology,
+    topology: &ApplicationTopology,
     admin: &Admin,
     stable: bool,
 ) -> Result<Vec<(TopicPartition, Committed)>, CommandError> {
@@ -167,7 +170,7 @@ fn committed_inputs(
 
 /// A worker that was killed or has lost its place may have sent offsets in a transaction that is still open: were it to
 /// commit, they would replace the bar.
-fn await_stable(config: &Config, topology: &Topology, admin: &Admin) -> Result<(), CommandError> {
+fn await_stable(config: &Config, topology: &ApplicationTopology, admin: &Admin) -> Result<(), CommandError> {
     let deadline = Instant::now() + OPEN_TRANSACTION_WAIT_MAX;
     loop {
         let committed = committed_inputs(config, topology, admin, true)?;

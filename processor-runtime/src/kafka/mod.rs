@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use processor_core::ids::{ChangelogOffset, InputIndex, Offset, OutputIndex, Partition, Timestamp, TopicPartition};
-use processor_core::record::{InputRecord, TargetPartition};
+use processor_core::record::{Headers, InputRecord, TargetPartition};
 
 /// A way to reach a cluster; makes the clients of a stream thread.
 pub trait Kafka: Send + Sync + 'static {
@@ -276,6 +276,9 @@ pub trait TransactionalProducer {
     /// The offset behind the last record delivered under this tag since `begin`; exact after `drain` said `Ok`.
     fn delivered_end(&self, tag: DeliveryTag) -> Option<i64>;
 
+    /// The first numbered record since `begin` that was refused for what it is.
+    fn refused(&self) -> Option<RefusedRecord>;
+
     /// Adds the offsets to the transaction. May be repeated with the same arguments after `Retriable` or `TimedOut`.
     /// Where the client itself does not come back in time, the answer is `Fatal`: the producer must not be used again.
     fn send_offsets(
@@ -322,6 +325,26 @@ pub struct ProducerRecord<'a> {
     pub headers: RecordHeaders<'a>,
     /// Under which tag the delivery is remembered.
     pub tag: DeliveryTag,
+    /// Which record this is, so that the broker's refusal of it has a name.
+    pub number: RecordNumber,
+}
+
+/// Numbers the records of a transaction whose refusal can be put down to an input record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordNumber(pub u32);
+
+impl RecordNumber {
+    /// For records whose refusal nobody can be blamed for.
+    pub const NONE: Self = Self(0);
+}
+
+/// A record that was refused for what it is, such as too large: it would be refused again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedRecord {
+    /// Which one.
+    pub number: RecordNumber,
+    /// Where and why, for people.
+    pub reason: String,
 }
 
 /// The headers of a record for the producer.
@@ -332,6 +355,8 @@ pub enum RecordHeaders<'a> {
     None,
     /// One.
     One(&'a str, &'a [u8]),
+    /// Those of an output.
+    Of(Headers<'a>),
     /// Those of a record that was read.
     Read(&'a [Header]),
 }
@@ -345,6 +370,7 @@ impl<'a> RecordHeaders<'a> {
         match self {
             Self::None => 0,
             Self::One(..) => 1,
+            Self::Of(headers) => headers.len(),
             Self::Read(headers) => headers.len(),
         }
     }
@@ -359,6 +385,11 @@ impl<'a> RecordHeaders<'a> {
         match self {
             Self::None => {}
             Self::One(name, value) => visit(name, Some(value)),
+            Self::Of(headers) => {
+                for (name, value) in headers.iter() {
+                    visit(name, value);
+                }
+            }
             Self::Read(headers) => headers.iter().for_each(|(name, value)| visit(name, value.as_deref())),
         }
     }

@@ -10,7 +10,9 @@
 
 mod batch;
 mod group;
+mod outputs;
 mod ownership;
+mod pass;
 mod plan;
 mod producer;
 
@@ -26,6 +28,7 @@ use processor_core::protocol::assignment::Inputs;
 use processor_core::protocol::batch::BatchSize;
 
 use self::group::Place;
+use self::outputs::Outputs;
 use self::producer::ProducerSlot;
 use crate::clock::Clock;
 use crate::kafka::{GroupConsumer, GroupEvent, Kafka};
@@ -84,6 +87,7 @@ pub struct StreamThread<K: Kafka, S: StateDirectory, C> {
     rejoined_at: Vec<Duration>,
     /// When a wait for a place in the group was last logged.
     reminded_at: Duration,
+    outputs: Outputs,
     records: Vec<Polled<K>>,
     events: Vec<GroupEvent>,
 }
@@ -138,6 +142,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             try_at: Duration::ZERO,
             fenced_at: Vec::new(),
             rejoined_at: Vec::new(),
+            outputs: Outputs::default(),
             records: Vec::new(),
             events: Vec::new(),
             plan,

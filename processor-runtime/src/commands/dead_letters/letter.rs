@@ -4,19 +4,14 @@ use std::fmt;
 use std::str::FromStr;
 
 use processor_core::ids::{Offset, Partition, Timestamp, TopicPartition};
+use processor_core::task::dead_letter::{
+    ERROR_HEADER as ERROR, KIND_HEADER as KIND, NODE_HEADER as NODE, OFFSET_HEADER as OFFSET,
+    PARTITION_HEADER as PARTITION, TASK_HEADER as TASK, TIMESTAMP_HEADER as TIMESTAMP, TOPIC_HEADER as TOPIC,
+};
 
 use crate::kafka::Header;
 use crate::kafka::records::StoredRecord;
 
-/// Where the record came from, where it failed and why: docs/formats.md.
-const TOPIC: &str = "processor-topic";
-const PARTITION: &str = "processor-partition";
-const OFFSET: &str = "processor-offset";
-const TIMESTAMP: &str = "processor-timestamp";
-const TASK: &str = "processor-task";
-const NODE: &str = "processor-node";
-const KIND: &str = "processor-kind";
-const ERROR: &str = "processor-error";
 /// The headers that a dead letter has beyond those of the record.
 const OWN: [&str; 8] = [TOPIC, PARTITION, OFFSET, TIMESTAMP, TASK, NODE, KIND, ERROR];
 

@@ -21,7 +21,8 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::commands::{CommandError, output};
 use crate::kafka::producer::Producer;
 use crate::kafka::{
-    DeliveryTag, Kafka as _, ProducerRecord, RecordHeaders, TransactionalId, TransactionalProducer, TxnError,
+    DeliveryTag, Kafka as _, ProducerRecord, RecordHeaders, RecordNumber, TransactionalId, TransactionalProducer,
+    TxnError,
 };
 use crate::transaction::{Clean, Ended, Initialised, Initialising, Next, Open};
 
@@ -217,6 +218,7 @@ impl<'a> Replay<'a> {
             value: letter.value(),
             headers: RecordHeaders::Read(&headers),
             tag: DeliveryTag::UNTRACKED,
+            number: RecordNumber::NONE,
         })?;
         mark(open, letter.id(), now)
     }
@@ -240,6 +242,7 @@ fn mark<P: TransactionalProducer>(open: &mut Open<P>, letter: LetterId, now: Tim
         value: Some(b""),
         headers: RecordHeaders::One(REPLAYED, offset.as_bytes()),
         tag: DeliveryTag::UNTRACKED,
+        number: RecordNumber::NONE,
     })
 }
 

@@ -45,7 +45,7 @@ pub(in crate::kafka) struct NativeRecord<'a> {
     pub(in crate::kafka) value: Option<&'a [u8]>,
     pub(in crate::kafka) headers: RecordHeaders<'a>,
     /// Comes back with the delivery report.
-    pub(in crate::kafka) opaque: u16,
+    pub(in crate::kafka) opaque: u64,
 }
 
 /// The arguments of one `rd_kafka_produceva`. They are 72 bytes each, of which most stay unused: only what is set is
@@ -93,7 +93,7 @@ impl TopicHandle {
         arguments.push(Kind::RD_KAFKA_VTYPE_MSGFLAGS, |slot| unsafe { (*slot).i = rd::RD_KAFKA_MSG_F_COPY });
         arguments.push(Kind::RD_KAFKA_VTYPE_TIMESTAMP, |slot| unsafe { (*slot).i64_ = record.timestamp });
         arguments.push(Kind::RD_KAFKA_VTYPE_OPAQUE, |slot| unsafe {
-            (*slot).ptr = usize::from(record.opaque) as *mut c_void;
+            (*slot).ptr = record.opaque as usize as *mut c_void;
         });
         if let Some(key) = record.key {
             arguments.push(Kind::RD_KAFKA_VTYPE_KEY, |slot| unsafe { (*slot).mem = memory(key) });

@@ -11,10 +11,9 @@ use processor_integration_tests::oracle;
 use processor_integration_tests::scene::{PATIENCE, Scene};
 use processor_integration_tests::worker::await_condition;
 use processor_runtime::state::{application_directory, tasks};
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::Value;
 
 /// What a command has answered.
@@ -98,28 +97,6 @@ fn committed(scene: &Scene) -> BTreeMap<i32, i64> {
     offsets.into_iter().map(|(partition, (offset, _))| (partition, offset)).collect()
 }
 
-/// Bars the application, as the first step of a reset does, and leaves it at that.
-fn begin_reset(scene: &Scene) {
-    let mut settings = ClientConfig::new();
-    settings.set("bootstrap.servers", &scene.bootstrap).set("group.id", &scene.name);
-    let outsider: BaseConsumer = settings.create().expect("the settings are sound");
-    let group = outsider.group_metadata().expect("it has a group id");
-    let mut settings = ClientConfig::new();
-    settings.set("bootstrap.servers", &scene.bootstrap).set("transactional.id", format!("{}-bar", scene.name));
-    let producer: BaseProducer = settings.create().expect("the settings are sound");
-    producer.init_transactions(PATIENCE).expect("the broker answers");
-    producer.begin_transaction().expect("it is initialised");
-    let mut list = TopicPartitionList::new();
-    for (partition, offset) in committed(scene) {
-        let added = list.add_partition_offset(&scene.input(), partition, Offset::Offset(offset));
-        added.expect("an offset is not negative");
-        let mut entry = list.find_partition(&scene.input(), partition).expect("it was added");
-        entry.set_metadata("a reset was begun: run `reset` again to finish it");
-    }
-    producer.send_offsets_to_transaction(&list, &group, PATIENCE).expect("the broker takes offsets");
-    producer.commit_transaction(PATIENCE).expect("the broker commits");
-}
-
 /// A reset is refused while a worker runs, changes nothing when dry, keeps workers out when it is cut short, and, when it
 /// is through, the application begins anew and comes to the same state.
 #[test]
@@ -148,7 +125,8 @@ fn a_reset_begins_anew_and_nothing_starts_in_the_middle_of_it() {
     partition_count(&scene.bootstrap, &scene.changelog()).expect("the changelog is there");
     assert_eq!(tasks(&directory).expect("it can be listed").len(), 4);
 
-    begin_reset(&scene);
+    // A reset that is cut short behind its first step.
+    scene.set_offsets_with(&before, "a reset was begun: run `reset` again to finish it");
     let mut barred = scene.worker("one").start().expect("the worker starts");
     let status = barred.wait(PATIENCE).expect("the worker stops by itself");
     assert!(!status.success() && barred.log_since_start().contains("run `reset` again"), "{}", barred.log_tail(20));

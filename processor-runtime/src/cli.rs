@@ -23,7 +23,11 @@ const FAILED: u8 = 1;
 const MISUSED: u8 = 2;
 
 /// The entry of an application: parses the command line, builds the topology from the application's own arguments and
-/// runs it.
+/// runs it, or does what another command says.
+///
+/// The application's own arguments stand beside those of `run` and `reset` and need names of their own; `--help` of these
+/// shows which are taken. Where a command needs none of them (`stores`, `topology`), `topology` is called with stand-ins for
+/// those that must be there, so it should do nothing but build.
 ///
 /// ```no_run
 /// use processor_core::prelude::*;
@@ -76,7 +80,10 @@ fn carry_out<A: Args>(
     let mut out = std::io::stdout().lock();
     match command {
         Command::Run(_) => unreachable!("`run` has no answer"),
-        Command::Topology(args) => topology::run(&built(&args.application)?, &args.options, &mut out),
+        Command::Topology(args) => {
+            let own = stand_in::arguments(args.own()).map_err(CommandError::Misused)?;
+            topology::run(&args, &built(&own)?, &mut out)
+        }
         Command::Stores(args) => {
             let own = stand_in::arguments(args.own()).map_err(CommandError::Misused)?;
             stores::run(&args, &built(&own)?, &mut out)
@@ -111,9 +118,14 @@ struct Cli<A: Args> {
 enum Command<A: Args> {
     /// Processes records until it is told to stop (SIGTERM, SIGINT).
     Run(RunArgs<A>),
-    /// Shows what the application is made of: nodes, stores and topics. Takes the application's own arguments.
-    #[command(after_help = "Example:\n  moving-average topology --format mermaid --input readings --output averages")]
-    Topology(TopologyArgs<A>),
+    /// Shows what the application is made of: nodes, stores and topics.
+    ///
+    /// A topic that one of the application's own arguments names is shown by the argument's name, unless it is given behind
+    /// `--`.
+    #[command(
+        after_help = "Example:\n  moving-average topology --format mermaid -- --input readings --output averages"
+    )]
+    Topology(topology::TopologyArgs),
     /// Shows what is in the stores on this machine's disk, whether a worker runs on it or not.
     ///
     /// Needs the state directory and nothing else: no broker, and none of the application's own arguments. Nothing on disk
@@ -168,14 +180,6 @@ impl Connection {
 const RESET_EXAMPLE: &str = "Example, for `run` replaced by `reset`:
   moving-average reset --dry-run --bootstrap-servers localhost:9092 --application-id averages \\
       --input readings --output averages --state-dir /var/lib/averages";
-
-#[derive(Debug, Args)]
-struct TopologyArgs<A: Args> {
-    #[command(flatten)]
-    options: topology::TopologyOptions,
-    #[command(flatten)]
-    application: A,
-}
 
 #[derive(Debug, Args)]
 struct ResetArgs<A: Args> {
@@ -389,6 +393,7 @@ mod tests {
         line(&["dead-letters", "replay", "--letter", "0:1,1:2", "--topic", "t"]).expect("nothing is missing");
         line(&["dead-letters", "replay", "--letter", "0:1", "--all", "--topic", "t"])
             .expect_err("it is one or the other");
+        line(&["topology", "--format", "dot"]).expect("nothing is missing");
         line(&["reset", "--application-id", "a"]).expect_err("it takes what `run` takes");
     }
 }

@@ -1,9 +1,9 @@
 //! The application's own arguments, where a command does not need what they say.
 //!
 //! What is in a store is known from its types, and these come with the topology, which the application makes from its own
-//! arguments. But no store's type depends on the name of a topic. So a command that only looks at state asks for none of
-//! them, and makes the topology with stand-ins for those that must be there: an option's own name where it takes text, else
-//! its first possible value or a small number. Whoever needs others gives them behind `--`.
+//! arguments. But no store's type depends on the name of a topic. So a command that only looks asks for none of them, and
+//! makes the topology with stand-ins for those that must be there: an option's own name where it takes text, else its first
+//! possible value or a small number. Whoever needs others gives them behind `--`.
 
 use std::ffi::{OsStr, OsString};
 
@@ -34,8 +34,8 @@ fn explained(error: clap::Error) -> String {
     let what = error.to_string();
     let what = what.trim().trim_start_matches("error: ");
     format!(
-        "the types of the stores come from the topology, which is made from the application's own arguments, and {what}\ngive what is \
-         missing behind `--` at the end, as it is given to `run`"
+        "the topology is made from the application's own arguments, and {what}\ngive what is missing behind `--` at the end, as it is \
+         given to `run`"
     )
 }
 

@@ -1,5 +1,6 @@
 //! `topology`: what an application is made of, without running it.
 
+use std::ffi::OsString;
 use std::io::Write;
 
 use clap::{Args, ValueEnum};
@@ -7,12 +8,22 @@ use processor_core::topology::Topology;
 
 use super::CommandError;
 
-/// The arguments of `topology` beside the application's own.
+/// The arguments of `topology`.
 #[derive(Debug, Args)]
-pub(crate) struct TopologyOptions {
+pub(crate) struct TopologyArgs {
     /// The form.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
+    /// The application's own arguments; what is not given is stood in for.
+    #[arg(last = true, value_name = "OWN ARGUMENTS")]
+    own: Vec<OsString>,
+}
+
+impl TopologyArgs {
+    /// The application's own arguments, as far as they were given.
+    pub(crate) fn own(&self) -> &[OsString] {
+        &self.own
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -26,8 +37,8 @@ enum Format {
 }
 
 /// Answers.
-pub(crate) fn run(topology: &Topology, options: &TopologyOptions, out: &mut impl Write) -> Result<(), CommandError> {
-    let text = match options.format {
+pub(crate) fn run(args: &TopologyArgs, topology: &Topology, out: &mut impl Write) -> Result<(), CommandError> {
+    let text = match args.format {
         Format::Text => topology.describe(),
         Format::Mermaid => topology.describe_mermaid(),
         Format::Dot => topology.describe_dot(),

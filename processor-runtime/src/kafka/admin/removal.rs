@@ -1,13 +1,11 @@
 //! What a reset asks and does: who is in the group, what it has committed, and taking topics and offsets away.
 
-use std::time::Instant;
-
 use processor_core::ids::{Offset, TopicPartition};
 use rdkafka::bindings::rd_kafka_resp_err_t as E;
 
 use super::super::ffi::{Code, Event, PartitionList};
-use super::super::{Committed, KafkaError, KafkaErrorKind, questions};
-use super::{ANSWER_WAIT_MAX, Admin, CREATED_POLL, CREATED_WAIT_MAX};
+use super::super::{Committed, KafkaError, questions};
+use super::{ANSWER_WAIT_MAX, Admin};
 
 impl Admin {
     /// The client ids of a group's members; a group that is not there has none.
@@ -69,22 +67,9 @@ impl Admin {
     pub fn delete_topic(&self, name: &str) -> Result<(), KafkaError> {
         self.queue.ask_to_delete_topic(name, ANSWER_WAIT_MAX);
         match self.wait().and_then(|event| event.topic_deleted()) {
-            Ok(()) => self.await_gone(name),
+            Ok(()) => self.await_topic(name, false),
             Err(fault) if fault.code == Code::of(E::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => Ok(()),
             Err(fault) => Err(self.error(&format!("cannot delete the topic {name}"), &fault)),
         }
-    }
-
-    /// Every broker learns of it a moment after the controller.
-    fn await_gone(&self, name: &str) -> Result<(), KafkaError> {
-        let deadline = Instant::now() + CREATED_WAIT_MAX;
-        while Instant::now() < deadline {
-            if self.describe_topic(name).is_ok_and(|topic| topic.is_none()) {
-                return Ok(());
-            }
-            std::thread::sleep(CREATED_POLL);
-        }
-        let message = format!("the topic {name} was deleted and still shows; look at the brokers' logs");
-        Err(KafkaError { kind: KafkaErrorKind::Retry, message })
     }
 }

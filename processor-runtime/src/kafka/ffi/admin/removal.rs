@@ -5,8 +5,8 @@ use std::time::Duration;
 use rdkafka::bindings as rd;
 use rdkafka::bindings::rd_kafka_admin_op_t as Op;
 
-use super::super::{Code, Fault, PartitionList, c_string, raw, text};
-use super::{Event, EventQueue, Options, elements, wrong_answer};
+use super::super::{Code, Fault, PartitionList, c_string};
+use super::{Event, EventQueue, Options, elements, topic_result, wrong_answer};
 
 impl EventQueue {
     /// Deletes a topic. Answered when the controller has taken it on.
@@ -61,14 +61,7 @@ impl Event {
                 return Err(wrong_answer());
             }
             let topics = rd::rd_kafka_DeleteTopics_result_topics(result, &raw mut count);
-            let topic = *elements(topics, count).first().ok_or_else(wrong_answer)?;
-            let code = Code(raw::rd_kafka_topic_result_error(topic));
-            if code == Code::NONE {
-                return Ok(());
-            }
-            let words = rd::rd_kafka_topic_result_error_string(topic);
-            let words = if words.is_null() { code.text().to_owned() } else { text(words) };
-            Err(Fault::bare(code, words))
+            topic_result(*elements(topics, count).first().ok_or_else(wrong_answer)?)
         }
     }
 

@@ -13,7 +13,7 @@ const FFI: &str = "processor-runtime/src/kafka/ffi.rs";
 const LAWS: std::ops::RangeInclusive<u32> = 1..=12;
 
 /// A module may name those above it and its own line. Every module has a place; a new one is put where it belongs.
-const RUNTIME_LAYERS: [&[&str]; 11] = [
+const RUNTIME_LAYERS: [&[&str]; 12] = [
     &["clock", "secret", "seeded_bugs"],
     &["kafka"],
     &["transaction"],
@@ -23,6 +23,7 @@ const RUNTIME_LAYERS: [&[&str]; 11] = [
     &["stream_thread"],
     &["config", "settings", "topics", "preflight"],
     &["app"],
+    &["commands"],
     &["cli"],
     &["lib"],
 ];

@@ -11,7 +11,10 @@ use processor_core::topology::{Topology, TopologyError};
 use tracing_subscriber::EnvFilter;
 
 use crate::app;
+use crate::commands::{CommandError, dead_letters, reset, stand_in, stores, topology};
 use crate::config::{Config, LogFormat};
+use crate::kafka::client_properties::ClientProperties;
+use crate::kafka::cluster::ClusterSettings;
 use crate::settings::{self, CommandLine, Environment, Places, Settings};
 
 /// Exit code: the application could not start, or stopped because of an error.
@@ -20,7 +23,11 @@ const FAILED: u8 = 1;
 const MISUSED: u8 = 2;
 
 /// The entry of an application: parses the command line, builds the topology from the application's own arguments and
-/// runs it.
+/// runs it, or does what another command says.
+///
+/// The application's own arguments stand beside those of `run` and `reset` and need names of their own; `--help` of these
+/// shows which are taken. Where a command needs none of them (`stores`, `topology`), `topology` is called with stand-ins for
+/// those that must be there, so it should do nothing but build.
 ///
 /// ```no_run
 /// use processor_core::prelude::*;
@@ -96,8 +103,57 @@ impl<A: Args, F: FnOnce(&A) -> Result<Topology, TopologyError>> Application<A, F
                 Ok(settings) => print_settings(&settings, json),
                 Err(code) => code,
             },
+            Command::Reset(ResetArgs { options, settings: given, application }) => {
+                match settings::<A>(self.config, &given) {
+                    Ok(settings) => ended(answer(|out| {
+                        reset::run(&settings.config, &built(self.topology, &application)?, &options, out)
+                    })),
+                    Err(code) => code,
+                }
+            }
+            Command::Topology(args) => ended(answer(|out| {
+                let own = stand_in::arguments(args.own()).map_err(CommandError::Misused)?;
+                topology::run(&args, &built(self.topology, &own)?, out)
+            })),
+            Command::Stores(args) => ended(answer(|out| {
+                let own = stand_in::arguments(args.own()).map_err(CommandError::Misused)?;
+                stores::run(&args, &built(self.topology, &own)?, out)
+            })),
+            Command::DeadLetters(args) => {
+                ended(answer(|out| dead_letters::run(&args.verb, &args.connection.settings()?, out)))
+            }
         }
     }
+}
+
+fn built<A>(
+    topology: impl FnOnce(&A) -> Result<Topology, TopologyError>,
+    application: &A,
+) -> Result<Topology, CommandError> {
+    topology(application).map_err(|error| CommandError::Misused(format!("the topology cannot be built: {error}")))
+}
+
+/// Carries out a command that gives an answer on standard output and ends.
+fn answer(
+    command: impl FnOnce(&mut std::io::StdoutLock<'static>) -> Result<(), CommandError>,
+) -> Result<(), CommandError> {
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter("warn")).with_writer(std::io::stderr);
+    subscriber.with_target(false).without_time().init();
+    command(&mut std::io::stdout().lock())
+}
+
+/// The exit code of a command; says on standard error what went wrong.
+fn ended(outcome: Result<(), CommandError>) -> ExitCode {
+    let (code, error) = match outcome {
+        Ok(()) => return ExitCode::SUCCESS,
+        // Whoever read the answer has seen enough of it.
+        Err(CommandError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
+        Err(error @ CommandError::Misused(_)) => (MISUSED, error),
+        Err(error @ (CommandError::Failed(_) | CommandError::Output(_))) => (FAILED, error),
+    };
+    // Nobody can be told where standard error is closed.
+    let _ = writeln!(std::io::stderr(), "error: {error}");
+    ExitCode::from(code)
 }
 
 fn run(config: &Config, topology: Result<Topology, TopologyError>) -> ExitCode {
@@ -125,6 +181,79 @@ enum Command<A: Args> {
     Run(RunArgs<A>),
     /// Shows every setting, its value and where it came from; exits with 2 if they do not make sense.
     Config(ConfigArgs),
+    /// Shows what the application is made of: nodes, stores and topics.
+    ///
+    /// A topic that one of the application's own arguments names is shown by the argument's name, unless it is given behind
+    /// `--`.
+    #[command(
+        after_help = "Example:\n  moving-average topology --format mermaid -- --input readings --output averages"
+    )]
+    Topology(topology::TopologyArgs),
+    /// Shows what is in the stores on this machine's disk, whether a worker runs on it or not.
+    ///
+    /// Needs the state directory and nothing else: no broker, and none of the application's own arguments. Nothing on disk
+    /// is changed.
+    Stores(stores::StoresArgs),
+    /// Makes the application begin anew, as if it had never run.
+    ///
+    /// Removes its internal topics, its state on this machine and its committed offsets; inputs and outputs stay as they are.
+    /// Takes the arguments of `run`. Refused while workers run. If it is cut short, workers refuse to start until it is run
+    /// again. Needs the rights to Delete the internal topics and the group, and to Read the group and the inputs.
+    #[command(after_help = RESET_EXAMPLE)]
+    Reset(ResetArgs<A>),
+    /// Lists, shows and replays the records that the topology could not process.
+    #[command(subcommand_value_name = "WHAT")]
+    DeadLetters(DeadLettersArgs),
+}
+
+#[derive(Debug, Args)]
+struct DeadLettersArgs {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(subcommand)]
+    verb: dead_letters::Verb,
+}
+
+/// How to reach the brokers as the application.
+#[derive(Debug, Args)]
+struct Connection {
+    /// host:port of some brokers, with commas between.
+    #[arg(long, env = "PROCESSOR_BOOTSTRAP_SERVERS", global = true)]
+    bootstrap_servers: Option<String>,
+    /// The application's id.
+    #[arg(long, env = "PROCESSOR_APPLICATION_ID", global = true)]
+    application_id: Option<String>,
+    /// A librdkafka property, name=value; may be repeated. Prefixes `consumer.` and `producer.` address one client.
+    #[arg(long = "kafka", value_name = "NAME=VALUE", value_parser = property, global = true)]
+    kafka: Vec<(String, String)>,
+}
+
+impl Connection {
+    fn settings(&self) -> Result<ClusterSettings, CommandError> {
+        let given = |value: &Option<String>, option: &str| {
+            value.clone().ok_or_else(|| CommandError::Misused(format!("{option} is missing: give it as to `run`")))
+        };
+        let servers = given(&self.bootstrap_servers, "--bootstrap-servers")?;
+        let mut settings = ClusterSettings::new(servers, given(&self.application_id, "--application-id")?);
+        let mut properties = ClientProperties::default();
+        self.kafka.iter().for_each(|(name, value)| properties.insert(name, value));
+        settings.properties = properties;
+        Ok(settings)
+    }
+}
+
+const RESET_EXAMPLE: &str = "Example, for `run` replaced by `reset`:
+  moving-average reset --dry-run --bootstrap-servers localhost:9092 --application-id averages \\
+      --input readings --output averages --state-dir /var/lib/averages";
+
+#[derive(Debug, Args)]
+struct ResetArgs<A: Args> {
+    #[command(flatten)]
+    options: reset::ResetOptions,
+    #[command(flatten)]
+    application: A,
+    #[command(flatten)]
+    settings: CommandLine,
 }
 
 #[derive(Debug, Args)]
@@ -174,8 +303,18 @@ fn print_settings(settings: &Settings, as_json: bool) -> ExitCode {
     }
 }
 
+fn property(text: &str) -> Result<(String, String), String> {
+    let (name, value) =
+        text.split_once('=').ok_or("it must have the form name=value, such as security.protocol=ssl")?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
+}
+
+fn filter(default: &str) -> EnvFilter {
+    EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default))
+}
+
 fn log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = filter("info");
     let in_colour = std::io::stderr().is_terminal();
     let subscriber =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(in_colour);

@@ -6,6 +6,7 @@
 pub mod app;
 mod cli;
 pub mod clock;
+mod commands;
 pub mod config;
 pub mod kafka;
 pub mod preflight;

@@ -32,6 +32,11 @@ impl Scene {
 
     /// Sets the group's offsets of the input, as `kafka-consumer-groups --reset-offsets` does: without metadata.
     pub fn set_offsets(&self, offsets: &BTreeMap<i32, i64>) {
+        self.set_offsets_with(offsets, "");
+    }
+
+    /// Sets the group's offsets of the input, all with this metadata.
+    pub fn set_offsets_with(&self, offsets: &BTreeMap<i32, i64>, metadata: &str) {
         let mut settings = ClientConfig::new();
         settings.set("bootstrap.servers", &self.bootstrap).set("group.id", &self.name);
         let outsider: BaseConsumer = settings.create().expect("the settings are sound");
@@ -45,6 +50,9 @@ impl Scene {
         for (&partition, &offset) in offsets {
             let added = list.add_partition_offset(&self.input(), partition, Offset::Offset(offset));
             added.expect("an offset is not negative");
+            if !metadata.is_empty() {
+                list.find_partition(&self.input(), partition).expect("it was added").set_metadata(metadata);
+            }
         }
         producer.send_offsets_to_transaction(&list, &group, PATIENCE).expect("the broker takes offsets");
         producer.commit_transaction(PATIENCE).expect("the broker commits");

@@ -3,6 +3,7 @@
 mod base;
 mod change_set;
 mod definition;
+mod json;
 mod key;
 pub(crate) mod memory;
 mod overlay;
@@ -12,6 +13,7 @@ mod value;
 pub use base::{Base, BaseError};
 pub use change_set::{Change, ChangeSet};
 pub use definition::{ChangelogSpec, KeyValueStoreDef, StoreSpec};
+pub use json::StoreJson;
 pub use key::{KeyPart, KeyPrefix, StoreKey, TotalF64};
 pub(crate) use overlay::{AnyOverlay, Overlay, OverlayError};
 pub(crate) use scan::{KeyRange, KeyScan};

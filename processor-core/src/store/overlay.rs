@@ -16,7 +16,7 @@ use foldhash::fast::FixedState;
 use indexmap::IndexMap;
 
 use super::scan::{KeyScan, Over, Visit, merge};
-use super::{Base, BaseError, ChangeSet, StoreKey, StoreValue, ValueFormat};
+use super::{Base, BaseError, ChangeSet, StoreJson, StoreKey, StoreValue, ValueFormat};
 use crate::error::CodecError;
 use crate::ids::StoreIndex;
 
@@ -39,6 +39,8 @@ pub(crate) trait AnyOverlay: Any + Send {
     fn abandon(&mut self);
     /// The base has changed under the cache: everything is forgotten.
     fn forget(&mut self);
+    /// For those who look at the store from outside.
+    fn json(&self) -> StoreJson;
     /// For the way back to the typed store.
     fn as_any(&mut self) -> &mut dyn Any;
 }
@@ -327,6 +329,10 @@ impl<K: StoreKey, V: StoreValue> AnyOverlay for Overlay<K, V> {
         self.ordered = None;
         self.weight = 0;
         self.hand = 0;
+    }
+
+    fn json(&self) -> StoreJson {
+        StoreJson::of::<K, V>()
     }
 
     fn as_any(&mut self) -> &mut dyn Any {

@@ -34,7 +34,7 @@ use std::sync::Arc;
 use crate::error::FailureKind;
 use crate::ids::{InputIndex, NodeIndex, StoreIndex, TaskId};
 use crate::protocol::failure::Policy;
-use crate::store::{AnyOverlay, StoreSpec};
+use crate::store::{AnyOverlay, StoreJson, StoreSpec};
 
 /// A checked topology. It can be looked at; [`for_application`](Self::for_application) makes one that can run. Cheap to
 /// clone.
@@ -74,6 +74,16 @@ pub(crate) struct StoreMaker(pub(crate) Arc<dyn Fn(StoreIndex, usize) -> Box<dyn
 impl std::fmt::Debug for StoreMaker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("StoreMaker")
+    }
+}
+
+impl SubTopology {
+    /// How to show what is in a store.
+    ///
+    /// # Panics
+    /// If it has no such store.
+    pub fn store_json(&self, store: StoreIndex) -> StoreJson {
+        (self.store_makers[store.slot()].0)(store, 0).json()
     }
 }
 

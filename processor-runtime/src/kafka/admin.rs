@@ -1,5 +1,8 @@
 //! Questions and changes at start-up. These calls wait for their answers; nothing of the running loop uses them.
 
+mod logs;
+mod removal;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -13,10 +16,10 @@ use super::{KafkaError, KafkaErrorKind};
 
 /// How long the cluster may take over one question.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(15);
-/// How long a new topic may take until it can be described.
-const CREATED_WAIT_MAX: Duration = Duration::from_secs(15);
-/// How often a new topic is looked for.
-const CREATED_POLL: Duration = Duration::from_millis(50);
+/// How long a topic may take until all brokers know that it was made or deleted.
+const CHANGED_WAIT_MAX: Duration = Duration::from_secs(15);
+/// How often it is looked for.
+const CHANGED_POLL: Duration = Duration::from_millis(50);
 
 /// What a topic is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,8 +136,10 @@ impl Admin {
             .ask_to_create(name, partitions, replication, configs, ANSWER_WAIT_MAX)
             .map_err(|reason| KafkaError { kind: KafkaErrorKind::Config, message: format!("{what}: {reason}") })?;
         match self.wait().and_then(|event| event.created()) {
-            Ok(()) => self.await_topic(name),
-            Err(fault) if fault.code == Code::of(E::RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS) => self.await_topic(name),
+            Ok(()) => self.await_topic(name, true),
+            Err(fault) if fault.code == Code::of(E::RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS) => {
+                self.await_topic(name, true)
+            }
             Err(fault) => {
                 let error = self.error(&what, &fault);
                 let kind = if error.kind == KafkaErrorKind::Retry && !is_passing(fault.code) {
@@ -152,16 +157,18 @@ impl Admin {
         self.settings(SettingsOf::Broker, &broker_id.to_string())
     }
 
-    /// Every broker learns of a new topic a moment after the controller made it.
-    fn await_topic(&self, name: &str) -> Result<(), KafkaError> {
-        let deadline = Instant::now() + CREATED_WAIT_MAX;
+    /// Waits until a topic that was made shows, or one that was deleted does not: every broker learns of it a moment after
+    /// the controller.
+    fn await_topic(&self, name: &str, is_there: bool) -> Result<(), KafkaError> {
+        let deadline = Instant::now() + CHANGED_WAIT_MAX;
         while Instant::now() < deadline {
-            if self.describe_topic(name).is_ok_and(|topic| topic.is_some()) {
+            if self.describe_topic(name).is_ok_and(|topic| topic.is_some() == is_there) {
                 return Ok(());
             }
-            std::thread::sleep(CREATED_POLL);
+            std::thread::sleep(CHANGED_POLL);
         }
-        let message = format!("the topic {name} was made and does not show; look at the brokers' logs");
+        let what = if is_there { "made and does not show" } else { "deleted and still shows" };
+        let message = format!("the topic {name} was {what}; look at the brokers' logs");
         Err(KafkaError { kind: KafkaErrorKind::Retry, message })
     }
 

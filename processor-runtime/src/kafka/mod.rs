@@ -19,6 +19,7 @@ mod ffi;
 pub mod producer;
 mod properties;
 mod questions;
+pub mod records;
 mod requests;
 mod transient;
 
@@ -357,7 +358,12 @@ pub enum RecordHeaders<'a> {
     One(&'a str, &'a [u8]),
     /// Those of an output.
     Of(Headers<'a>),
+    /// Those of a record that was read.
+    Read(&'a [Header]),
 }
+
+/// A header of a record that was read: its name, and its value, which may be null.
+pub type Header = (String, Option<Vec<u8>>);
 
 impl<'a> RecordHeaders<'a> {
     /// How many there are.
@@ -366,6 +372,7 @@ impl<'a> RecordHeaders<'a> {
             Self::None => 0,
             Self::One(..) => 1,
             Self::Of(headers) => headers.len(),
+            Self::Read(headers) => headers.len(),
         }
     }
 
@@ -384,6 +391,7 @@ impl<'a> RecordHeaders<'a> {
                     visit(name, value);
                 }
             }
+            Self::Read(headers) => headers.iter().for_each(|(name, value)| visit(name, value.as_deref())),
         }
     }
 }

@@ -234,7 +234,7 @@ fn committed(entries: Vec<PartitionEntry>) -> Result<Found<(TopicPartition, Comm
 }
 
 /// One partition's committed offset; what is negative stands for "none" (-1 on the wire, -1001 at librdkafka).
-fn committed_entry(entry: PartitionEntry) -> Result<Committed, KafkaError> {
+pub(super) fn committed_entry(entry: PartitionEntry) -> Result<Committed, KafkaError> {
     if entry.code == Code::of(E::RD_KAFKA_RESP_ERR_UNSTABLE_OFFSET_COMMIT) {
         return Ok(Committed::Unstable);
     }

@@ -227,7 +227,7 @@ fn step(entries: &mut DBRawIteratorWithThreadMode<'_, Db>, reverse: bool) {
 
 /// The options of a scan between bounds; `None` if nothing can lie between them. RocksDB includes its lower bound and
 /// excludes its upper one; `key ‖ 0` is the key that follows `key`.
-fn between(from: Bound<&[u8]>, to: Bound<&[u8]>) -> Option<ReadOptions> {
+pub(super) fn between(from: Bound<&[u8]>, to: Bound<&[u8]>) -> Option<ReadOptions> {
     let successor = |key: &[u8]| [key, &[0]].concat();
     let lower = match from {
         Bound::Included(key) => Some(key.to_vec()),

@@ -173,6 +173,18 @@ fn is_instance_id(text: &str) -> bool {
     text.len() == INSTANCE_ID_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
+/// The application that a directory belongs to; `None` if it is of none.
+pub(super) fn application_of(path: &Path) -> Result<Option<String>, StateError> {
+    let Some(marker) = files::read_if_there(&path.join(MARKER))? else { return Ok(None) };
+    Ok(serde_json::from_slice::<Marker>(&marker).ok().map(|marker| marker.application_id))
+}
+
+/// Refuses a directory that is not this application's, or of a format that is not known.
+pub(super) fn check_owner(path: &Path, application_id: &str) -> Result<(), StateError> {
+    let marker = files::read_if_there(&path.join(MARKER))?.unwrap_or_default();
+    check_marker(path, application_id, &marker)
+}
+
 fn check_marker(path: &Path, application_id: &str, marker: &[u8]) -> Result<(), StateError> {
     let foreign = |what: String| {
         let message = format!(

@@ -15,10 +15,13 @@ mod permit;
 mod apply;
 mod directory;
 mod in_memory;
+mod inventory;
 mod offline;
 mod open;
 mod positions;
+mod removal;
 mod task;
+mod view;
 
 mod claim;
 mod database;
@@ -31,11 +34,14 @@ mod tests;
 
 pub use directory::RocksDirectory;
 pub use files::application_directory;
+pub use inventory::{applications, tasks};
 pub use offline::{StoreDump, TaskDump, read_task_offline};
 pub use options::StateSettings;
 pub use permit::{Permit, RestoredBatch};
 pub use positions::{PositionsError, StoreRecord, TaskRecord};
+pub use removal::HeldState;
 pub use task::{RocksTask, TaskReader};
+pub use view::TaskView;
 
 /// The state directory of one application in one process.
 ///

@@ -7,6 +7,7 @@ mod directory;
 mod places;
 mod reads;
 mod topology;
+mod view;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -144,6 +144,18 @@ impl<P: TransactionalProducer> Open<P> {
         }
     }
 
+    /// Goes on without offsets: for a transaction of no task, that reads no input of the group and so holds none. What
+    /// keeps two of them apart is the transactional id alone. A task's transaction is [prepared](Self::prepare) (EO-12).
+    ///
+    /// # Errors
+    /// How the transaction has ended instead.
+    pub fn prepare_without_offsets<C: Clock>(mut self, clock: &C) -> Result<Prepared<P>, Ended<P>> {
+        match self.drain(clock) {
+            Ok(()) => Ok(Prepared { producer: self.producer, deadline: self.deadline, tags: self.tags }),
+            Err(error) => Err(self.fail(clock, &error)),
+        }
+    }
+
     /// Ends the transaction after an error, in the way the protocol demands.
     pub fn fail<C: Clock>(self, clock: &C, error: &TxnError) -> Ended<P> {
         match after_error(Phase::BeforeCommit, error.kind, false) {

@@ -3,7 +3,9 @@
 //! Whole, a text is its bytes. As a part it ends with two zero bytes, and a zero byte inside is written 0, 255: the end
 //! sorts before everything that could follow instead.
 
-use super::{KeyPart, StoreKey, take, whole};
+use serde_json::Value;
+
+use super::{KeyPart, StoreKey, json, take, whole};
 use crate::error::CodecError;
 
 const ESCAPE: u8 = 0;
@@ -37,6 +39,14 @@ impl StoreKey for String {
 
     fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         Ok(std::str::from_utf8(bytes).map_err(not_utf8)?.to_owned())
+    }
+
+    fn to_json(&self) -> Result<Value, CodecError> {
+        json::written(self)
+    }
+
+    fn from_json(json: &Value) -> Result<Self, CodecError> {
+        json::read(json)
     }
 }
 

@@ -4,6 +4,7 @@
 //! ends. So whatever begins with the same components begins with the same bytes, and is found together.
 
 mod bytes;
+mod json;
 mod number;
 mod prefix;
 mod tuple;
@@ -12,6 +13,8 @@ pub use number::TotalF64;
 pub use prefix::KeyPrefix;
 
 use std::hash::Hash;
+
+use serde_json::Value;
 
 use crate::error::CodecError;
 
@@ -55,6 +58,25 @@ pub trait StoreKey: Clone + Eq + Ord + Hash + Send + 'static {
 
     /// Reads a key.
     fn decode(bytes: &[u8]) -> Result<Self, CodecError>;
+
+    /// The key as JSON, for people who look at state: its encoded bytes as text with escapes, unless the type says
+    /// otherwise. A type of one's own leans on the same type as in `encode`.
+    ///
+    /// # Errors
+    /// JSON cannot hold it.
+    fn to_json(&self) -> Result<Value, CodecError> {
+        let mut bytes = Vec::new();
+        self.encode(&mut bytes);
+        Ok(json::escaped(&bytes))
+    }
+
+    /// Reads a key that somebody has asked for, written as [`to_json`](Self::to_json) shows it.
+    ///
+    /// # Errors
+    /// It is no such key.
+    fn from_json(json: &Value) -> Result<Self, CodecError> {
+        Self::decode(&json::unescaped(json)?)
+    }
 }
 
 /// A key that another one can follow, in a tuple.

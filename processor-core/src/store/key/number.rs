@@ -3,15 +3,16 @@
 use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
 
+use serde_json::Value;
 use uuid::Uuid;
 
-use super::{KeyPart, StoreKey, take, whole};
+use super::{KeyPart, StoreKey, json, take, whole};
 use crate::error::CodecError;
 use crate::ids::Timestamp;
 
-/// Keys of a fixed width: from the key to its bytes, and back.
+/// Keys of a fixed width: from the key to its bytes, and back; to JSON, and back.
 macro_rules! fixed_keys {
-    ($($type:ty, $to:expr, $from:expr;)*) => {$(
+    ($($type:ty, $to:expr, $from:expr, $to_json:expr, $from_json:expr;)*) => {$(
         impl StoreKey for $type {
             fn encode(&self, bytes: &mut Vec<u8>) {
                 self.encode_part(bytes);
@@ -19,6 +20,14 @@ macro_rules! fixed_keys {
 
             fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
                 whole(bytes)
+            }
+
+            fn to_json(&self) -> Result<Value, CodecError> {
+                $to_json(*self)
+            }
+
+            fn from_json(json: &Value) -> Result<Self, CodecError> {
+                $from_json(json)
             }
         }
 
@@ -37,7 +46,8 @@ macro_rules! fixed_keys {
 /// Big-endian, with the sign bit flipped for signed types so that negative numbers sort first.
 macro_rules! integer_keys {
     ($($type:ty, $flip:expr;)*) => {fixed_keys! {$(
-        $type, |key: $type| (key ^ $flip).to_be_bytes(), |bytes| <$type>::from_be_bytes(bytes) ^ $flip;
+        $type, |key: $type| (key ^ $flip).to_be_bytes(), |bytes| <$type>::from_be_bytes(bytes) ^ $flip,
+        |key: $type| json::written(&key), json::read;
     )*}};
 }
 
@@ -59,7 +69,9 @@ const SIGN: u64 = 1 << 63;
 fixed_keys! {
     Timestamp,
         |key: Timestamp| (key.get() ^ i64::MIN).to_be_bytes(),
-        |bytes| Timestamp::new(i64::from_be_bytes(bytes) ^ i64::MIN);
+        |bytes| Timestamp::new(i64::from_be_bytes(bytes) ^ i64::MIN),
+        |key: Timestamp| json::written(&key.get()),
+        |json| json::read(json).map(Timestamp::new);
     TotalF64,
         // Negative numbers have all bits flipped, others the sign: then the bits sort as the numbers do.
         |key: TotalF64| {
@@ -69,8 +81,14 @@ fixed_keys! {
         |bytes| {
             let bits = u64::from_be_bytes(bytes);
             TotalF64(f64::from_bits(if bits & SIGN == 0 { !bits } else { bits ^ SIGN }))
+        },
+        // JSON has no number for NaN and the infinities.
+        |TotalF64(key)| if key.is_finite() { json::written(&key) } else { Ok(Value::from(key.to_string())) },
+        |json: &Value| match json.as_str() {
+            Some(text) => text.parse().map(TotalF64).map_err(CodecError::new),
+            None => json::read(json).map(TotalF64),
         };
-    Uuid, |key: Uuid| key.into_bytes(), Uuid::from_bytes;
+    Uuid, |key: Uuid| key.into_bytes(), Uuid::from_bytes, |key: Uuid| json::written(&key), json::read;
 }
 
 impl StoreKey for bool {
@@ -80,6 +98,14 @@ impl StoreKey for bool {
 
     fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         whole(bytes)
+    }
+
+    fn to_json(&self) -> Result<Value, CodecError> {
+        json::written(self)
+    }
+
+    fn from_json(json: &Value) -> Result<Self, CodecError> {
+        json::read(json)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Keys that are made of others. A tuple is its components as parts, the last one whole.
 
+use serde_json::Value;
+
 use super::{KeyPart, StoreKey, take};
 use crate::error::CodecError;
 
@@ -13,6 +15,19 @@ macro_rules! tuple_keys {
 
             fn decode(mut bytes: &[u8]) -> Result<Self, CodecError> {
                 Ok(($($part::decode_part(&mut bytes)?,)* $last::decode(bytes)?))
+            }
+
+            fn to_json(&self) -> Result<Value, CodecError> {
+                Ok(Value::Array(vec![$(self.$place.to_json()?,)* self.$last_place.to_json()?]))
+            }
+
+            fn from_json(json: &Value) -> Result<Self, CodecError> {
+                match json.as_array() {
+                    Some(parts) if parts.len() == $last_place + 1 => {
+                        Ok(($($part::from_json(&parts[$place])?,)* $last::from_json(&parts[$last_place])?))
+                    }
+                    _ => Err(CodecError::new(format_args!("{json} is no list of {} components", $last_place + 1))),
+                }
             }
         }
 
@@ -53,6 +68,14 @@ impl<K: StoreKey> StoreKey for Option<K> {
         } else {
             Err(CodecError::new("the key has bytes behind None: it is of another type"))
         }
+    }
+
+    fn to_json(&self) -> Result<Value, CodecError> {
+        self.as_ref().map_or(Ok(Value::Null), K::to_json)
+    }
+
+    fn from_json(json: &Value) -> Result<Self, CodecError> {
+        if json.is_null() { Ok(None) } else { K::from_json(json).map(Some) }
     }
 }
 

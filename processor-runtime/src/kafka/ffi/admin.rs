@@ -1,5 +1,7 @@
 //! Questions to the cluster: asked without waiting, answered as events on a queue of their own.
 
+mod removal;
+
 use std::collections::BTreeMap;
 use std::ffi::{c_char, c_void};
 use std::fmt;
@@ -456,14 +458,24 @@ impl Event {
                 return Err(wrong_answer());
             }
             let topics = rd::rd_kafka_CreateTopics_result_topics(result, &raw mut count);
-            let topic = *elements(topics, count).first().ok_or_else(wrong_answer)?;
-            let code = Code(raw::rd_kafka_topic_result_error(topic));
-            if code == Code::NONE {
-                return Ok(());
-            }
-            let words = rd::rd_kafka_topic_result_error_string(topic);
-            let words = if words.is_null() { code.text().to_owned() } else { text(words) };
-            Err(Fault::bare(code, words))
+            topic_result(*elements(topics, count).first().ok_or_else(wrong_answer)?)
         }
+    }
+}
+
+/// What became of a request about a topic.
+///
+/// # Safety
+/// `topic` is valid for the call.
+unsafe fn topic_result(topic: *const rd::rd_kafka_topic_result_t) -> Result<(), Fault> {
+    // SAFETY: by the contract; the text, if any, belongs to the topic.
+    unsafe {
+        let code = Code(raw::rd_kafka_topic_result_error(topic));
+        if code == Code::NONE {
+            return Ok(());
+        }
+        let words = rd::rd_kafka_topic_result_error_string(topic);
+        let words = if words.is_null() { code.text().to_owned() } else { text(words) };
+        Err(Fault::bare(code, words))
     }
 }

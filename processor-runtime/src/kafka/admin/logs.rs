@@ -1,0 +1,39 @@
+//! Where the logs of a topic begin and end.
+
+use std::collections::BTreeMap;
+
+use processor_core::ids::{Partition, TopicPartition};
+
+use super::super::ffi::{Code, Event, Fault, Spec};
+use super::super::{KafkaError, LogBounds};
+use super::{ANSWER_WAIT_MAX, Admin};
+
+impl Admin {
+    /// The bounds of all partitions of a topic for a reader that sees everything; `None` where there is no such topic.
+    pub fn log_bounds(&self, topic: &str) -> Result<Option<BTreeMap<Partition, LogBounds>>, KafkaError> {
+        let Some(info) = self.describe_topic(topic)? else { return Ok(None) };
+        let count = i32::try_from(info.partitions).expect("partitions are numbered with 31 bits");
+        let partitions: Vec<_> = (0..count).map(|number| TopicPartition::new(topic, Partition::new(number))).collect();
+        let starts = self.log_offsets(topic, &partitions, Spec::Start)?;
+        let ends = self.log_offsets(topic, &partitions, Spec::End)?;
+        let bounds = |(partition, start): (&Partition, &i64)| {
+            Some((*partition, LogBounds { start: *start, end: *ends.get(partition)? }))
+        };
+        Ok(Some(starts.iter().filter_map(bounds).collect()))
+    }
+
+    fn log_offsets(
+        &self,
+        topic: &str,
+        partitions: &[TopicPartition],
+        spec: Spec,
+    ) -> Result<BTreeMap<Partition, i64>, KafkaError> {
+        let what = format!("cannot read where the logs of {topic} begin and end");
+        self.queue.ask_log_offsets(partitions.iter(), spec, ANSWER_WAIT_MAX, 0);
+        let entries = self.answer(&what, Event::log_offsets)?;
+        if let Some(failed) = entries.iter().find(|entry| entry.code != Code::NONE) {
+            return Err(self.error(&what, &Fault::bare(failed.code, failed.code.text())));
+        }
+        Ok(entries.into_iter().map(|entry| (entry.partition.partition, entry.offset)).collect())
+    }
+}

@@ -1,0 +1,75 @@
+//! What a reset asks and does: who is in the group, what it has committed, and taking topics and offsets away.
+
+use processor_core::ids::{Offset, TopicPartition};
+use rdkafka::bindings::rd_kafka_resp_err_t as E;
+
+use super::super::ffi::{Code, Event, PartitionList};
+use super::super::{Committed, KafkaError, questions};
+use super::{ANSWER_WAIT_MAX, Admin};
+
+impl Admin {
+    /// The client ids of a group's members; a group that is not there has none.
+    pub fn members(&self, group: &str) -> Result<Vec<String>, KafkaError> {
+        self.queue.ask_members(group, ANSWER_WAIT_MAX, 0);
+        match self.wait().and_then(|event| event.members()) {
+            Ok(members) => Ok(members),
+            Err(fault) if fault.code == Code::of(E::RD_KAFKA_RESP_ERR_GROUP_ID_NOT_FOUND) => Ok(Vec::new()),
+            Err(fault) => Err(self.error(&format!("cannot read the members of group {group}"), &fault)),
+        }
+    }
+
+    /// What a group has committed for these partitions. `stable`: not while a transaction that holds an offset of one is
+    /// open; that one is [`Committed::Unstable`].
+    pub fn committed(
+        &self,
+        group: &str,
+        partitions: &[TopicPartition],
+        stable: bool,
+    ) -> Result<Vec<(TopicPartition, Committed)>, KafkaError> {
+        let list = PartitionList::of(partitions.iter().map(|partition| (partition, 0)));
+        self.queue.ask_committed(group, &list, stable, ANSWER_WAIT_MAX, 0);
+        let entries = self.answer(&format!("cannot read the offsets of group {group}"), Event::committed)?;
+        entries.into_iter().map(|entry| Ok((entry.partition.clone(), questions::committed_entry(entry)?))).collect()
+    }
+
+    /// Sets offsets of a group without members, all with this metadata.
+    ///
+    /// # Errors
+    /// Also if it has members.
+    pub fn set_offsets(
+        &self,
+        group: &str,
+        offsets: &[(TopicPartition, Offset)],
+        metadata: &str,
+    ) -> Result<(), KafkaError> {
+        let mut list = PartitionList::with_capacity(offsets.len());
+        for (partition, offset) in offsets {
+            list.push_with_metadata(partition, offset.get(), metadata);
+        }
+        self.queue.ask_to_set_offsets(group, &list, ANSWER_WAIT_MAX);
+        self.answer(&format!("cannot set the offsets of group {group}"), Event::offsets_set)
+    }
+
+    /// Deletes a group with all its offsets; one that is not there is no error.
+    ///
+    /// # Errors
+    /// Also if it has members.
+    pub fn delete_group(&self, group: &str) -> Result<(), KafkaError> {
+        self.queue.ask_to_delete_group(group, ANSWER_WAIT_MAX);
+        match self.wait().and_then(|event| event.group_deleted()) {
+            Ok(()) => Ok(()),
+            Err(fault) if fault.code == Code::of(E::RD_KAFKA_RESP_ERR_GROUP_ID_NOT_FOUND) => Ok(()),
+            Err(fault) => Err(self.error(&format!("cannot delete the group {group}"), &fault)),
+        }
+    }
+
+    /// Deletes a topic, and waits until it does not show any more; one that is not there is no error.
+    pub fn delete_topic(&self, name: &str) -> Result<(), KafkaError> {
+        self.queue.ask_to_delete_topic(name, ANSWER_WAIT_MAX);
+        match self.wait().and_then(|event| event.topic_deleted()) {
+            Ok(()) => self.await_topic(name, false),
+            Err(fault) if fault.code == Code::of(E::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => Ok(()),
+            Err(fault) => Err(self.error(&format!("cannot delete the topic {name}"), &fault)),
+        }
+    }
+}

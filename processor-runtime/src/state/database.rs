@@ -75,6 +75,11 @@ impl Database {
         &self.memory
     }
 
+    /// How many stores it has.
+    pub(super) fn stores(&self) -> usize {
+        self.families.len()
+    }
+
     /// A store's column family name.
     pub(super) fn family_name(&self, store: StoreIndex) -> &str {
         &self.families[store.slot()]

@@ -7,6 +7,7 @@ mod key;
 mod overlay;
 #[cfg(test)]
 pub(crate) mod testing;
+mod view;
 
 pub use base::{Base, BaseError};
 pub use change_set::{Change, ChangeSet};
@@ -14,3 +15,4 @@ pub use definition::{KeyValueStoreDef, StoreValue};
 pub use key::StoreKey;
 pub use overlay::VALUE_FORMAT;
 pub(crate) use overlay::{AnyOverlay, Overlay, OverlayError};
+pub use view::StoreView;

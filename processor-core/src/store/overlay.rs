@@ -377,7 +377,7 @@ impl<V: StoreValue, K: StoreKey> Merge<'_, V, dyn FnMut(K, V) -> ControlFlow<()>
     }
 }
 
-fn decode_value<V: StoreValue>(bytes: &[u8]) -> Result<V, OverlayError> {
+pub(super) fn decode_value<V: StoreValue>(bytes: &[u8]) -> Result<V, OverlayError> {
     let value = match bytes.split_first() {
         Some((&VALUE_FORMAT, value)) => Bincode.decode(Some(value)),
         Some((format, _)) => Err(CodecError::new(format_args!(

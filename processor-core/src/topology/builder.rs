@@ -14,7 +14,7 @@ use super::{Erased, Node, Parts, StoreMaker, SubTopology, Topology, TopologyErro
 use crate::codec::Codec;
 use crate::ids::{InputIndex, OutputIndex};
 use crate::operator::Operator;
-use crate::store::{AnyOverlay, KeyValueStoreDef, Overlay, StoreKey, StoreValue};
+use crate::store::{AnyOverlay, KeyValueStoreDef, Overlay, StoreKey, StoreValue, StoreView};
 
 /// The most stores a sub-topology may have: their changelog ends travel in the offset metadata, which has a bound.
 const STORES_MAX: usize = 16;
@@ -87,6 +87,7 @@ struct StoreDraft {
     name: &'static str,
     types: (TypeId, TypeId),
     maker: StoreMaker,
+    view: StoreView,
 }
 
 impl TopologyBuilder {
@@ -178,7 +179,8 @@ impl<K, V> Processed<K, V> {
             Box::new(Overlay::<SK, SV>::new(index, cache_bytes_max)) as Box<dyn AnyOverlay>
         }));
         let types = (TypeId::of::<SK>(), TypeId::of::<SV>());
-        self.0.graph.borrow_mut().nodes[self.0.node].stores.push(StoreDraft { name: definition.name(), types, maker });
+        let store = StoreDraft { name: definition.name(), types, maker, view: StoreView::of::<SK, SV>() };
+        self.0.graph.borrow_mut().nodes[self.0.node].stores.push(store);
         self
     }
 }
@@ -290,6 +292,7 @@ fn subtopologies_of(drafts: &[Draft], inputs: &[Arc<str>]) -> Result<Vec<SubTopo
             inputs: vec![input],
             stores: Vec::new(),
             store_makers: Vec::new(),
+            store_views: Vec::new(),
             sources: vec![(input, root)],
         };
         collect_stores(drafts, root, root, &mut owner, &mut subtopology, &mut Vec::new())?;
@@ -318,6 +321,7 @@ fn collect_stores(
             None => {
                 subtopology.stores.push(Arc::from(store.name));
                 subtopology.store_makers.push(store.maker.clone());
+                subtopology.store_views.push(store.view);
                 types.push(store.types);
             }
         }

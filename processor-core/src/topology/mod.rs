@@ -14,7 +14,7 @@ pub(crate) use nodes::{Erased, SourceNode, Wiring};
 use std::sync::Arc;
 
 use crate::ids::{InputIndex, StoreIndex, TaskId};
-use crate::store::AnyOverlay;
+use crate::store::{AnyOverlay, StoreView};
 
 /// A checked topology. Cheap to clone; shared by all threads.
 #[derive(Clone)]
@@ -37,6 +37,8 @@ pub struct SubTopology {
     /// The names of its stores, in the order of [`StoreIndex`].
     pub stores: Vec<Arc<str>>,
     pub(crate) store_makers: Vec<StoreMaker>,
+    /// How to show them, in the same order.
+    pub store_views: Vec<StoreView>,
     pub(crate) sources: Vec<(InputIndex, usize)>,
 }
 

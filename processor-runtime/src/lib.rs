@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod kafka;
 pub mod metrics;
+pub mod query;
 pub mod restore;
 pub mod seeded_bugs;
 pub mod state;

@@ -15,6 +15,7 @@ pub mod consumer;
 mod deliveries;
 mod faults;
 mod ffi;
+pub mod owners;
 pub mod producer;
 mod properties;
 mod questions;

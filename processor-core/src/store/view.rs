@@ -1,7 +1,7 @@
 //! A store as people see it: a key that somebody typed becomes bytes, and stored bytes become JSON.
 //!
-//! Made where the types are known, so that whoever shows a store needs only its bytes. Texts and integers are typed and
-//! shown as they are; any other key as `0x` and the hexadecimal digits of its bytes.
+//! Made where the types are known, so that whoever shows a store needs only its bytes. Texts, integers, `bool` and `Uuid`
+//! are typed and shown as they are; any other key as `0x` and the hexadecimal digits of its bytes.
 
 use std::any::{TypeId, type_name};
 use std::fmt::{Display, Write};
@@ -9,9 +9,9 @@ use std::str::FromStr;
 
 use serde::Serialize;
 use serde_json::Value;
+use uuid::Uuid;
 
-use super::overlay::{OverlayError, decode_value};
-use super::{StoreKey, StoreValue};
+use super::{StoreKey, StoreValue, ValueFormat};
 use crate::error::CodecError;
 
 /// How to show a store's entries, whatever their types.
@@ -69,8 +69,14 @@ macro_rules! as_plain {
             .or_else(|| $as::<$key, u16>($given))
             .or_else(|| $as::<$key, u32>($given))
             .or_else(|| $as::<$key, u64>($given))
+            .or_else(|| $as::<$key, u128>($given))
+            .or_else(|| $as::<$key, i8>($given))
+            .or_else(|| $as::<$key, i16>($given))
             .or_else(|| $as::<$key, i32>($given))
             .or_else(|| $as::<$key, i64>($given))
+            .or_else(|| $as::<$key, i128>($given))
+            .or_else(|| $as::<$key, bool>($given))
+            .or_else(|| $as::<$key, Uuid>($given))
     };
 }
 
@@ -109,16 +115,20 @@ fn show_key<K: StoreKey>(bytes: &[u8]) -> Result<Value, CodecError> {
     Ok(Value::String(format!("0x{}", to_hex(bytes))))
 }
 
-fn show_as<K: StoreKey, T: StoreKey + Serialize>(bytes: &[u8]) -> Option<Result<Value, CodecError>> {
-    (TypeId::of::<K>() == TypeId::of::<T>()).then(|| to_json(&T::decode(bytes)?))
+/// `None`: keys are not of this type. Numbers that JSON's readers may round or refuse are a text.
+fn show_as<K: StoreKey, T: StoreKey + Serialize + Display>(bytes: &[u8]) -> Option<Result<Value, CodecError>> {
+    (TypeId::of::<K>() == TypeId::of::<T>()).then(|| {
+        let key = T::decode(bytes)?;
+        if TypeId::of::<T>() == TypeId::of::<u128>() || TypeId::of::<T>() == TypeId::of::<i128>() {
+            Ok(Value::String(key.to_string()))
+        } else {
+            to_json(&key)
+        }
+    })
 }
 
 fn show_value<V: StoreValue>(bytes: &[u8]) -> Result<Value, CodecError> {
-    match decode_value::<V>(bytes) {
-        Ok(value) => to_json(&value),
-        Err(OverlayError::Undecodable(error)) => Err(error),
-        Err(OverlayError::Base(error)) => Err(CodecError::new(error)),
-    }
+    to_json(&ValueFormat::decode::<V>(bytes)?)
 }
 
 fn to_json(value: &impl Serialize) -> Result<Value, CodecError> {
@@ -147,12 +157,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::codec::{Bincode, Codec};
-    use crate::store::VALUE_FORMAT;
 
     fn stored<V: StoreValue>(value: &V) -> Vec<u8> {
-        let mut bytes = vec![VALUE_FORMAT];
-        Bincode.encode(value, &mut bytes).expect("it can be written");
+        let mut bytes = Vec::new();
+        ValueFormat::Bincode.encode(value, &mut bytes).expect("it can be written");
         bytes
     }
 
@@ -162,6 +170,12 @@ mod tests {
         assert_eq!(text.parse_key("0xab"), Ok(b"0xab".to_vec()));
         assert_eq!(text.key("ä/b".as_bytes()), Ok(json!("ä/b")));
         assert_eq!(text.value(&stored(&-7_i64)), Ok(json!(-7)));
+        let wide = StoreView::of::<u128, u8>();
+        let most = u128::MAX.to_string();
+        assert_eq!(wide.parse_key(&most).and_then(|key| wide.key(&key)), Ok(json!(most)));
+        let id = "67e55044-10b1-426f-9247-bb680e5fe0c8";
+        let by_id = StoreView::of::<Uuid, u8>();
+        assert_eq!(by_id.parse_key(id).and_then(|key| by_id.key(&key)), Ok(json!(id)));
         let number = StoreView::of::<i32, Vec<f64>>();
         let key = number.parse_key("-5").expect("a number");
         assert_eq!(number.key(&key), Ok(json!(-5)));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
+use processor_core::topology::Topology;
 
 use super::answer::Refusal;
 use super::{Figures, Shown, server};
@@ -19,7 +20,7 @@ pub(super) async fn metrics(State(shown): State<Arc<Shown>>) -> Result<impl Into
     let text = server::aside(move || {
         let gauges = Gauges::default();
         set_worker(&gauges, &shown);
-        set_stores(&gauges, &(shown.figures)());
+        set_stores(&gauges, &shown.topology, &(shown.figures)());
         shown.metrics.render(&gauges)
     });
     Ok(([(header::CONTENT_TYPE, TEXT_FORMAT)], text.await?))
@@ -57,19 +58,20 @@ fn set_task(gauges: &Gauges, task: &TaskStatus) {
     }
 }
 
-fn set_stores(gauges: &Gauges, figures: &Figures) {
+fn set_stores(gauges: &Gauges, topology: &Topology, figures: &Figures) {
     gauges.set(&d::MEMORY_USED, &[], figures.memory_used_bytes as f64);
     gauges.set(&d::MEMORY_BUDGET, &[], figures.memory_budget_bytes as f64);
-    for figures in &figures.stores {
-        let StoreFigures { task, store, .. } = figures;
+    for StoreFigures { task, store, keys, on_disk } in &figures.stores {
+        let name = &topology.subtopology_of(task).stores[store.slot()];
         let task = task.to_string();
-        let set = |definition, value: u64| gauges.set(definition, &[&task, store], value as f64);
-        set(&d::STORE_KEYS, figures.keys);
-        set(&d::STORE_BYTES, figures.live_bytes);
-        set(&d::SST_BYTES, figures.sst_bytes);
-        set(&d::MEMTABLE_BYTES, figures.memtable_bytes);
-        set(&d::PENDING_COMPACTION_BYTES, figures.pending_compaction_bytes);
-        set(&d::WRITE_STOPPED, u64::from(figures.write_stopped));
-        set(&d::DELAYED_WRITE_RATE, figures.delayed_write_rate);
+        let set = |definition, value: u64| gauges.set(definition, &[&task, name], value as f64);
+        set(&d::STORE_KEYS, *keys);
+        let Some(on_disk) = on_disk else { continue };
+        set(&d::STORE_BYTES, on_disk.live_bytes);
+        set(&d::SST_BYTES, on_disk.sst_bytes);
+        set(&d::MEMTABLE_BYTES, on_disk.memtable_bytes);
+        set(&d::PENDING_COMPACTION_BYTES, on_disk.pending_compaction_bytes);
+        set(&d::WRITE_STOPPED, u64::from(on_disk.write_stopped));
+        set(&d::DELAYED_WRITE_RATE, on_disk.delayed_write_rate);
     }
 }

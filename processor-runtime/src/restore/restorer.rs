@@ -410,6 +410,7 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
         for (task, recovery) in &self.recoveries {
             let Step::Replaying(replay) = &recovery.step else { continue };
             for (store, (changelog, progress)) in recovery.changelogs.iter().zip(&replay.stores).enumerate() {
+                let (Some(changelog), Some(progress)) = (changelog, progress) else { continue };
                 if progress.reached < progress.until {
                     let TopicPartition { topic, partition } = &changelog.partition;
                     routes.entry(topic.clone()).or_default().insert(*partition, (task.clone(), store));

@@ -1,20 +1,27 @@
-//! What RocksDB says of its stores. Every figure is a look into its memory; nothing is scanned.
+//! What the databases say of their stores. Every figure is a look into memory; nothing is scanned.
 
 use processor_core::ids::{StoreIndex, TaskId};
 use rocksdb::properties as p;
 
-use super::database::Database;
-use super::{RocksDirectory, open};
+use super::RocksDirectory;
+use super::database::{Database, Place};
 
 /// The figures of one store of one task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreFigures {
     /// The task.
     pub task: TaskId,
-    /// The store's name.
-    pub store: String,
+    /// The store, in the task's sub-topology.
+    pub store: StoreIndex,
     /// About how many keys it holds.
     pub keys: u64,
+    /// What RocksDB says; `None` for a store in memory.
+    pub on_disk: Option<DiskFigures>,
+}
+
+/// What RocksDB says of one store of one task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskFigures {
     /// About how many bytes of live data it has in table files.
     pub live_bytes: u64,
     /// Bytes of all table files.
@@ -43,18 +50,22 @@ fn figures_of(database: &Database) -> Vec<StoreFigures> {
 
 /// `None` while the store is being wiped.
 fn figures_of_store(database: &Database, store: StoreIndex) -> Option<StoreFigures> {
-    let family = database.family(store)?;
+    let task = database.task().clone();
+    let family = match database.place(store) {
+        Place::Memory(entries) => {
+            return Some(StoreFigures { task, store, keys: entries.len() as u64, on_disk: None });
+        }
+        Place::Family(name) => database.db().cf_handle(name)?,
+    };
     // A figure that RocksDB does not have counts as 0.
     let figure = |name| database.db().property_int_value_cf(&family, name).ok().flatten().unwrap_or(0);
-    Some(StoreFigures {
-        task: database.task().clone(),
-        store: open::store_of_family(database.family_name(store)).unwrap_or_default().to_owned(),
-        keys: figure(p::ESTIMATE_NUM_KEYS),
+    let on_disk = DiskFigures {
         live_bytes: figure(p::ESTIMATE_LIVE_DATA_SIZE),
         sst_bytes: figure(p::TOTAL_SST_FILES_SIZE),
         memtable_bytes: figure(p::CUR_SIZE_ALL_MEM_TABLES),
         pending_compaction_bytes: figure(p::ESTIMATE_PENDING_COMPACTION_BYTES),
         write_stopped: figure(p::IS_WRITE_STOPPED) != 0,
         delayed_write_rate: figure(p::ACTUAL_DELAYED_WRITE_RATE),
-    })
+    };
+    Some(StoreFigures { task, store, keys: figure(p::ESTIMATE_NUM_KEYS), on_disk: Some(on_disk) })
 }

@@ -220,7 +220,7 @@ fn the_page_shows_tasks_and_a_store_in_a_real_browser() {
     let shown = page.split_once("<body>").and_then(|(_, body)| body.split_once("<script>")).map(|(shown, _)| shown);
     let shown = shown.unwrap_or_else(|| panic!("no page: {page}\n{}", String::from_utf8_lossy(&seen.stderr)));
     let entry = format!("<td>{key}</td><td class=\"code\">[{balance},{count}]</td>");
-    for expected in ["entries_0", "entries_3", "<td>running</td>", &scene.input(), "sub-topology entries", &entry] {
+    for expected in ["entries_0", "entries_3", "<td>running</td>", &scene.input(), "Source: entries", &entry] {
         assert!(shown.contains(expected), "no '{expected}' in\n{shown}");
     }
     worker.stop().expect("a clean stop");

@@ -16,10 +16,13 @@ use processor_core::protocol::metadata::OffsetMetadata;
 use processor_core::protocol::outcome::TxnErrorKind;
 use processor_core::protocol::restore::StartRule;
 use processor_core::record::TargetPartition;
+use processor_core::topology::ApplicationTopology;
 use processor_integration_tests::client::SplitMix64;
 use processor_integration_tests::fake::{Entries, FakeClock, FakeCluster, FakeDirectory, FakeKafka, Fault};
 use processor_runtime::config::{member, transactional_id};
-use processor_runtime::kafka::{DeliveryTag, Kafka, ProducerRecord, Progress, TransactionalId, TransactionalProducer};
+use processor_runtime::kafka::{
+    DeliveryTag, Kafka, ProducerRecord, Progress, RecordHeaders, RecordNumber, TransactionalId, TransactionalProducer,
+};
 use processor_runtime::state::{Layout, StoreLayout};
 use processor_runtime::stream_thread::{ChangelogTopic, StreamThread, ThreadPlan, producer_topics};
 use processor_runtime::transaction::{Initialised, Initialising};
@@ -63,7 +66,7 @@ impl Operator for Sum {
             *sum += record.value;
             *sum
         })?;
-        let from = ctx.metadata().offset.get();
+        let from = ctx.metadata().expect("a record is in process").offset.get();
         let counted = count(ctx.store(&COUNTS), &record.key)?;
         let local = count(ctx.store(&LOCAL), &record.key)?;
         let since = ctx.store(&LOCAL).modify(&String::new(), |since| *since.get_or_insert(from))?;
@@ -71,7 +74,7 @@ impl Operator for Sum {
     }
 }
 
-fn topology() -> Topology {
+fn topology() -> ApplicationTopology {
     let mut topology = Topology::builder();
     topology
         .source("numbers", INPUT, (Utf8, JavaLong))
@@ -81,7 +84,7 @@ fn topology() -> Topology {
         .with_store(&LOCAL)
         .sink("sums", OUTPUT, (Utf8, Raw))
         .to_source_partition();
-    topology.build().expect("the topology is right")
+    topology.build().and_then(|topology| topology.for_application("app")).expect("the topology is right")
 }
 
 fn plan(worker: usize) -> ThreadPlan {
@@ -99,6 +102,7 @@ fn plan(worker: usize) -> ThreadPlan {
     let layout = Layout { stores: stores.to_vec(), cluster_id: "cluster-1".to_owned() };
     ThreadPlan {
         topology: topology(),
+        output_partitions: [PARTITIONS as u32].into(),
         member: member(&format!("w{worker}"), false, 0, &id),
         transactional_id: id,
         changelogs: BTreeMap::from([("numbers".into(), changelogs)]),
@@ -499,8 +503,9 @@ fn a_living_owner_is_not_fenced_until_it_stops() {
         timestamp: Timestamp::new(1),
         key: Some(b"x"),
         value: None,
-        header: None,
+        headers: RecordHeaders::None,
         tag: DeliveryTag::UNTRACKED,
+        number: RecordNumber::NONE,
     };
     hanging.send(&last).expect("the log takes it");
     world.start(1);

@@ -24,8 +24,14 @@ const RUNTIME_LAYERS: [&[&str]; 10] = [
     &["app"],
     &["cli"],
 ];
-const CORE_LAYERS: [&[&str]; 5] =
-    [&["ids", "error", "record", "codec"], &["store"], &["operator"], &["topology"], &["task"]];
+const CORE_LAYERS: [&[&str]; 6] = [
+    &["ids", "error", "record", "codec", "partition"],
+    &["store", "time"],
+    &["operator"],
+    &["topology"],
+    &["task"],
+    &["testing"],
+];
 
 /// Modules that see a fixed few others: crate, module, what it may name beside itself.
 const NARROW_VIEWS: [(&str, &str, &[&str]); 2] = [

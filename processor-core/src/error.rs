@@ -87,13 +87,35 @@ pub enum FailureKind {
     Process,
     /// The operator panicked.
     Panic,
-    /// An output or a store value could not be encoded.
+    /// The record has no timestamp that time could go by.
+    Timestamp,
+    /// An output or a store value could not be encoded, or a sink was told to write to a place that is not there.
     Encode,
+    /// The broker refused an output for what it is, such as too large.
+    Produce,
+    /// A punctuation failed, so there is no record to blame.
+    Punctuate,
     /// Local state could not be read: not the record's fault.
     State {
         /// Whether the stored bytes are damaged, so that the task's state must be wiped and restored.
         corrupt: bool,
     },
+}
+
+impl FailureKind {
+    /// One word for it, as dead letters and metrics carry it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Decode => "decode",
+            Self::Process => "process",
+            Self::Panic => "panic",
+            Self::Timestamp => "timestamp",
+            Self::Encode => "encode",
+            Self::Produce => "produce",
+            Self::Punctuate => "punctuate",
+            Self::State { .. } => "state",
+        }
+    }
 }
 
 impl fmt::Display for FailureKind {
@@ -102,7 +124,10 @@ impl fmt::Display for FailureKind {
             Self::Decode => "decoding failed",
             Self::Process => "the operator failed",
             Self::Panic => "the operator panicked",
+            Self::Timestamp => "the timestamp is invalid",
             Self::Encode => "encoding failed",
+            Self::Produce => "writing the output failed",
+            Self::Punctuate => "a punctuation failed",
             Self::State { corrupt: false } => "reading state failed",
             Self::State { corrupt: true } => "local state is damaged",
         })

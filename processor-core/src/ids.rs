@@ -62,6 +62,10 @@ number!(
     OutputIndex(u16)
 );
 number!(
+    /// Where a node stands in the topology's list of nodes. Never written to a topic or to disk: names are.
+    NodeIndex(u16)
+);
+number!(
     /// Where a store stands in its task's list of stores. Never written to a topic or to disk: names are.
     StoreIndex(u16)
 );
@@ -101,6 +105,13 @@ impl InputIndex {
 }
 
 impl OutputIndex {
+    /// The index as a list position.
+    pub fn slot(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+impl NodeIndex {
     /// The index as a list position.
     pub fn slot(self) -> usize {
         usize::from(self.0)

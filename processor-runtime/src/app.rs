@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use processor_core::ids::{Partition, TaskId};
 use processor_core::store::StoreSpec;
-use processor_core::topology::Topology;
+use processor_core::topology::{ApplicationTopology, Topology};
 
 use crate::clock::SystemClock;
 use crate::config::{Config, ConfigError, member, transactional_id};
@@ -60,6 +60,8 @@ impl From<ConfigError> for AppError {
 /// See [`AppError`].
 pub fn run(config: &Config, topology: &Topology, stop: &Arc<AtomicBool>) -> Result<(), AppError> {
     config.check(topology)?;
+    let topology = topology.for_application(&config.application_id);
+    let topology = &topology.map_err(|error| AppError::Start(error.to_string()))?;
     let cluster = Cluster::new(config.cluster_settings()).map_err(|error| AppError::Start(error.message))?;
     let settings = StateSettings { memory_budget_bytes: config.memory_budget_bytes, ..StateSettings::default() };
     let directory = RocksDirectory::open(&config.state_dir, &config.application_id, settings);
@@ -100,12 +102,19 @@ pub fn run(config: &Config, topology: &Topology, stop: &Arc<AtomicBool>) -> Resu
     outcome
 }
 
-fn plan(config: &Config, topology: &Topology, topics: &CheckedTopics, instance_id: &str, thread: usize) -> ThreadPlan {
+fn plan(
+    config: &Config,
+    topology: &ApplicationTopology,
+    topics: &CheckedTopics,
+    instance_id: &str,
+    thread: usize,
+) -> ThreadPlan {
     let id = transactional_id(&config.application_id, instance_id, thread);
     let store_tasks =
         topology.subtopologies().iter().map(|sub| sub.stores.len() * topics.partitions[&sub.name]).sum::<usize>();
     ThreadPlan {
         topology: topology.clone(),
+        output_partitions: topics.output_partitions.clone(),
         member: member(instance_id, config.instance_id.is_some(), thread, &id),
         transactional_id: id,
         changelogs: topics.changelogs.clone(),
@@ -126,7 +135,7 @@ fn plan(config: &Config, topology: &Topology, topics: &CheckedTopics, instance_i
 /// What the HTTP server shows.
 fn shown(
     config: &Config,
-    topology: &Topology,
+    topology: &ApplicationTopology,
     status: &Arc<WorkerStatus<SystemClock>>,
     metrics: &Metrics,
     directory: &Arc<RocksDirectory>,
@@ -153,7 +162,7 @@ fn serve(config: &Config, address: SocketAddr, shown: Shown) -> Result<Server, A
 }
 
 /// Every task that the application has, whoever runs it.
-fn tasks_of(topology: &Topology, topics: &CheckedTopics) -> Vec<TaskId> {
+fn tasks_of(topology: &ApplicationTopology, topics: &CheckedTopics) -> Vec<TaskId> {
     let of = |name: &Arc<str>| {
         let partitions = i32::try_from(topics.partitions[name]).expect("Kafka counts partitions in 32 bits");
         (0..partitions).map(|partition| TaskId::new(name.clone(), Partition::new(partition))).collect::<Vec<_>>()
@@ -280,7 +289,7 @@ fn described(store: &StoreSpec) -> String {
 }
 
 /// What runs where, in a few lines.
-fn log_start(config: &Config, topology: &Topology, topics: &CheckedTopics, instance_id: &str) {
+fn log_start(config: &Config, topology: &ApplicationTopology, topics: &CheckedTopics, instance_id: &str) {
     let Config { application_id, bootstrap_servers, state_dir, threads, .. } = config;
     tracing::info!("processor {}: application '{application_id}', instance '{instance_id}'", env!("CARGO_PKG_VERSION"));
     tracing::info!(

@@ -1,6 +1,7 @@
 //! The tasks that run on a stream thread: where a polled record goes, and what a batch has done to each.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use processor_core::ids::{
     BatchId, ChangelogOffset, InputIndex, Offset, OutputIndex, Partition, StoreIndex, TaskId, Timestamp, TopicPartition,
@@ -27,6 +28,10 @@ pub struct Running<T, R> {
     pub changelogs: Vec<Option<(ChangelogSource, OutputIndex)>>,
     /// Records that were polled and not yet processed.
     pub group: PartitionGroup<R>,
+    /// When the record that is next may be tried again.
+    waits_until: Option<Duration>,
+    /// Records of the task were dropped: what comes is taken only once its inputs are read from where it stands.
+    must_reread: bool,
     /// What the batch wrote to the stores; filled at commit.
     pub changes: ChangeSet,
     /// The timestamps of the batch's first and last record.
@@ -46,6 +51,8 @@ impl<T: TaskState, R: PolledRecord> Running<T, R> {
             task: recovered.task,
             state: recovered.state,
             group: PartitionGroup::new(inputs.len()),
+            waits_until: None,
+            must_reread: false,
             inputs,
             changelogs,
             changes: ChangeSet::default(),
@@ -112,6 +119,24 @@ impl<T: TaskState, R: PolledRecord> Running<T, R> {
         self.changelog_ends = ends;
         self.task.applied();
         Ok(())
+    }
+
+    /// Takes the record that is next in time.
+    pub fn next_record(&mut self, now: Timestamp) -> Option<(usize, R)> {
+        let Self { group, task, .. } = self;
+        group.pop(|input, record| task.time_of(input, record, now))
+    }
+
+    /// The record that is next is tried again at this time; what waits behind it is read again then.
+    pub fn wait_until(&mut self, until: Duration) {
+        self.group.clear();
+        self.waits_until = Some(until);
+        self.must_reread = true;
+    }
+
+    /// Whether a record is to be tried again later, so that nothing of the task is read.
+    pub fn waits(&self) -> bool {
+        self.waits_until.is_some()
     }
 
     /// The batch is void.
@@ -188,7 +213,10 @@ impl<T: TaskState, R: PolledRecord> Tasks<T, R> {
                 }),
             };
             last = Some((of, (slot, place)));
-            self.running[slot].group.push(place, record);
+            let running = &mut self.running[slot];
+            if !running.must_reread {
+                running.group.push(place, record);
+            }
         }
     }
 
@@ -210,6 +238,35 @@ impl<T: TaskState, R: PolledRecord> Tasks<T, R> {
     /// Whether no record waits to be processed.
     pub fn nothing_waits(&self) -> bool {
         self.running.iter().all(|running| running.group.is_empty())
+    }
+
+    /// How many records wait to be processed.
+    pub fn waiting_len(&self) -> usize {
+        self.running.iter().map(|running| running.group.len()).sum()
+    }
+
+    /// Whether a wall-clock schedule of a task is due.
+    pub fn punctuation_is_due(&self, now: Timestamp) -> bool {
+        self.running.iter().filter_map(|running| running.task.next_wall_clock()).any(|due| due <= now)
+    }
+
+    /// Ends the waits that are over, and says whether there were any.
+    pub fn end_waits(&mut self, now: Duration) -> bool {
+        let mut ended = false;
+        for running in &mut self.running {
+            ended |= running.waits_until.take_if(|until| *until <= now).is_some();
+        }
+        ended
+    }
+
+    /// Where the inputs are to be read from of every task that does not wait. They are read from there now.
+    pub fn reread(&mut self) -> Vec<(TopicPartition, Offset)> {
+        let mut positions = Vec::new();
+        for running in self.running.iter_mut().filter(|running| !running.waits()) {
+            running.must_reread = false;
+            positions.extend(running.positions());
+        }
+        positions
     }
 
     /// Where every input of every running task is to be read from.

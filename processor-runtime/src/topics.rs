@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use processor_core::store::ChangelogSpec;
-use processor_core::topology::{SubTopology, Topology};
+use processor_core::topology::{ApplicationTopology, InternalPartitions, InternalTopic, SubTopology};
 
 use crate::config::{Config, ConfigError, changelog_topic};
 use crate::kafka::admin::{Admin, TopicInfo};
@@ -27,6 +27,8 @@ pub struct CheckedTopics {
     pub changelogs: BTreeMap<Arc<str>, Vec<Option<ChangelogTopic>>>,
     /// Per sub-topology with stores: what its tasks keep on disk.
     pub layouts: BTreeMap<Arc<str>, Layout>,
+    /// How many partitions each output topic has, in the topology's order.
+    pub output_partitions: Arc<[u32]>,
     /// Whether the brokers verify that a partition was added to the transaction that writes to it.
     pub transactions_verified: bool,
 }
@@ -35,15 +37,19 @@ pub struct CheckedTopics {
 ///
 /// # Errors
 /// What does not fit, with the command that repairs it.
-pub fn check(config: &Config, topology: &Topology, admin: &Admin) -> Result<CheckedTopics, ConfigError> {
+pub fn check(config: &Config, topology: &ApplicationTopology, admin: &Admin) -> Result<CheckedTopics, ConfigError> {
     let cluster_id = admin.cluster_id().map_err(|error| ConfigError(error.message))?;
-    for output in topology.outputs() {
-        existing(config, admin, output, "output")?;
-    }
+    make_internal_topics(config, topology, admin)?;
+    let output_partitions = topology.outputs().iter().map(|output| {
+        let found = existing(config, admin, output, "output")?;
+        Ok(u32::try_from(found.partitions).expect("Kafka counts partitions in 31 bits"))
+    });
+    let output_partitions = output_partitions.collect::<Result<Vec<u32>, ConfigError>>()?;
     let mut checked = CheckedTopics {
         partitions: BTreeMap::new(),
         changelogs: BTreeMap::new(),
         layouts: BTreeMap::new(),
+        output_partitions: output_partitions.into(),
         transactions_verified: transactions_verified(admin),
     };
     for subtopology in topology.subtopologies() {
@@ -110,10 +116,72 @@ fn existing(config: &Config, admin: &Admin, topic: &str, what: &str) -> Result<T
     })
 }
 
+/// Makes the internal topics that are missing, and checks those that are there.
+fn make_internal_topics(config: &Config, topology: &ApplicationTopology, admin: &Admin) -> Result<(), ConfigError> {
+    let mut found = BTreeMap::new();
+    for topic in topology.inputs() {
+        let info = admin.describe_topic(topic).map_err(|error| ConfigError(error.message))?;
+        found.extend(info.map(|info| (topic.clone(), info)));
+    }
+    let count = |topic: &str| found.get(topic).and_then(|info| u32::try_from(info.partitions).ok());
+    let needed = topology.internal_partitions(count);
+    for (internal, partitions) in topology.internal_topics().iter().zip(needed) {
+        let topic = &*internal.topic;
+        match (found.get(topic), partitions) {
+            (Some(info), _) => check_internal(config, topic, internal, info)?,
+            (None, Some(partitions)) => make_internal(config, admin, topic, partitions)?,
+            (None, None) => {
+                return Err(ConfigError(format!(
+                    "the internal topic '{topic}' is to have as many partitions as the inputs of the sub-topology that writes it, and those \
+                     do not exist: make the input topics first, or say .with_partitions(n) behind the repartition"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Nothing of it may go before it is processed.
+fn make_internal(config: &Config, admin: &Admin, topic: &str, partitions: u32) -> Result<(), ConfigError> {
+    let configs = BTreeMap::from([
+        ("cleanup.policy".to_owned(), "delete".to_owned()),
+        ("retention.ms".to_owned(), "-1".to_owned()),
+        ("message.timestamp.type".to_owned(), "CreateTime".to_owned()),
+    ]);
+    let made = admin.create_topic(topic, partitions as usize, config.replication_factor, &configs);
+    made.map_err(|error| ConfigError(error.message))?;
+    tracing::info!(topic, partitions, "internal topic made");
+    Ok(())
+}
+
+fn check_internal(config: &Config, topic: &str, internal: &InternalTopic, info: &TopicInfo) -> Result<(), ConfigError> {
+    let servers = &config.bootstrap_servers;
+    if let InternalPartitions::Exactly(partitions) = internal.partitions
+        && info.partitions != partitions as usize
+    {
+        return Err(ConfigError(format!(
+            "the internal topic '{topic}' has {} partitions, and the topology says {partitions}: a key would move to another task than its \
+             state. Give the repartition another name, or start over with another application id",
+            info.partitions
+        )));
+    }
+    let setting = |name: &str| info.configs.get(name).map_or("", String::as_str);
+    for (name, wanted) in [("cleanup.policy", "delete"), ("retention.ms", "-1")] {
+        let found = setting(name);
+        if found != wanted {
+            return Err(ConfigError(format!(
+                "the internal topic '{topic}' has {name}={found}, so records could go before they are processed: repair it with \
+                 kafka-configs --bootstrap-server {servers} --alter --entity-type topics --entity-name {topic} --add-config {name}={wanted}"
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// The number of partitions that all inputs of a sub-topology share.
 fn co_partitioned(
     config: &Config,
-    topology: &Topology,
+    topology: &ApplicationTopology,
     admin: &Admin,
     subtopology: &SubTopology,
 ) -> Result<usize, ConfigError> {
@@ -234,6 +302,28 @@ mod tests {
     fn info(partitions: usize, policy: &str) -> TopicInfo {
         let configs = BTreeMap::from([("cleanup.policy".to_owned(), policy.to_owned())]);
         TopicInfo { partitions, topic_id: "id".to_owned(), configs }
+    }
+
+    #[test]
+    fn an_internal_topic_that_would_lose_records_is_refused_with_the_repair() {
+        let config = Config::new("app", "host:9092", "/tmp/state");
+        let internal = InternalTopic {
+            topic: "app-x-repartition".into(),
+            input: processor_core::ids::InputIndex::new(0),
+            output: processor_core::ids::OutputIndex::new(0),
+            read_by: "x".into(),
+            partitions: InternalPartitions::Exactly(4),
+        };
+        let check = |partitions, retention: &str| {
+            let mut info = info(partitions, "delete");
+            info.configs.insert("retention.ms".to_owned(), retention.to_owned());
+            check_internal(&config, "app-x-repartition", &internal, &info).map_err(|error| error.0)
+        };
+        assert_eq!(check(4, "-1"), Ok(()));
+        let wrong_count = check(3, "-1").expect_err("3 is not 4");
+        assert!(wrong_count.contains("has 3 partitions"), "{wrong_count}");
+        let refused = check(4, "604800000").expect_err("such a topic loses records");
+        assert!(refused.contains("--add-config retention.ms=-1"), "{refused}");
     }
 
     #[test]

@@ -34,7 +34,8 @@ impl Operator for Ledger {
             account.1 += 1;
             *account
         })?;
-        let (from, batch) = (ctx.metadata(), ctx.batch());
+        let from = ctx.metadata().expect("a record is in process");
+        let batch = ctx.batch();
         let mut entry = Vec::with_capacity(48);
         entry.extend_from_slice(&from.partition.get().to_be_bytes());
         entry.extend_from_slice(&0_i32.to_be_bytes());

@@ -114,14 +114,14 @@ impl ChangelogReader for FakeChangelog {
             let (topic, partition) = (&*partition.topic, partition.partition);
             let flow = visit(match &met {
                 Met::Record(offset, written) => {
-                    let header = written.header.as_ref().filter(|(name, _)| name == TRANSACTIONAL_ID_HEADER);
+                    let header = written.headers.iter().find(|(name, _)| name == TRANSACTIONAL_ID_HEADER);
                     ChangelogEvent::Record {
                         topic,
                         partition,
                         offset: ChangelogOffset::new(*offset),
                         key: written.key.as_deref(),
                         value: written.value.as_deref(),
-                        transactional_id: header.map(|(_, id)| id.as_slice()),
+                        transactional_id: header.and_then(|(_, id)| id.as_deref()),
                     }
                 }
                 Met::End(position) => {

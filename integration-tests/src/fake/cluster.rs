@@ -31,6 +31,8 @@ pub enum Fault {
     CommitHoldsMarkers,
     /// The next `send` fails with this.
     SendFails(TxnErrorKind),
+    /// The next numbered record is refused for what it is, which the drain tells.
+    RecordRefused,
     /// The next `drain` fails with this; nothing is missing in the log.
     DrainFails(TxnErrorKind),
     /// The next `send_offsets` fails with this and has no effect.
@@ -50,6 +52,8 @@ pub enum Fault {
 pub(super) enum Call {
     Init,
     Send,
+    /// A `send` of a numbered record.
+    SendNumbered,
     Drain,
     SendOffsets,
     Commit,
@@ -64,6 +68,7 @@ impl Fault {
             | Self::CommitLeavesLateCopy
             | Self::CommitHoldsMarkers => Call::Commit,
             Self::SendFails(_) => Call::Send,
+            Self::RecordRefused => Call::SendNumbered,
             Self::DrainFails(_) => Call::Drain,
             Self::SendOffsetsFails(_) => Call::SendOffsets,
             Self::AbortFails(_) | Self::AbortLeavesLateCopy => Call::Abort,

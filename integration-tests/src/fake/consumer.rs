@@ -41,6 +41,12 @@ impl InputRecord for FakeRecord {
     fn offset(&self) -> Offset {
         self.offset
     }
+
+    fn visit_headers(&self, visit: &mut dyn FnMut(&str, Option<&[u8]>)) {
+        for (name, value) in &self.written.headers {
+            visit(name, value.as_deref());
+        }
+    }
 }
 
 impl PolledRecord for FakeRecord {

@@ -13,8 +13,8 @@ pub struct Written {
     pub value: Option<Vec<u8>>,
     /// The timestamp.
     pub timestamp: Timestamp,
-    /// At most one header.
-    pub header: Option<(String, Vec<u8>)>,
+    /// The headers.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
 }
 
 /// What became of the transaction that a record belongs to.

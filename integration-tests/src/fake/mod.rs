@@ -81,7 +81,7 @@ impl FakeCluster {
             key: Some(key.to_vec()),
             value: Some(value.to_vec()),
             timestamp: Timestamp::new(timestamp),
-            header: None,
+            headers: Vec::new(),
         };
         let partition = TopicPartition::new(topic, Partition::new(partition));
         self.model.lock().log_mut(&partition).expect("the partition exists").append(written, None)

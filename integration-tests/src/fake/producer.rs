@@ -6,8 +6,8 @@ use std::time::Duration;
 use processor_core::ids::{Partition, TopicPartition};
 use processor_core::record::TargetPartition;
 use processor_runtime::kafka::{
-    DeliveryTag, GroupMetadata as _, OffsetToCommit, ProducerRecord, Progress, Taint, TransactionalId,
-    TransactionalProducer, TxnError, TxnErrorKind,
+    DeliveryTag, GroupMetadata as _, OffsetToCommit, ProducerRecord, Progress, RecordNumber, RefusedRecord, Taint,
+    TransactionalId, TransactionalProducer, TxnError, TxnErrorKind,
 };
 
 use super::Handle;
@@ -32,6 +32,7 @@ pub struct FakeProducer {
     waiting: Vec<(TopicPartition, Written, DeliveryTag)>,
     delivered: Vec<Option<i64>>,
     failed: Option<TxnError>,
+    refused: Option<RefusedRecord>,
     taint: Taint,
 }
 
@@ -57,6 +58,7 @@ impl FakeProducer {
             waiting: Vec::new(),
             delivered: Vec::new(),
             failed: None,
+            refused: None,
             taint: Taint::default(),
         }
     }
@@ -168,6 +170,7 @@ impl TransactionalProducer for FakeProducer {
         self.waiting.clear();
         self.delivered.clear();
         self.failed = None;
+        self.refused = None;
         self.taint = Taint::default();
         Ok(())
     }
@@ -179,12 +182,20 @@ impl TransactionalProducer for FakeProducer {
         if let Some(Fault::SendFails(kind)) = model.strike(&self.id, Call::Send) {
             return Err(self.struck("produce", kind));
         }
+        if record.number != RecordNumber::NONE && model.strike(&self.id, Call::SendNumbered).is_some() {
+            let reason = "the record is too large for the topic".to_owned();
+            self.failed.get_or_insert(error("produce", TxnErrorKind::Refused, &reason));
+            self.refused.get_or_insert(RefusedRecord { number: record.number, reason });
+            return Ok(());
+        }
         assert!(record.timestamp.get() >= 1, "librdkafka takes timestamp 0 for now");
+        let mut headers = Vec::new();
+        record.headers.visit(|name, value| headers.push((name.to_owned(), value.map(<[u8]>::to_vec))));
         let written = Written {
             key: record.key.map(<[u8]>::to_vec),
             value: record.value.map(<[u8]>::to_vec),
             timestamp: record.timestamp,
-            header: record.header.map(|(name, value)| (name.to_owned(), value.to_vec())),
+            headers,
         };
         self.waiting.push((self.target(&model, record), written, record.tag));
         self.deliver(&mut model, epoch);
@@ -208,6 +219,10 @@ impl TransactionalProducer for FakeProducer {
             None if self.waiting.is_empty() => Ok(()),
             None => Err(error("flush", TxnErrorKind::TimedOut, "the transaction before is not through yet")),
         }
+    }
+
+    fn refused(&self) -> Option<RefusedRecord> {
+        self.refused.clone()
     }
 
     fn delivered_end(&self, tag: DeliveryTag) -> Option<i64> {

@@ -13,8 +13,8 @@ use processor_core::task::ChangeSet;
 use processor_runtime::kafka::{
     Answer, ChangelogEvent, ChangelogReader as _, Committed, DeliveryTag, GroupConsumer as _, GroupEvent, Isolation,
     Kafka as _, KafkaErrorKind, LogBounds, Member, Membership, OffsetToCommit, PolledRecord as _, ProducerRecord,
-    Progress, Question, TRANSACTIONAL_ID_HEADER, Ticket, TransactionalId, TransactionalProducer as _, TxnError,
-    TxnErrorKind,
+    Progress, Question, RecordHeaders, RecordNumber, TRANSACTIONAL_ID_HEADER, Ticket, TransactionalId,
+    TransactionalProducer as _, TxnError, TxnErrorKind,
 };
 use processor_runtime::state::{Layout, Positions, StateDirectory as _, StateErrorKind, StoreLayout, TaskState as _};
 
@@ -53,8 +53,9 @@ fn send(producer: &mut FakeProducer, value: &str) -> Result<(), TxnError> {
         timestamp: Timestamp::new(1),
         key: Some(b"key"),
         value: Some(value.as_bytes()),
-        header: Some((TRANSACTIONAL_ID_HEADER, b"me")),
+        headers: RecordHeaders::One(TRANSACTIONAL_ID_HEADER, b"me"),
         tag: DeliveryTag(1),
+        number: RecordNumber::NONE,
     })
 }
 

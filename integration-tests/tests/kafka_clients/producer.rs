@@ -8,7 +8,7 @@ use processor_core::record::{InputRecord, TargetPartition};
 use processor_runtime::kafka::admin::Admin;
 use processor_runtime::kafka::{
     Answer, ChangelogReader, Committed, DeliveryTag, GroupConsumer, GroupMetadata, Isolation, Kafka, PolledRecord,
-    ProducerRecord, Question, TRANSACTIONAL_ID_HEADER, Taint, TransactionalProducer, TxnErrorKind,
+    ProducerRecord, Question, RecordHeaders, TRANSACTIONAL_ID_HEADER, Taint, TransactionalProducer, TxnErrorKind,
 };
 
 use super::support::{Corner, SOON, ask, fetch_from, init, join, offset_of, poll_until, read_until, record, send};
@@ -244,8 +244,8 @@ fn keys_values_timestamps_and_headers_arrive_as_they_were_sent() -> Result<()> {
     for (key, value, timestamp) in CASES {
         producer.send(&ProducerRecord { key, value, timestamp: Timestamp::new(timestamp), ..record(0, b"") })?;
     }
-    let header = Some((TRANSACTIONAL_ID_HEADER, b"the id".as_slice()));
-    producer.send(&ProducerRecord { header, ..record(0, b"with header") })?;
+    let headers = RecordHeaders::One(TRANSACTIONAL_ID_HEADER, b"the id");
+    producer.send(&ProducerRecord { headers, ..record(0, b"with header") })?;
     producer.drain(SOON)?;
     producer.commit(SOON)?;
 
@@ -258,6 +258,9 @@ fn keys_values_timestamps_and_headers_arrive_as_they_were_sent() -> Result<()> {
         assert_eq!(record.timestamp(), Some(Timestamp::new(timestamp.max(1))));
         assert_eq!((record.input().get(), record.partition().get()), (0, 0));
     }
+    let mut headers = Vec::new();
+    records[4].visit_headers(&mut |name, value| headers.push((name.to_owned(), value.map(<[u8]>::to_vec))));
+    assert_eq!(headers, [(TRANSACTIONAL_ID_HEADER.to_owned(), Some(b"the id".to_vec()))]);
     let mut reader = corner.reader(Isolation::ReadCommitted)?;
     reader.read(&[(corner.partition(0), ChangelogOffset::new(3))])?;
     let met = read_until(&mut reader, "the header", |met| met.records.len() == 2)?;

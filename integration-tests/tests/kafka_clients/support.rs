@@ -16,8 +16,8 @@ use processor_runtime::kafka::consumer::{ConsumedRecord, Consumer};
 use processor_runtime::kafka::producer::Producer;
 use processor_runtime::kafka::{
     Answer, ChangelogEvent, ChangelogReader, DeliveryTag, GroupConsumer, GroupEvent, Isolation, Kafka, KafkaError,
-    Member, Membership, OffsetToCommit, ProducerRecord, Progress, Question, Ticket, TransactionalId,
-    TransactionalProducer, TxnError,
+    Member, Membership, OffsetToCommit, ProducerRecord, Progress, Question, RecordHeaders, RecordNumber, Ticket,
+    TransactionalId, TransactionalProducer, TxnError,
 };
 
 /// Within this, everything that a test waits for has happened.
@@ -120,7 +120,8 @@ pub(crate) fn record(partition: i32, value: &[u8]) -> ProducerRecord<'_> {
         timestamp: Timestamp::new(1),
         key: Some(b"k"),
         value: Some(value),
-        header: None,
+        headers: RecordHeaders::None,
+        number: RecordNumber::NONE,
         tag: DeliveryTag::UNTRACKED,
     }
 }

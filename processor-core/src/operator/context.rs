@@ -1,79 +1,19 @@
-//! What an operator sees of its task while a record passes: where to forward, its stores, where the record came from.
+//! What an operator sees of its task: where to forward, its stores, its schedules, where the record came from.
 
-use std::sync::Arc;
+use std::time::Duration;
 
 use super::Store;
-use crate::error::{FailureKind, OperatorError, RecordFailure};
-use crate::ids::{Offset, Partition, StoreIndex, TaskId, Timestamp};
-use crate::record::{BatchInfo, Outbox, Record, RecordMetadata};
-use crate::store::{AnyOverlay, Base, KeyValueStoreDef, StoreKey, StoreValue};
+use super::env::{Children, Recorded, Run, TaskEnv};
+use crate::error::OperatorError;
+use crate::ids::{NodeIndex, StoreIndex, TaskId, Timestamp};
+use crate::record::{BatchInfo, Record, RecordMetadata};
+use crate::store::{KeyValueStoreDef, StoreKey, StoreValue};
+use crate::time::{Clock, ScheduleId, Schedules};
 
-/// The part of a task that its nodes share.
-pub(crate) struct TaskEnv {
-    pub(crate) task: TaskId,
-    pub(crate) stores: Vec<Box<dyn AnyOverlay>>,
-    pub(crate) outbox: Outbox,
-    pub(crate) stream_time: Option<Timestamp>,
-    pub(crate) origin: Origin,
-    /// The first failure of the record in process; it counts even if an operator swallows the error.
-    pub(crate) failure: Option<RecordFailure>,
-}
-
-/// Where the record in process came from.
-pub(crate) struct Origin {
-    pub(crate) topic: Arc<str>,
-    pub(crate) partition: Partition,
-    pub(crate) offset: Offset,
-    pub(crate) batch: BatchInfo,
-}
-
-impl TaskEnv {
-    /// Writes the record's failure down, unless an earlier one stands there.
-    pub(crate) fn fail(&mut self, kind: FailureKind, node: &str, message: impl std::fmt::Display) -> Recorded {
-        self.failure.get_or_insert_with(|| RecordFailure { kind, node: node.to_owned(), message: message.to_string() });
-        Recorded
-    }
-}
-
-/// The record has failed, and [`TaskEnv::failure`] says why.
-#[derive(Debug)]
-pub(crate) struct Recorded;
-
-/// Whatever takes records of these types: an operator's node, or a sink's.
-pub(crate) trait Receive<K, V> {
-    fn receive(&mut self, record: Record<K, V>, env: &mut TaskEnv, base: &dyn Base) -> Result<(), Recorded>;
-    fn open(&mut self, env: &mut TaskEnv) -> Result<(), Recorded>;
-    fn close(&mut self);
-}
-
-/// The nodes behind a node.
-pub(crate) struct Children<K, V>(pub(crate) Vec<Box<dyn Receive<K, V>>>);
-
-impl<K: Clone, V: Clone> Children<K, V> {
-    /// Hands the record to every child, in the order in which they were connected.
-    pub(crate) fn forward(&mut self, record: Record<K, V>, env: &mut TaskEnv, base: &dyn Base) -> Result<(), Recorded> {
-        let Some((last, others)) = self.0.split_last_mut() else { return Ok(()) };
-        for child in others {
-            child.receive(record.clone(), env, base)?;
-        }
-        last.receive(record, env, base)
-    }
-}
-
-impl<K, V> Children<K, V> {
-    pub(crate) fn open(&mut self, env: &mut TaskEnv) -> Result<(), Recorded> {
-        self.0.iter_mut().try_for_each(|child| child.open(env))
-    }
-
-    pub(crate) fn close(&mut self) {
-        self.0.iter_mut().for_each(|child| child.close());
-    }
-}
-
-/// What an operator may do while it processes a record.
+/// What an operator may do while it processes a record or a punctuation.
 pub struct Context<'a, K, V> {
     pub(crate) env: &'a mut TaskEnv,
-    pub(crate) base: &'a dyn Base,
+    pub(crate) run: Run<'a>,
     pub(crate) children: &'a mut Children<K, V>,
     pub(crate) stores: &'a [(&'static str, StoreIndex)],
     pub(crate) node: &'a str,
@@ -85,11 +25,31 @@ impl<K: Clone, V: Clone> Context<'_, K, V> {
     /// # Errors
     /// A later node failed; return the error, the record has failed either way.
     pub fn forward(&mut self, record: Record<K, V>) -> Result<(), OperatorError> {
-        self.children.forward(record, self.env, self.base).map_err(|Recorded| OperatorError::recorded())
+        self.children.forward(record, self.env, self.run).map_err(|Recorded| OperatorError::recorded())
     }
 }
 
 impl<K, V> Context<'_, K, V> {
+    /// Hands a record to one of the nodes behind this one.
+    ///
+    /// # Errors
+    /// That node, or a later one, failed; return the error, the record has failed either way.
+    ///
+    /// # Panics
+    /// If no node of that name is connected to this one; the panic fails the record and names both.
+    pub fn forward_to(&mut self, child: &str, record: Record<K, V>) -> Result<(), OperatorError> {
+        let Some(child) = self.children.named(child) else {
+            panic!("node '{}' has no node '{child}' behind it: forward to one that is connected to it", self.node);
+        };
+        child.receive(record, self.env, self.run).map_err(|Recorded| OperatorError::recorded())
+    }
+
+    /// Hands a record to the node that was connected as the `position`th, if there is one.
+    pub(crate) fn forward_nth(&mut self, position: usize, record: Record<K, V>) -> Result<(), OperatorError> {
+        let Some(child) = self.children.0.get_mut(position) else { return Ok(()) };
+        child.receive(record, self.env, self.run).map_err(|Recorded| OperatorError::recorded())
+    }
+
     /// A store of this node.
     ///
     /// # Panics
@@ -99,13 +59,14 @@ impl<K, V> Context<'_, K, V> {
         let Some(&(_, index)) = self.stores.iter().find(|(known, _)| *known == name) else {
             panic!("node '{}' has no store '{name}': add .with_store(&…) behind its .process(…)", self.node);
         };
-        Store::open(self.env, self.base, index, name, self.node)
+        Store::open(self.env, self.run.base, index, name, self.node)
     }
 
-    /// Where the record in process came from.
-    pub fn metadata(&self) -> RecordMetadata<'_> {
-        let Origin { topic, partition, offset, .. } = &self.env.origin;
-        RecordMetadata { topic, partition: *partition, offset: *offset }
+    /// Where the record in process came from; `None` in a wall-clock punctuation, which comes from no record.
+    pub fn metadata(&self) -> Option<RecordMetadata<'_>> {
+        let input = self.run.input?;
+        let origin = &self.env.origin;
+        Some(RecordMetadata { topic: &origin.topic, partition: origin.partition, offset: origin.offset, input })
     }
 
     /// The poll batch that the record belongs to.
@@ -118,9 +79,32 @@ impl<K, V> Context<'_, K, V> {
         &self.env.task
     }
 
-    /// The highest timestamp this task has seen, the record in process included.
-    pub fn stream_time(&self) -> Timestamp {
-        self.env.stream_time.expect("EO-8: a record's timestamp enters stream time before it is processed")
+    /// The highest timestamp this task has seen, the record in process included; `None` before the first record.
+    pub fn stream_time(&self) -> Option<Timestamp> {
+        self.env.stream_time
+    }
+
+    /// Calls [`Operator::punctuate`](super::Operator::punctuate) of this node every so often, from the next multiple of
+    /// `every` on. It is undone if the record fails, and gone when the task leaves the thread: schedules that shall be
+    /// there again after a restart are made in [`Operator::open`](super::Operator::open).
+    ///
+    /// Less than a millisecond counts as one.
+    pub fn schedule(&mut self, every: Duration, clock: Clock) -> ScheduleId {
+        let now = match clock {
+            Clock::StreamTime => self.env.stream_time,
+            Clock::WallClock => Some(self.env.origin.batch.now),
+        };
+        self.env.schedules.add(self.env.node, every, clock, now)
+    }
+
+    /// Ends a schedule of this node; nothing happens if it has ended.
+    pub fn cancel(&mut self, schedule: ScheduleId) {
+        self.env.schedules.cancel(self.env.node, schedule);
+    }
+
+    /// Asks for the batch to end, and so to commit, behind the record in process.
+    pub fn request_commit(&mut self) {
+        self.env.commit_requested = true;
     }
 }
 
@@ -130,15 +114,25 @@ impl<K, V> std::fmt::Debug for Context<'_, K, V> {
     }
 }
 
-/// What an operator may look at before its first record.
+/// What an operator may do before its first record.
 #[derive(Debug)]
 pub struct OpenContext<'a> {
     pub(crate) task: &'a TaskId,
+    pub(crate) schedules: &'a mut Schedules,
+    pub(crate) node: NodeIndex,
 }
 
 impl OpenContext<'_> {
     /// The task.
     pub fn task(&self) -> &TaskId {
         self.task
+    }
+
+    /// Calls [`Operator::punctuate`](super::Operator::punctuate) of this node every so often. Stream-time punctuations
+    /// are due at the multiples of `every`, whenever the task was started (EO-7).
+    ///
+    /// Less than a millisecond counts as one.
+    pub fn schedule(&mut self, every: Duration, clock: Clock) -> ScheduleId {
+        self.schedules.add(self.node, every, clock, None)
     }
 }

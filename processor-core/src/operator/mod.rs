@@ -1,16 +1,22 @@
 //! Operators: the code a user writes, and what it may do while a record passes through it.
 
+mod branch;
+mod closure;
 mod context;
+mod env;
 mod scan;
 mod store;
 
-pub(crate) use context::{Children, Origin, Receive, Recorded, TaskEnv};
+pub(crate) use branch::{Branch, Predicate};
+pub use closure::{Closure, Factory, IntoOperator, PerRecord};
 pub use context::{Context, OpenContext};
+pub(crate) use env::{Children, Failed, Origin, Receive, Recorded, Run, Shared, TaskEnv};
 pub use scan::Scan;
 pub use store::{Store, StoreError};
 
 use crate::error::OperatorError;
 use crate::record::Record;
+use crate::time::Punctuation;
 
 /// A step of a topology, with state if it likes. One value of it serves one task and is never shared between threads.
 ///
@@ -51,11 +57,11 @@ pub trait Operator: 'static {
     /// Their value.
     type ValueOut;
 
-    /// Called once before the first record.
+    /// Called once before the first record; the place to make schedules.
     ///
     /// # Errors
     /// Stop the task before it has read anything.
-    fn open(&mut self, _ctx: &OpenContext<'_>) -> Result<(), OperatorError> {
+    fn open(&mut self, _ctx: &mut OpenContext<'_>) -> Result<(), OperatorError> {
         Ok(())
     }
 
@@ -68,6 +74,18 @@ pub trait Operator: 'static {
         record: Record<Self::KeyIn, Self::ValueIn>,
         ctx: &mut Context<'_, Self::KeyOut, Self::ValueOut>,
     ) -> Result<(), OperatorError>;
+
+    /// Called when a schedule of this node is due. What it forwards and writes is committed with the batch.
+    ///
+    /// # Errors
+    /// Stop the task: there is no record that could be skipped.
+    fn punctuate(
+        &mut self,
+        _punctuation: Punctuation,
+        _ctx: &mut Context<'_, Self::KeyOut, Self::ValueOut>,
+    ) -> Result<(), OperatorError> {
+        Ok(())
+    }
 
     /// Called once when the task leaves this thread; never after a crash. State is safe without it.
     fn close(&mut self) {}

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::ops::{ControlFlow, RangeBounds};
 
-use super::context::TaskEnv;
+use super::env::TaskEnv;
 use super::scan::Scan;
 use crate::error::FailureKind;
 use crate::ids::StoreIndex;

@@ -2,6 +2,8 @@
 
 pub mod assignment;
 pub mod batch;
+pub mod failure;
+pub mod idle;
 pub mod metadata;
 pub mod outcome;
 pub mod restore;

@@ -4,10 +4,9 @@ mod base;
 mod change_set;
 mod definition;
 mod key;
+pub(crate) mod memory;
 mod overlay;
 mod scan;
-#[cfg(test)]
-pub(crate) mod testing;
 mod value;
 mod view;
 

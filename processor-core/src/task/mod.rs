@@ -3,8 +3,12 @@
 //! A task processes the records it is given, in order, over a [`Base`] it is lent. It knows nothing of Kafka or of disks;
 //! the runtime takes its outputs and its change set, commits them, and tells it how that ended.
 
+mod attempt;
+pub mod dead_letter;
+mod outcome;
 mod partition_group;
 
+pub use outcome::Outcome;
 pub use partition_group::PartitionGroup;
 
 pub use crate::store::{Change, ChangeSet};
@@ -13,68 +17,115 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::error::{FailureKind, RecordFailure};
-use crate::ids::{BatchId, InputIndex, Offset, Partition, StoreIndex, TaskId, Timestamp};
-use crate::operator::{Origin, Recorded, TaskEnv};
+use crate::ids::{BatchId, InputIndex, NodeIndex, Offset, Partition, StoreIndex, TaskId, Timestamp};
+use crate::operator::{Failed, Origin, Recorded, TaskEnv};
+use crate::protocol::failure::Verdict;
 use crate::record::{BatchInfo, InputRecord, Outbox};
-use crate::store::{AnyOverlay, Base};
-use crate::topology::{SourceNode, Topology};
+use crate::store::Base;
+use crate::time::{Clock, Schedules};
+use crate::topology::{ApplicationTopology, SourceNode};
 
-impl Topology {
-    /// Makes a task. `cache_bytes_max` bounds the cache of clean values of each of its stores.
-    pub fn task(&self, id: &TaskId, cache_bytes_max: usize) -> Task {
-        let subtopology = self.subtopology_of(id);
-        let sources = subtopology.sources.iter().map(|&(input, node)| {
-            let source = self.instantiate(node, subtopology).0.downcast::<Box<dyn SourceNode>>();
-            (input, *source.expect("the builder registers only source nodes as sources"))
-        });
-        let stores = subtopology
-            .store_makers
-            .iter()
-            .zip(0..)
-            .map(|(maker, index)| maker.0(StoreIndex::new(index), cache_bytes_max));
-        Task::new(id.clone(), self, sources.collect(), stores.collect())
+/// What a task is told when it is made.
+#[derive(Clone, Debug)]
+pub struct TaskSettings {
+    /// The bound on the clean values that each of its stores keeps decoded, in bytes.
+    pub cache_bytes_max: usize,
+    /// How many partitions each output topic has, in the order of the topology's outputs.
+    pub output_partitions: Arc<[u32]>,
+}
+
+impl ApplicationTopology {
+    /// Makes a task.
+    ///
+    /// # Panics
+    /// If the settings do not say how many partitions each output has, or the task is not of this topology.
+    pub fn task(&self, id: &TaskId, settings: &TaskSettings) -> Task {
+        assert!(settings.output_partitions.len() == self.outputs().len(), "a task knows every output's partitions");
+        let part = self.subtopology_of(id);
+        let mut sources = Vec::new();
+        let mut inputs = Vec::new();
+        for (node, indexes) in self.instantiate(part) {
+            inputs.extend(indexes.into_iter().map(|index| Input::new(index, self, sources.len())));
+            sources.push(node);
+        }
+        inputs.sort_by_key(|input| input.index);
+        let stores = part.store_makers.iter().zip(0..);
+        let stores = stores.map(|(maker, index)| maker.0(StoreIndex::new(index), settings.cache_bytes_max));
+        let env = TaskEnv {
+            task: id.clone(),
+            stores: stores.collect(),
+            outbox: Outbox::default(),
+            stream_time: None,
+            origin: Origin {
+                topic: Arc::from(""),
+                partition: id.partition,
+                offset: Offset::new(0),
+                batch: BatchInfo { id: BatchId::NONE, index: 0, size: 0, now: Timestamp::new(0) },
+            },
+            node: NodeIndex::new(0),
+            failure: None,
+            schedules: Schedules::default(),
+            commit_requested: false,
+            output_partitions: settings.output_partitions.clone(),
+        };
+        Task {
+            topology: self.clone(),
+            sources,
+            inputs,
+            env,
+            committed_stream_time: None,
+            opened: false,
+            punctuated: false,
+            condemned: Vec::new(),
+        }
     }
 }
 
 /// A running instance of a sub-topology.
 pub struct Task {
-    sources: Vec<Input>,
+    topology: ApplicationTopology,
+    sources: Vec<Box<dyn SourceNode>>,
+    inputs: Vec<Input>,
     env: TaskEnv,
     /// Stream time as of the last commit.
     committed_stream_time: Option<Timestamp>,
     opened: bool,
+    /// A wall-clock punctuation has sent something since the last commit.
+    punctuated: bool,
+    condemned: Vec<Condemned>,
 }
 
 struct Input {
     index: InputIndex,
     topic: Arc<str>,
-    source: Box<dyn SourceNode>,
+    /// Its place among the task's sources.
+    source: usize,
     /// The next record to process, as committed and as of now; `None` before [`Task::start`].
     committed: Option<Offset>,
     next: Option<Offset>,
+    /// The record that is being tried again, and how often it was.
+    retried: Option<(Offset, u32)>,
+}
+
+/// A record whose outputs the broker has refused.
+struct Condemned {
+    input: usize,
+    offset: Offset,
+    failed: Failed,
+}
+
+impl Input {
+    fn new(index: InputIndex, topology: &ApplicationTopology, source: usize) -> Self {
+        let topic = topology.inputs()[index.slot()].clone();
+        Self { index, topic, source, committed: None, next: None, retried: None }
+    }
+
+    fn retried(&self, offset: Offset) -> u32 {
+        self.retried.filter(|(of, _)| *of == offset).map_or(0, |(_, times)| times)
+    }
 }
 
 impl Task {
-    pub(crate) fn new(
-        id: TaskId,
-        topology: &Topology,
-        sources: Vec<(InputIndex, Box<dyn SourceNode>)>,
-        stores: Vec<Box<dyn AnyOverlay>>,
-    ) -> Self {
-        let sources = sources.into_iter().map(|(index, source)| {
-            let topic = topology.inputs()[index.slot()].clone();
-            Input { index, topic, source, committed: None, next: None }
-        });
-        let batch = BatchInfo { id: BatchId::NONE, index: 0, size: 0 };
-        let origin = Origin { topic: Arc::from(""), partition: id.partition, offset: Offset::new(0), batch };
-        Self {
-            sources: sources.collect(),
-            env: TaskEnv { task: id, stores, outbox: Outbox::default(), stream_time: None, origin, failure: None },
-            committed_stream_time: None,
-            opened: false,
-        }
-    }
-
     /// The task's id.
     pub fn id(&self) -> &TaskId {
         &self.env.task
@@ -87,7 +138,7 @@ impl Task {
 
     /// The topics it reads, in the order of the sub-topology's inputs.
     pub fn inputs(&self) -> impl Iterator<Item = InputIndex> {
-        self.sources.iter().map(|input| input.index)
+        self.inputs.iter().map(|input| input.index)
     }
 
     /// How many stores it has.
@@ -96,7 +147,8 @@ impl Task {
     }
 
     /// Takes a position: what is committed for each input, and the stream time that was committed with it. Whatever
-    /// was cached or uncommitted is forgotten. Operators are opened the first time.
+    /// was cached or uncommitted is forgotten, and schedules are as the operators' `open` made them. Operators are opened
+    /// the first time. `now` is the time of day.
     ///
     /// # Errors
     /// An operator's `open` failed.
@@ -107,8 +159,9 @@ impl Task {
         &mut self,
         committed: &[(InputIndex, Offset)],
         stream_time: Option<Timestamp>,
+        now: Timestamp,
     ) -> Result<(), RecordFailure> {
-        for input in &mut self.sources {
+        for input in &mut self.inputs {
             let found = committed.iter().find(|(index, _)| *index == input.index);
             let (_, offset) = found.expect("EO-12: a task starts with an absolute offset for every input");
             (input.committed, input.next) = (Some(*offset), Some(*offset));
@@ -117,60 +170,135 @@ impl Task {
         self.env.outbox.clear();
         self.env.stream_time = stream_time;
         self.committed_stream_time = stream_time;
-        if !self.opened {
-            self.opened = true;
-            let opened = self.sources.iter_mut().try_for_each(|input| input.source.open(&mut self.env));
-            if let Err(Recorded) = opened {
-                return Err(self.take_failure());
-            }
+        self.punctuated = false;
+        self.env.commit_requested = false;
+        self.open()?;
+        let schedules = &mut self.env.schedules;
+        schedules.start();
+        schedules.anchor(Clock::WallClock, now);
+        if let Some(stream_time) = stream_time {
+            schedules.anchor(Clock::StreamTime, stream_time);
         }
+        schedules.applied();
         Ok(())
     }
 
-    /// Processes one record. On success its outputs are in [`outbox`](Self::outbox) and its writes in the overlay; on
-    /// failure it has left nothing (EO-9).
-    ///
-    /// # Errors
-    /// Why the record failed.
+    fn open(&mut self) -> Result<(), RecordFailure> {
+        if std::mem::replace(&mut self.opened, true) {
+            return Ok(());
+        }
+        let opened = self.sources.iter_mut().try_for_each(|source| source.open(&mut self.env));
+        self.env.schedules.opened();
+        opened.map_err(|Recorded| {
+            let failed = self.env.failure.take();
+            failed.expect("a failure is written down before it is returned").failure
+        })
+    }
+
+    /// The timestamp that decides when a waiting record's turn comes. One that has none, or cannot be decoded, comes at
+    /// once, so that its policy can say what becomes of it.
+    pub fn time_of(&self, input: usize, record: &dyn InputRecord, now: Timestamp) -> Timestamp {
+        let source = &self.sources[self.inputs[input].source];
+        let found = catch_unwind(AssertUnwindSafe(|| source.timestamp(record, now)));
+        found.ok().flatten().unwrap_or(Timestamp::new(i64::MIN))
+    }
+
+    /// Processes one record, and the stream-time punctuations that it makes due.
     ///
     /// # Panics
     /// If the record is not behind the one before it in its partition (EO-8).
-    pub fn process(
-        &mut self,
-        input: usize,
-        record: &dyn InputRecord,
-        batch: BatchInfo,
-        base: &dyn Base,
-    ) -> Result<(), RecordFailure> {
+    pub fn process(&mut self, input: usize, record: &dyn InputRecord, batch: BatchInfo, base: &dyn Base) -> Outcome {
         let offset = record.offset();
-        let Self { sources, env, .. } = self;
-        let Input { topic, source, next, .. } = &mut sources[input];
+        let Input { topic, next, .. } = &self.inputs[input];
         let expected = next.expect("a task is started before it processes");
-        assert!(offset >= expected, "EO-8: {topic}-{}@{offset} came after {expected} was due", env.task.partition);
-        assert!(env.outbox.is_empty(), "EO-6: the outputs of the record before were sent");
-        let Some(timestamp) = record.timestamp() else {
-            env.fail(FailureKind::Decode, topic, "the record has no timestamp (message format 0)");
-            return Err(self.take_failure());
+        assert!(offset >= expected, "EO-8: {topic}-{}@{offset} came after {expected} was due", self.env.task.partition);
+        assert!(self.env.outbox.is_empty(), "EO-6: the outputs of the record before were sent");
+        if !Arc::ptr_eq(&self.env.origin.topic, topic) {
+            self.env.origin.topic = topic.clone();
+        }
+        (self.env.origin.offset, self.env.origin.batch) = (offset, batch);
+        let attempted = match self.condemnation(input, offset) {
+            Some(failed) => Err(failed),
+            None => self.attempt(input, record, base),
         };
-        let stream_time_before = env.stream_time;
-        env.stream_time = env.stream_time.max(Some(timestamp));
-        if !Arc::ptr_eq(&env.origin.topic, topic) {
-            env.origin.topic = topic.clone();
+        let outcome = match attempted {
+            Ok(()) => Outcome::Done,
+            Err(failed) => self.settle(input, record, failed),
+        };
+        if outcome.is_past() {
+            self.inputs[input].next = Some(offset.next());
         }
-        (env.origin.offset, env.origin.batch) = (offset, batch);
-        env.stores.iter_mut().for_each(|store| store.begin_record());
-        let processed = catch_unwind(AssertUnwindSafe(|| source.process(record, timestamp, env, base)));
-        if let Err(panic) = &processed {
-            env.fail(FailureKind::Panic, &env.origin.topic.clone(), panic_message(panic.as_ref()));
+        outcome
+    }
+
+    /// What becomes of a record that failed, by its policy. Where the fault is not the record's, the task stops.
+    fn settle(&mut self, input: usize, record: &dyn InputRecord, failed: Failed) -> Outcome {
+        let Failed { node, failure } = failed;
+        if matches!(failure.kind, FailureKind::State { .. } | FailureKind::Punctuate) {
+            return Outcome::Failed(failure);
         }
-        if env.failure.is_some() || !matches!(processed, Ok(Ok(()))) {
-            env.stores.iter_mut().for_each(|store| store.roll_back_record());
-            env.outbox.clear();
-            env.stream_time = stream_time_before;
-            return Err(self.take_failure());
+        let offset = record.offset();
+        let retried = self.inputs[input].retried(offset);
+        match self.topology.policy(node, failure.kind).verdict(retried) {
+            Verdict::Fail => Outcome::Failed(failure),
+            Verdict::Skip => Outcome::Skipped(failure),
+            Verdict::DeadLetter(topic) => {
+                let topic = self.topology.output_index(topic).expect("outputs holds every dead-letter topic");
+                dead_letter::push(&mut self.env, topic, record, &failure);
+                Outcome::DeadLettered(failure)
+            }
+            Verdict::RetryAfter(after) => {
+                self.inputs[input].retried = Some((offset, retried + 1));
+                self.condemned.retain(|condemned| condemned.input != input || condemned.offset != offset);
+                Outcome::Again { after, failure }
+            }
         }
-        *next = Some(offset.next());
-        Ok(())
+    }
+
+    fn condemnation(&self, input: usize, offset: Offset) -> Option<Failed> {
+        let mut condemned = self.condemned.iter();
+        let found = condemned.find(|condemned| condemned.input == input && condemned.offset == offset)?;
+        Some(found.failed.clone())
+    }
+
+    /// The broker has refused an output of a record, so its batch was abandoned: when the record is processed again, the
+    /// policy of the sink says what becomes of it, and the operators do not see it.
+    pub fn condemn(&mut self, input: usize, offset: Offset, sink: NodeIndex, reason: &str) {
+        let node = self.topology.node_name(sink).to_owned();
+        let failure = RecordFailure { kind: FailureKind::Produce, node, message: reason.to_owned() };
+        if self.condemnation(input, offset).is_none() {
+            self.condemned.push(Condemned { input, offset, failed: Failed { node: sink, failure } });
+        }
+    }
+
+    /// Fires the wall-clock schedules that are due at the time of the batch, and says how many those were. What they
+    /// sent is in the outbox.
+    ///
+    /// # Errors
+    /// A punctuation failed and the task stops; none of them has left anything.
+    pub fn punctuate(&mut self, batch: BatchInfo, base: &dyn Base) -> Result<usize, RecordFailure> {
+        assert!(self.env.outbox.is_empty(), "EO-6: the outputs of the record before were sent");
+        if self.next_wall_clock().is_none_or(|due| batch.now < due) {
+            return Ok(0);
+        }
+        self.env.origin.batch = batch;
+        let fired = self.attempt_wall_clock(batch.now, base).map_err(|failed| failed.failure)?;
+        self.punctuated |= !self.env.outbox.is_empty();
+        if !self.has_uncommitted() {
+            // What left nothing needs no commit to have happened.
+            self.env.schedules.applied();
+        }
+        Ok(fired)
+    }
+
+    /// When the next wall-clock schedule is due.
+    pub fn next_wall_clock(&self) -> Option<Timestamp> {
+        self.env.schedules.next_due(Clock::WallClock)
+    }
+
+    /// Whether an operator has asked for a commit since this was last asked.
+    pub fn take_commit_request(&mut self) -> bool {
+        std::mem::take(&mut self.env.commit_requested)
     }
 
     /// The outputs of the last record; the runtime sends and clears them.
@@ -178,10 +306,10 @@ impl Task {
         &mut self.env.outbox
     }
 
-    /// Whether the task has processed anything, or written a store, since it was last committed.
+    /// Whether the task has processed anything, written a store or sent anything since it was last committed.
     pub fn has_uncommitted(&self) -> bool {
-        let moved = self.sources.iter().any(|input| input.next != input.committed);
-        moved || self.env.stores.iter().any(|store| store.dirty_len() > 0)
+        let moved = self.inputs.iter().any(|input| input.next != input.committed);
+        moved || self.punctuated || self.env.stores.iter().any(|store| store.dirty_len() > 0)
     }
 
     /// Appends what the batch wrote to the stores.
@@ -198,7 +326,7 @@ impl Task {
 
     /// The offset to commit for every input of the task (EO-12): last processed + 1, or what was committed before.
     pub fn offsets(&self) -> impl Iterator<Item = (InputIndex, Offset)> {
-        self.sources.iter().map(|input| (input.index, input.next.expect("a task is started before it commits")))
+        self.inputs.iter().map(|input| (input.index, input.next.expect("a task is started before it commits")))
     }
 
     /// The highest timestamp seen, uncommitted records included.
@@ -210,27 +338,31 @@ impl Task {
     pub fn applied(&mut self) {
         assert!(self.env.stream_time >= self.committed_stream_time, "EO-8: stream time never goes back");
         self.committed_stream_time = self.env.stream_time;
-        self.sources.iter_mut().for_each(|input| input.committed = input.next);
+        self.inputs.iter_mut().for_each(|input| input.committed = input.next);
         self.env.stores.iter_mut().for_each(|store| store.applied());
+        self.env.schedules.applied();
+        self.punctuated = false;
+        let inputs = &self.inputs;
+        self.condemned.retain(|condemned| Some(condemned.offset) >= inputs[condemned.input].committed);
     }
 
-    /// The batch is void: the task stands where it was committed.
+    /// The batch is void: the task stands where it was committed. How often a record was tried, and which ones are
+    /// condemned, is remembered.
     pub fn abandon(&mut self) {
         self.env.outbox.clear();
         self.env.stream_time = self.committed_stream_time;
-        self.sources.iter_mut().for_each(|input| input.next = input.committed);
+        self.env.commit_requested = false;
+        self.inputs.iter_mut().for_each(|input| input.next = input.committed);
         self.env.stores.iter_mut().for_each(|store| store.abandon());
+        self.env.schedules.abandon();
+        self.punctuated = false;
     }
 
     /// Closes the operators.
     pub fn close(&mut self) {
         if self.opened {
-            self.sources.iter_mut().for_each(|input| input.source.close());
+            self.sources.iter_mut().for_each(|source| source.close());
         }
-    }
-
-    fn take_failure(&mut self) -> RecordFailure {
-        self.env.failure.take().expect("a failure is written down before it is returned")
     }
 }
 
@@ -238,11 +370,6 @@ impl std::fmt::Debug for Task {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Task({})", self.id())
     }
-}
-
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }
 
 #[cfg(test)]

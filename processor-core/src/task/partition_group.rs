@@ -2,34 +2,64 @@
 
 use std::collections::VecDeque;
 
+use crate::ids::Timestamp;
 use crate::record::InputRecord;
 
 /// One queue for each input; the record with the lowest timestamp comes first, and of equal ones the lowest input's.
 #[derive(Debug)]
 pub struct PartitionGroup<R> {
-    queues: Vec<VecDeque<R>>,
+    queues: Vec<Queue<R>>,
     len: usize,
+}
+
+#[derive(Debug)]
+struct Queue<R> {
+    records: VecDeque<R>,
+    /// The timestamp of the first record, once it was asked for: finding it may mean to decode the record.
+    head: Option<Timestamp>,
 }
 
 impl<R: InputRecord> PartitionGroup<R> {
     /// For a task with this many inputs.
     pub fn new(inputs: usize) -> Self {
-        Self { queues: (0..inputs).map(|_| VecDeque::new()).collect(), len: 0 }
+        Self { queues: (0..inputs).map(|_| Queue { records: VecDeque::new(), head: None }).collect(), len: 0 }
     }
 
     /// Appends a record of an input.
     pub fn push(&mut self, input: usize, record: R) {
-        self.queues[input].push_back(record);
+        self.queues[input].records.push_back(record);
         self.len += 1;
     }
 
-    /// Takes the record that is next in time, with its input.
-    pub fn pop(&mut self) -> Option<(usize, R)> {
-        let heads =
-            self.queues.iter().enumerate().filter_map(|(input, queue)| Some((queue.front()?.timestamp(), input)));
-        let (_, input) = heads.min()?;
+    /// Takes the record that is next in time, with its input. `time_of` says what timestamp a record of an input has,
+    /// which is [`Task::time_of`](super::Task::time_of); a task with one input is never asked.
+    pub fn pop(&mut self, mut time_of: impl FnMut(usize, &R) -> Timestamp) -> Option<(usize, R)> {
+        let next = match self.queues.len() {
+            1 => 0,
+            _ => self.earliest(&mut time_of)?,
+        };
+        let queue = &mut self.queues[next];
+        let record = queue.records.pop_front()?;
+        queue.head = None;
         self.len -= 1;
-        self.queues[input].pop_front().map(|record| (input, record))
+        Some((next, record))
+    }
+
+    fn earliest(&mut self, time_of: &mut impl FnMut(usize, &R) -> Timestamp) -> Option<usize> {
+        let mut earliest: Option<(Timestamp, usize)> = None;
+        for (input, queue) in self.queues.iter_mut().enumerate() {
+            let Some(record) = queue.records.front() else { continue };
+            let time = *queue.head.get_or_insert_with(|| time_of(input, record));
+            if earliest.is_none_or(|(known, _)| time < known) {
+                earliest = Some((time, input));
+            }
+        }
+        earliest.map(|(_, input)| input)
+    }
+
+    /// For each input, whether no record of it waits.
+    pub fn empty_inputs(&self) -> impl Iterator<Item = bool> {
+        self.queues.iter().map(|queue| queue.records.is_empty())
     }
 
     /// How many records wait.
@@ -44,7 +74,10 @@ impl<R: InputRecord> PartitionGroup<R> {
 
     /// Drops what waits.
     pub fn clear(&mut self) {
-        self.queues.iter_mut().for_each(VecDeque::clear);
+        for queue in &mut self.queues {
+            queue.records.clear();
+            queue.head = None;
+        }
         self.len = 0;
     }
 }

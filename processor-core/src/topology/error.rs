@@ -1,4 +1,4 @@
-//! What `build()` refuses, with the node and the remedy.
+//! What `build()` and `for_application()` refuse, with the node and the remedy.
 
 /// A topology that cannot run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,14 +36,50 @@ pub enum TopologyError {
         /// What is wrong with it, and the remedy.
         why: &'static str,
     },
-    /// A store is used by sub-topologies that share nothing else.
-    #[error(
-        "store '{0}' is used by nodes that are not connected with each other: state belongs to one task; give each its own store"
-    )]
-    StoreShared(String),
-    /// A source leads nowhere.
+    /// A node was given one store twice.
+    #[error("node '{node}' is given store '{store}' twice: remove one .with_store(…)")]
+    StoreTwice {
+        /// The node.
+        node: String,
+        /// The store.
+        store: String,
+    },
+    /// A source leads nowhere, or a node that only hands records on.
     #[error("nothing is connected to node '{0}': add an operator or a sink behind it, or remove it")]
     Unconnected(String),
+    /// A source reads nothing, or a sink writes nowhere.
+    #[error("node '{0}' has no topic: name at least one")]
+    NoTopic(String),
+    /// A sink or a source names one topic twice.
+    #[error("node '{node}' names topic '{topic}' twice: name each once")]
+    TopicTwice {
+        /// The node.
+        node: String,
+        /// The topic.
+        topic: String,
+    },
+    /// Streams of two builders were merged.
+    #[error("'{0}' merges streams of two topologies: build both with one builder")]
+    ForeignStream(String),
+    /// A stream was merged with itself.
+    #[error("stream '{0}' is merged with itself: every record would come twice; remove the merge")]
+    MergedWithItself(String),
+    /// A source was told twice where timestamps come from.
+    #[error("source '{0}' is told twice where its timestamps come from: keep one")]
+    TimestampsTwice(String),
+    /// Dead letters would be read as input.
+    #[error(
+        "topic '{topic}' takes the dead letters of node '{node}' and is an input: they would fail again and again; use another topic"
+    )]
+    DeadLetterIsInput {
+        /// The node whose policy names it.
+        node: String,
+        /// The topic.
+        topic: String,
+    },
+    /// An internal topic without partitions.
+    #[error("repartition '{0}' is given no partitions: give it at least one")]
+    NoPartitions(String),
     /// There is no source.
     #[error("the topology has no source: add one with .source(name, topic, (key codec, value codec))")]
     Empty,
@@ -57,6 +93,17 @@ pub enum TopologyError {
         /// How many there may be.
         most: usize,
     },
+    /// An internal topic's name is longer than Kafka takes.
+    #[error("the name of topic '{topic}' has {bytes} bytes, and Kafka takes 249: shorten the application id or the repartition's name", bytes = topic.len())]
+    TopicTooLong {
+        /// The topic.
+        topic: String,
+    },
+    /// An internal topic has the name of one that the topology reads or writes.
+    #[error(
+        "topic '{0}' is internal to the application, and also named by a source, a sink or a policy: give the other topic, or the repartition, another name"
+    )]
+    InternalTopicTaken(String),
     /// An application's own reason, such as an argument that makes no sense.
     #[error("{0}")]
     Other(String),

@@ -1,30 +1,53 @@
-//! Topologies: which operators a record passes, from its input topic to the outputs.
+//! Topologies: which operators a record passes, from its input topics to the outputs.
 //!
-//! A topology is built once, checked by [`TopologyBuilder::build`], and then instantiated for every task. Names, never
-//! ordinals, reach topics and disk, so that adding an operator does not move anybody's state.
+//! A topology is described with typed stream handles, checked by [`TopologyBuilder::build`], named for an application,
+//! and then instantiated for every task. Names, never ordinals, reach topics and disk, so that adding an operator does not
+//! move anybody's state.
 
+mod application;
+mod branch;
 mod builder;
+mod check;
+mod codec_pair;
+mod describe;
+mod draft;
 mod error;
+mod layout;
 mod nodes;
+mod sink;
+mod source;
+mod stream;
 
-pub use builder::{Processed, Sink, Stream, TopologyBuilder};
+pub use application::{ApplicationTopology, InternalPartitions, InternalTopic};
+pub use branch::Branches;
+pub use builder::{Topics, TopologyBuilder};
+pub(crate) use codec_pair::CodecPair;
+pub(crate) use draft::{Draft, TopicName};
 pub use error::TopologyError;
-pub(crate) use nodes::{Erased, SourceNode, Wiring};
+pub(crate) use nodes::SourceNode;
+pub use sink::Sink;
+pub use source::Source;
+pub use stream::{Processed, Repartitioned, Stream};
 
 use std::sync::Arc;
 
-use crate::ids::{InputIndex, StoreIndex, TaskId};
+use crate::error::FailureKind;
+use crate::ids::{InputIndex, NodeIndex, StoreIndex, TaskId};
+use crate::protocol::failure::Policy;
 use crate::store::{AnyOverlay, StoreSpec, StoreView};
 
-/// A checked topology. Cheap to clone; shared by all threads.
+/// A checked topology. It can be looked at; [`for_application`](Self::for_application) makes one that can run. Cheap to
+/// clone.
 #[derive(Clone)]
 pub struct Topology(Arc<Parts>);
 
 pub(crate) struct Parts {
-    pub(crate) inputs: Vec<Arc<str>>,
-    pub(crate) outputs: Vec<Arc<str>>,
+    /// In order, as are the outputs.
+    pub(crate) inputs: Vec<TopicName>,
+    pub(crate) outputs: Vec<TopicName>,
     pub(crate) subtopologies: Vec<SubTopology>,
-    pub(crate) nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Draft>,
+    pub(crate) policy: Policy,
 }
 
 /// Operators that are connected with each other: the unit that becomes a task for every partition of its inputs.
@@ -41,7 +64,9 @@ pub struct SubTopology {
     pub(crate) store_makers: Vec<StoreMaker>,
     /// How to show them, in the same order.
     pub store_views: Vec<StoreView>,
+    /// For each input, in their order, the source node that reads it.
     pub(crate) sources: Vec<(InputIndex, usize)>,
+    pub(crate) nodes: Vec<usize>,
 }
 
 /// Makes a store's overlay: (its index in the task, the bound of its cache in bytes).
@@ -54,14 +79,6 @@ impl std::fmt::Debug for StoreMaker {
     }
 }
 
-/// A node of the graph and how to make its part of a task.
-pub(crate) struct Node {
-    pub(crate) name: Arc<str>,
-    pub(crate) children: Vec<usize>,
-    pub(crate) stores: Vec<&'static str>,
-    pub(crate) instantiate: Box<dyn Fn(Wiring) -> Erased + Send + Sync>,
-}
-
 impl Topology {
     /// Starts a topology.
     pub fn builder() -> TopologyBuilder {
@@ -70,16 +87,6 @@ impl Topology {
 
     pub(crate) fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
-    }
-
-    /// The input topics, in the order of [`InputIndex`].
-    pub fn inputs(&self) -> &[Arc<str>] {
-        &self.0.inputs
-    }
-
-    /// The output topics, in the order of [`crate::ids::OutputIndex`].
-    pub fn outputs(&self) -> &[Arc<str>] {
-        &self.0.outputs
     }
 
     /// The sub-topologies, by name.
@@ -96,19 +103,34 @@ impl Topology {
         found.unwrap_or_else(|| panic!("task {task} is not of this topology"))
     }
 
-    pub(crate) fn instantiate(&self, node: usize, subtopology: &SubTopology) -> Erased {
-        let node = &self.0.nodes[node];
-        let stores = node.stores.iter().map(|&name| {
-            let slot = subtopology.stores.iter().position(|known| &**known == name);
-            let slot = slot.expect("a node's stores are stores of its sub-topology");
-            (name, StoreIndex::new(u16::try_from(slot).expect("build() bounds the number of stores")))
-        });
-        let wiring = Wiring {
-            name: node.name.clone(),
-            stores: stores.collect(),
-            children: node.children.iter().map(|&child| self.instantiate(child, subtopology)).collect(),
-        };
-        (node.instantiate)(wiring)
+    /// The name of a node.
+    pub fn node_name(&self, node: NodeIndex) -> &str {
+        &self.0.nodes[node.slot()].name
+    }
+
+    pub(crate) fn nodes(&self) -> &[Draft] {
+        &self.0.nodes
+    }
+
+    /// What becomes of records that fail in a node in this way.
+    pub(crate) fn policy(&self, node: NodeIndex, kind: FailureKind) -> &Policy {
+        let draft = &self.0.nodes[node.slot()];
+        let of_timestamps = draft.source().and_then(|source| source.invalid_timestamps.as_ref());
+        let special = of_timestamps.filter(|_| kind == FailureKind::Timestamp);
+        special.or(draft.policy.as_ref()).unwrap_or(&self.0.policy)
+    }
+
+    /// The sub-topology that reads an input, and the source node that does.
+    fn reader_of(&self, input: InputIndex) -> (&SubTopology, usize) {
+        let source = |part: &SubTopology| part.sources.iter().find(|(of, _)| *of == input).map(|&(_, node)| node);
+        let mut readers = self.0.subtopologies.iter().filter_map(|part| Some((part, source(part)?)));
+        readers.next().expect("every input is read by a source")
+    }
+
+    /// The sub-topology that a node is in.
+    fn part_of(&self, node: usize) -> &SubTopology {
+        let mut parts = self.0.subtopologies.iter();
+        parts.find(|part| part.nodes.contains(&node)).expect("every node is in a sub-topology")
     }
 }
 

@@ -79,6 +79,10 @@ impl InputRecord for ConsumedRecord {
     fn offset(&self) -> Offset {
         Offset::new(self.message.offset())
     }
+
+    fn visit_headers(&self, visit: &mut dyn FnMut(&str, Option<&[u8]>)) {
+        self.message.visit_headers(visit);
+    }
 }
 
 impl PolledRecord for ConsumedRecord {

@@ -2,10 +2,28 @@
 
 use rdkafka::bindings::rd_kafka_resp_err_t as E;
 
-use super::DeliveryTag;
+use super::{DeliveryTag, RecordNumber, RefusedRecord};
 
 /// A record that an abort threw away before it was sent.
 const PURGED: i32 = E::RD_KAFKA_RESP_ERR__PURGE_QUEUE as i32;
+
+/// What a broker, or the client in its place, says of a record that it will never take.
+const REFUSED_FOR_WHAT_IT_IS: [i32; 4] = [
+    E::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE as i32,
+    E::RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE as i32,
+    E::RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP as i32,
+    E::RD_KAFKA_RESP_ERR_INVALID_RECORD as i32,
+];
+
+/// What a record is sent with and comes back with: its tag and its number in one word.
+pub(super) fn opaque(tag: DeliveryTag, number: RecordNumber) -> u64 {
+    u64::from(tag.0) | u64::from(number.0) << u16::BITS
+}
+
+/// The reverse of [`opaque`].
+pub(super) fn tag_and_number(opaque: u64) -> (DeliveryTag, RecordNumber) {
+    (DeliveryTag(opaque as u16), RecordNumber((opaque >> u16::BITS) as u32))
+}
 
 /// A record that was not written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +40,7 @@ pub(super) struct Deliveries {
     /// By tag: the offset behind the last record; negative where none was delivered.
     ends: Vec<i64>,
     first_failure: Option<DeliveryFailure>,
+    refused: Option<RefusedRecord>,
     has_gap: bool,
 }
 
@@ -30,19 +49,22 @@ impl Deliveries {
     pub(super) fn clear(&mut self) {
         self.ends.clear();
         self.first_failure = None;
+        self.refused = None;
         self.has_gap = false;
     }
 
-    /// A record under `tag` stands at `offset`.
+    /// A record under `tag` stands at `offset`. Without an offset it is not believed: the broker said "duplicate", which
+    /// librdkafka takes for success, and a broker that has forgotten the producer says so of records it never wrote. (It
+    /// forgets a producer by the timestamps of its records, `producer.id.expiration.ms`: after a restart at once, where they
+    /// are a day old. Then it takes whatever sequence number comes first, and refuses the ones before it as repeated.)
     pub(super) fn delivered(&mut self, tag: DeliveryTag, offset: i64) {
-        if tag == DeliveryTag::UNTRACKED {
+        if offset < 0 {
+            self.failed(0, RecordNumber::NONE, || {
+                "a record was acknowledged as repeated, without its offset; the transaction is repeated".to_owned()
+            });
             return;
         }
-        if offset < 0 {
-            // The broker said "duplicate" without the offset of the first copy: the end would not be exact.
-            self.failed(0, || {
-                "a repeated record was acknowledged without its offset; the transaction is repeated".to_owned()
-            });
+        if tag == DeliveryTag::UNTRACKED {
             return;
         }
         let slot = usize::from(tag.0);
@@ -53,9 +75,14 @@ impl Deliveries {
     }
 
     /// A record was not written; only the first such is kept, since the others follow from it.
-    pub(super) fn failed(&mut self, code: i32, message: impl FnOnce() -> String) {
+    pub(super) fn failed(&mut self, code: i32, number: RecordNumber, message: impl FnOnce() -> String) {
         self.has_gap |= code != PURGED;
-        if self.first_failure.is_none() {
+        let is_refused = number != RecordNumber::NONE && REFUSED_FOR_WHAT_IT_IS.contains(&code);
+        if is_refused && self.refused.is_none() {
+            let reason = message();
+            self.refused = Some(RefusedRecord { number, reason: reason.clone() });
+            self.first_failure.get_or_insert(DeliveryFailure { code, message: reason });
+        } else if self.first_failure.is_none() {
             self.first_failure = Some(DeliveryFailure { code, message: message() });
         }
     }
@@ -69,6 +96,18 @@ impl Deliveries {
     /// out again, so the next transaction of the same producer fails with `OUT_OF_ORDER_SEQUENCE_NUMBER`, once.
     pub(super) fn has_gap(&self) -> bool {
         self.has_gap
+    }
+
+    /// The first numbered record that was refused for what it is. Others that failed with it may follow from it.
+    pub(super) fn refused(&self) -> Option<&RefusedRecord> {
+        self.refused.as_ref()
+    }
+
+    /// A record was refused before it was even sent.
+    pub(super) fn refused_at_once(&mut self, code: i32, number: RecordNumber, reason: &str) {
+        if number != RecordNumber::NONE && REFUSED_FOR_WHAT_IT_IS.contains(&code) && self.refused.is_none() {
+            self.refused = Some(RefusedRecord { number, reason: reason.to_owned() });
+        }
     }
 
     /// The first failure.
@@ -105,26 +144,43 @@ mod tests {
     #[test]
     fn the_first_failure_is_kept() {
         let mut deliveries = Deliveries::default();
-        deliveries.failed(10, || "first".to_owned());
-        deliveries.failed(29, || "second".to_owned());
+        deliveries.failed(10, RecordNumber::NONE, || "first".to_owned());
+        deliveries.failed(29, RecordNumber::NONE, || "second".to_owned());
         assert_eq!(deliveries.first_failure().map(|failure| failure.code), Some(10));
     }
 
     #[test]
     fn a_record_that_was_refused_leaves_a_gap_and_one_that_was_never_sent_does_not() {
         let mut deliveries = Deliveries::default();
-        deliveries.failed(PURGED, || "thrown away".to_owned());
+        deliveries.failed(PURGED, RecordNumber::NONE, || "thrown away".to_owned());
         assert!(!deliveries.has_gap());
-        deliveries.failed(10, || "too large".to_owned());
+        deliveries.failed(10, RecordNumber::NONE, || "too large".to_owned());
         assert!(deliveries.has_gap());
         deliveries.clear();
         assert!(!deliveries.has_gap());
     }
 
     #[test]
-    fn a_tracked_record_without_an_offset_is_a_failure() {
+    fn a_record_that_was_refused_for_what_it_is_has_a_name() {
         let mut deliveries = Deliveries::default();
-        deliveries.delivered(DeliveryTag(1), -1001);
-        assert!(deliveries.first_failure().is_some());
+        let (tag, number) = tag_and_number(opaque(DeliveryTag::UNTRACKED, RecordNumber(70_000)));
+        assert_eq!((tag, number), (DeliveryTag::UNTRACKED, RecordNumber(70_000)));
+        deliveries.failed(29, RecordNumber(1), || "no right to write".to_owned());
+        deliveries.failed(10, RecordNumber::NONE, || "a changelog record".to_owned());
+        assert_eq!(deliveries.refused(), None);
+        deliveries.failed(10, number, || "too large".to_owned());
+        assert_eq!(deliveries.refused(), Some(&RefusedRecord { number, reason: "too large".to_owned() }));
+        deliveries.clear();
+        assert_eq!(deliveries.refused(), None);
+    }
+
+    #[test]
+    fn a_record_without_an_offset_is_a_failure() {
+        for tag in [DeliveryTag(1), DeliveryTag::UNTRACKED] {
+            let mut deliveries = Deliveries::default();
+            deliveries.delivered(tag, -1001);
+            assert!(deliveries.first_failure().is_some(), "{tag:?}");
+            assert!(deliveries.has_gap(), "the producer's sequence numbers are of no use any more");
+        }
     }
 }

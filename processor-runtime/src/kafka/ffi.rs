@@ -33,9 +33,9 @@ pub(super) use self::admin::{Event, EventQueue, SettingsOf, Spec};
 pub(super) use self::message::{Message, MessageQueue};
 pub(super) use self::partitions::{PartitionEntry, PartitionList};
 pub(super) use self::producing::{NativeRecord, TopicHandle};
-use super::deliveries::Deliveries;
+use super::Membership;
+use super::deliveries::{Deliveries, tag_and_number};
 use super::requests::{Api, Requests};
-use super::{DeliveryTag, Membership};
 
 /// How long dropping a client waits for librdkafka's threads to end. They normally need a few milliseconds; a thread in
 /// a name lookup or a TLS handshake can need many seconds, and then it ends without an audience.
@@ -500,10 +500,11 @@ unsafe extern "C" fn on_delivery(
     // SAFETY: `opaque` is the `Callbacks` of this client; the message is valid during the callback.
     let (state, report) = unsafe { (callbacks(opaque), message::Report::read(message)) };
     let mut deliveries = state.deliveries();
+    let (tag, number) = tag_and_number(report.opaque as u64);
     if report.code == Code::NONE {
-        deliveries.delivered(DeliveryTag(report.opaque as u16), report.offset);
+        deliveries.delivered(tag, report.offset);
     } else {
-        deliveries.failed(report.code.0, || {
+        deliveries.failed(report.code.0, number, || {
             // SAFETY: the topic handle of a valid message is valid, and so is its name.
             let topic = unsafe { text(rd::rd_kafka_topic_name(report.topic)) };
             format!("a record for {topic}-{} was not written: {}", report.partition, report.code.text())

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use processor_core::ids::{ChangelogOffset, InputIndex, Offset, OutputIndex, Partition, Timestamp, TopicPartition};
-use processor_core::record::{InputRecord, TargetPartition};
+use processor_core::record::{Headers, InputRecord, TargetPartition};
 
 /// A way to reach a cluster; makes the clients of a stream thread.
 pub trait Kafka: Send + Sync + 'static {
@@ -281,6 +281,9 @@ pub trait TransactionalProducer {
     /// The offset behind the last record delivered under this tag since `begin`; exact after `drain` said `Ok`.
     fn delivered_end(&self, tag: DeliveryTag) -> Option<i64>;
 
+    /// The first numbered record since `begin` that was refused for what it is.
+    fn refused(&self) -> Option<RefusedRecord>;
+
     /// Adds the offsets to the transaction. May be repeated with the same arguments after `Retriable` or `TimedOut`.
     /// Where the client itself does not come back in time, the answer is `Fatal`: the producer must not be used again.
     fn send_offsets(
@@ -323,10 +326,71 @@ pub struct ProducerRecord<'a> {
     pub key: Option<&'a [u8]>,
     /// The value.
     pub value: Option<&'a [u8]>,
-    /// At most one header.
-    pub header: Option<(&'a str, &'a [u8])>,
+    /// The headers.
+    pub headers: RecordHeaders<'a>,
     /// Under which tag the delivery is remembered.
     pub tag: DeliveryTag,
+    /// Which record this is, so that the broker's refusal of it has a name.
+    pub number: RecordNumber,
+}
+
+/// Numbers the records of a transaction whose refusal can be put down to an input record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordNumber(pub u32);
+
+impl RecordNumber {
+    /// For records whose refusal nobody can be blamed for.
+    pub const NONE: Self = Self(0);
+}
+
+/// A record that was refused for what it is, such as too large: it would be refused again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedRecord {
+    /// Which one.
+    pub number: RecordNumber,
+    /// Where and why, for people.
+    pub reason: String,
+}
+
+/// The headers of a record for the producer.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum RecordHeaders<'a> {
+    /// None, which costs nothing.
+    #[default]
+    None,
+    /// One.
+    One(&'a str, &'a [u8]),
+    /// Those of an output.
+    Of(Headers<'a>),
+}
+
+impl<'a> RecordHeaders<'a> {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::One(..) => 1,
+            Self::Of(headers) => headers.len(),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Visits them in order: name, and value, which may be null.
+    pub fn visit(&self, mut visit: impl FnMut(&'a str, Option<&'a [u8]>)) {
+        match self {
+            Self::None => {}
+            Self::One(name, value) => visit(name, Some(value)),
+            Self::Of(headers) => {
+                for (name, value) in headers.iter() {
+                    visit(name, value);
+                }
+            }
+        }
+    }
 }
 
 /// Groups deliveries whose end offset is wanted. Tags are small numbers from 0: they index a list.

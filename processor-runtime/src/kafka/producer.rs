@@ -19,11 +19,12 @@ use rdkafka::bindings::rd_kafka_resp_err_t as E;
 
 use super::bounded::Bounded;
 use super::consumer::GroupProof;
+use super::deliveries::opaque;
 use super::faults::txn_kind;
 use super::ffi::{Client, Code, Fault, NativeRecord, PartitionList, TopicHandle};
 use super::{
-    DeliveryTag, OffsetToCommit, ProducerRecord, Progress, Taint, TransactionalId, TransactionalProducer, TxnError,
-    TxnErrorKind,
+    DeliveryTag, OffsetToCommit, ProducerRecord, Progress, RecordNumber, RefusedRecord, Taint, TransactionalId,
+    TransactionalProducer, TxnError, TxnErrorKind,
 };
 
 /// How long one `send` waits for room in the client's queue.
@@ -119,11 +120,12 @@ impl Producer {
     }
 
     /// Sends one record, waiting for room as long as is allowed.
-    fn enqueue(&self, topic: &TopicHandle, record: &NativeRecord<'_>) -> Result<(), TxnError> {
+    fn enqueue(&self, topic: &TopicHandle, record: &NativeRecord<'_>, number: RecordNumber) -> Result<(), TxnError> {
         let mut full_since = None;
         loop {
             let Err(fault) = topic.send(record) else { return Ok(()) };
             if fault.code != Code::of(E::RD_KAFKA_RESP_ERR__QUEUE_FULL) {
+                self.client.callbacks().deliveries().refused_at_once(fault.code.0, number, &fault.message);
                 return Err(self.refused_record(fault));
             }
             self.wait_for_room(*full_since.get_or_insert_with(Instant::now))?;
@@ -176,10 +178,10 @@ impl TransactionalProducer for Producer {
             timestamp: record.timestamp.get().max(TIMESTAMP_MIN),
             key: record.key,
             value: record.value,
-            header: record.header,
-            opaque: record.tag.0,
+            headers: record.headers,
+            opaque: opaque(record.tag, record.number),
         };
-        self.enqueue(topic, &native)?;
+        self.enqueue(topic, &native, record.number)?;
         self.sent = self.sent.wrapping_add(1);
         if self.sent.is_multiple_of(SERVE_EVERY) {
             self.client.serve_deliveries(Duration::ZERO);
@@ -197,6 +199,10 @@ impl TransactionalProducer for Producer {
         }
         let message = "records are not acknowledged yet".to_owned();
         Err(self.error("drain", Fault { is_retriable: true, ..Fault::bare(code, message) }))
+    }
+
+    fn refused(&self) -> Option<RefusedRecord> {
+        self.client.callbacks().deliveries().refused().cloned()
     }
 
     fn delivered_end(&self, tag: DeliveryTag) -> Option<i64> {

@@ -64,6 +64,8 @@ definitions! {
         "Time since the thread's loop has turned last. Seconds are normal while a large batch commits; minutes mean that it hangs.";
     RECORDS_PROCESSED: "processor_records_processed_total", Kind::Counter, BY_THREAD,
         "Input records that were processed and committed.";
+    RECORDS_DROPPED: "processor_records_dropped_total", Kind::Counter, &["thread", "outcome", "reason"],
+        "Input records, of those above, that failed and were `skipped` or `dead-lettered` by their policy, by the kind of failure.";
     BATCH_RECORDS: "processor_batch_records", Kind::Histogram(RECORDS), BY_THREAD,
         "Input records in one committed transaction.";
     COMMITS: "processor_commits_total", Kind::Counter, &["thread", "result"],

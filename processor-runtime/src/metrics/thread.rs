@@ -153,6 +153,11 @@ impl ThreadMetrics {
         self.latency_last.record(seconds(last));
     }
 
+    /// So many records of a committed batch were not processed: what became of them, and why.
+    pub fn passed_over(&self, outcome: &str, reason: &str, count: u64) {
+        self.metrics.counter(&d::RECORDS_DROPPED, &[&self.thread, outcome, reason]).increment(count);
+    }
+
     /// A producer is replaced because of a request to this API.
     pub fn tainted(&self, api: &str) {
         self.metrics.counter(&d::TXN_TAINTED, &[&self.thread, api]).increment(1);

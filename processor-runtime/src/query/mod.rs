@@ -27,7 +27,7 @@ use axum::http::Uri;
 use axum::middleware;
 use axum::routing::get;
 use processor_core::ids::TopicPartition;
-use processor_core::topology::Topology;
+use processor_core::topology::ApplicationTopology;
 
 use self::answer::Refusal;
 use crate::clock::SystemClock;
@@ -40,7 +40,7 @@ pub struct Shown {
     /// The application's id.
     pub application_id: String,
     /// What the worker runs.
-    pub topology: Topology,
+    pub topology: ApplicationTopology,
     /// Where its threads stand.
     pub status: Arc<WorkerStatus<SystemClock>>,
     /// What they measure.

@@ -1,13 +1,11 @@
 //! `/tasks` and `/topology`: what runs here, and of what it is made.
 
-use std::fmt::Write;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use processor_core::ids::Offset;
-use processor_core::topology::Topology;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -71,24 +69,12 @@ pub(super) async fn topology(
 ) -> Result<String, Refusal> {
     let Query(Form { format }) = form.map_err(|error| Refusal::bad_request(error.body_text()))?;
     match format.as_deref() {
-        None | Some("text") => Ok(described(&shown.topology)),
-        Some(other) => {
-            Err(Refusal::bad_request(format!("the topology has no form '{}': ask for format=text", excerpt(other))))
-        }
+        None | Some("text") => Ok(shown.topology.describe()),
+        Some("mermaid") => Ok(shown.topology.describe_mermaid()),
+        Some("dot") => Ok(shown.topology.describe_dot()),
+        Some(other) => Err(Refusal::bad_request(format!(
+            "the topology has no form '{}': ask for format=text, mermaid or dot",
+            excerpt(other)
+        ))),
     }
-}
-
-fn described(topology: &Topology) -> String {
-    let mut text = String::new();
-    for subtopology in topology.subtopologies() {
-        let inputs: Vec<&str> = subtopology.inputs.iter().map(|input| &*topology.inputs()[input.slot()]).collect();
-        let mut line = |text_of_line: std::fmt::Arguments<'_>| {
-            writeln!(text, "{text_of_line}").expect("writing to a string cannot fail");
-        };
-        line(format_args!("sub-topology {}", subtopology.name));
-        line(format_args!("  reads   {}", inputs.join(", ")));
-        line(format_args!("  stores  {}", subtopology.stores.join(", ")));
-    }
-    writeln!(text, "writes    {}", topology.outputs().join(", ")).expect("writing to a string cannot fail");
-    text
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
-use processor_core::topology::Topology;
+use processor_core::topology::ApplicationTopology;
 
 use super::answer::Refusal;
 use super::{Figures, Shown, server};
@@ -58,7 +58,7 @@ fn set_task(gauges: &Gauges, task: &TaskStatus) {
     }
 }
 
-fn set_stores(gauges: &Gauges, topology: &Topology, figures: &Figures) {
+fn set_stores(gauges: &Gauges, topology: &ApplicationTopology, figures: &Figures) {
     gauges.set(&d::MEMORY_USED, &[], figures.memory_used_bytes as f64);
     gauges.set(&d::MEMORY_BUDGET, &[], figures.memory_budget_bytes as f64);
     for StoreFigures { task, store, keys, on_disk } in &figures.stores {

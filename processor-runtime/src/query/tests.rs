@@ -40,14 +40,15 @@ impl Operator for Sum {
     }
 }
 
-fn topology() -> Topology {
+fn topology() -> ApplicationTopology {
     let mut topology = Topology::builder();
     topology.source("lines", "in", (Utf8, Utf8)).process("sum", || Sum).with_store(&SUMS).with_store(&BLOBS).sink(
         "out",
         "out",
         (Utf8, Utf8),
     );
-    topology.build().expect("the topology is right")
+    let topology = topology.build().expect("the topology is right");
+    topology.for_application("app").expect("it has no internal topics")
 }
 
 /// Two stores of one task.
@@ -419,6 +420,15 @@ fn a_client_that_is_slow_loses_its_connection() {
         stream.read_to_end(&mut answer).unwrap_or_else(|error| panic!("'{begins}' keeps its connection: {error}"));
         assert_eq!(String::from_utf8_lossy(&answer).matches("HTTP/1.1 200").count(), answers, "{begins}");
     }
+}
+
+#[test]
+fn the_topology_has_three_forms() {
+    for (asked, begins) in [("", "Topologies:"), ("?format=text", "Topologies:"), ("?format=dot", "digraph")] {
+        let answer = ask(whole(), &format!("/topology{asked}"));
+        assert!(answer.body.starts_with(begins), "{asked}: {}", answer.body);
+    }
+    assert!(ask(whole(), "/topology?format=mermaid").body.contains("flowchart"));
 }
 
 #[test]

@@ -424,14 +424,14 @@ impl<T: TaskState> Recovery<T> {
         ))
     }
 
-    /// Starts a task that was sealed.
-    pub(super) fn finish(mut self) -> Result<Recovered<T>, RestoreError> {
+    /// Starts a task that was sealed; `now` is the time of day, for the schedules that its operators make.
+    pub(super) fn finish(mut self, now: Timestamp) -> Result<Recovered<T>, RestoreError> {
         let Step::Replayed(replay) = &self.step else { panic!("only what was sealed is finished") };
         let positions = self.state.as_ref().map(TaskState::positions);
         let stream_time = positions.map_or(replay.stream_time, |positions| positions.stream_time);
         let batch = positions.map_or(replay.batch, |positions| positions.batch);
         let changelog_ends = positions.map(|positions| positions.changelogs.clone()).unwrap_or_default();
-        let started = self.task.start(&replay.start, stream_time);
+        let started = self.task.start(&replay.start, stream_time, now);
         started.map_err(|failure| RestoreError::stop(format!("task {}: {failure}", self.task.id())))?;
         let records_replayed = self.records_replayed;
         Ok(Recovered { task: self.task, state: self.state, changelog_ends, batch, records_replayed })

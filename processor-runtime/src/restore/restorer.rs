@@ -452,7 +452,7 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
             match recovery.seal(ctx.clock) {
                 Ok(true) => {
                     self.blockers.unblocked(&task);
-                    ready.push(recovery.finish()?);
+                    ready.push(recovery.finish(ctx.clock.wall())?);
                 }
                 outcome => {
                     mend(ctx, &mut recovery, outcome.map(drop))?;

@@ -3,53 +3,41 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use processor_core::error::{FailureKind, RecordFailure};
 use processor_core::ids::{Offset, TaskId, TopicPartition};
 use processor_core::protocol::batch::TurnCost;
-use processor_core::record::{BatchInfo, InputRecord, Outbox, TargetPartition};
-use processor_core::store::Base;
+use processor_core::record::TargetPartition;
 
 use super::group::Place;
+use super::pass::{Interrupted, Pace, Pass, PassedOver};
 use super::{Consumer, Footing, StreamThread, ThreadError};
 use crate::clock::Clock;
 use crate::kafka::{
-    DeliveryTag, GroupConsumer, GroupMetadata, Kafka, OffsetToCommit, ProducerRecord, TRANSACTIONAL_ID_HEADER,
-    TransactionalProducer, TxnError, TxnErrorKind,
+    DeliveryTag, GroupConsumer, GroupMetadata, Kafka, OffsetToCommit, ProducerRecord, RecordHeaders, RecordNumber,
+    TRANSACTIONAL_ID_HEADER, TxnError, TxnErrorKind,
 };
 use crate::metrics::Phase;
 use crate::state::StateDirectory;
-use crate::tasks::{NoStores, Running};
+use crate::tasks::Running;
 use crate::transaction::{CommitReceipt, Open, Why};
-
-/// The clock is looked at after so many records at the most; sooner where records take long.
-const CLOCK_STRIDE_MAX: usize = 64;
-/// Records that took less than this together are quick: the clock is looked at half as often from there.
-const CLOCK_STRIDE_QUICK: Duration = Duration::from_millis(1);
 
 /// A batch that was processed, its outputs sent, nothing committed.
 pub(super) struct Processed<P> {
     transaction: Open<P>,
     records: usize,
     took: Duration,
+    passed_over: PassedOver,
     /// Why the thread stops once this is committed: a record could not be processed.
     failed: Option<ThreadError>,
 }
 
-/// What became of a batch's records.
-#[derive(Default)]
-struct Count {
+/// What became of the records of a batch.
+struct Progressed {
+    /// The tasks have gone past them.
     processed: usize,
-    /// Not processed, and not read again: the record that failed, and those of its task behind it.
+    /// They are read again, or the thread stops before them.
     dropped: usize,
+    passed_over: PassedOver,
     failed: Option<ThreadError>,
-}
-
-/// Why processing stopped in mid-batch.
-enum Interrupted {
-    Producer(TxnError),
-    /// After so many records.
-    TooSlow(usize),
-    Corrupt(TaskId, RecordFailure),
 }
 
 impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
@@ -57,33 +45,37 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
     pub(super) fn process(&mut self) -> Result<Option<Processed<K::Producer>>, ThreadError> {
         self.tasks.route_records(&mut self.records);
         let began = self.clock.monotonic();
-        if self.tasks.nothing_waits() || self.footing != Footing::Sound || began < self.try_at {
+        let idle = self.tasks.nothing_waits() && !self.tasks.punctuation_is_due(self.clock.wall());
+        if idle || self.footing != Footing::Sound || began < self.try_at {
             return Ok(None);
         }
         if self.fence_due {
-            return self.fence_late_offsets().map(|()| None);
+            return Ok(None);
         }
         let Some(producer) = self.take_ready() else { return Ok(None) };
-        let waiting = self.tasks.iter().map(|running| running.group.len()).sum::<usize>();
+        let waiting = self.tasks.waiting_len();
         let budget = self.plan.transaction_timeout * 4 / 5;
         let mut transaction = match producer.begin(&self.clock, budget) {
             Ok(transaction) => transaction,
             Err(broken) => return self.broken(&broken, waiting).map(|()| None),
         };
         let ended = match self.process_tasks(&mut transaction, waiting, began + budget / 2) {
-            Ok(Count { processed, dropped, failed }) => {
-                assert!(dropped == 0 || failed.is_some(), "EO-6: only behind a record that failed is anything dropped");
-                assert_eq!(processed + dropped, waiting, "EO-6: every record that was polled is accounted for");
+            Ok(Progressed { processed, dropped, passed_over, failed }) => {
+                let left = self.tasks.waiting_len();
+                assert!(
+                    processed + dropped + left == waiting,
+                    "EO-6: of {waiting} polled records {processed} were processed, {dropped} are read again and {left} wait"
+                );
                 let took = self.clock.monotonic().saturating_sub(began);
-                return Ok(Some(Processed { transaction, records: processed, took, failed }));
+                return Ok(Some(Processed { transaction, records: processed, took, passed_over, failed }));
             }
-            Err(Interrupted::Producer(error)) => transaction.fail(&self.clock, &error),
+            Err(Interrupted::Producer(error)) => return self.fail(transaction, &error, waiting).map(|()| None),
             Err(Interrupted::TooSlow(processed)) => {
                 self.batch_size.gave_up(processed);
                 let why = format!(
                     "its transaction would outlive its time after {processed} of {waiting} records; smaller batches from here"
                 );
-                transaction.abort(&self.clock, Why::TooSlow(why))
+                transaction.abort(&self.clock, Why::Otherwise(why))
             }
             Err(Interrupted::Corrupt(task, failure)) => {
                 let ended = transaction.abort(&self.clock, Why::Failed(failure.to_string()));
@@ -100,64 +92,44 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         transaction: &mut Open<K::Producer>,
         waiting: usize,
         deadline: Duration,
-    ) -> Result<Count, Interrupted> {
-        let mut count = Count::default();
-        let (mut stride, mut look_at, mut looked) = (1, 1, self.clock.monotonic());
-        for running in self.tasks.iter_mut() {
-            let size = u32::try_from(running.group.len()).expect("batches are bounded");
-            let mut info = BatchInfo { id: running.batch(), index: 0, size };
-            while let Some((input, record)) = running.group.pop() {
-                if info.index == 0 || running.group.is_empty() {
-                    running.note_timestamp(record.timestamp());
-                }
-                let base: &dyn Base = match &running.state {
-                    Some(state) => state,
-                    None => &NoStores,
-                };
-                if let Err(failure) = running.task.process(input, &record, info, base) {
-                    if failure.kind == (FailureKind::State { corrupt: true }) {
-                        return Err(Interrupted::Corrupt(running.task.id().clone(), failure));
-                    }
-                    let partition = &running.inputs[input].1;
-                    let stopped = stopped(running.task.id(), partition, record.offset(), &failure);
-                    count.failed.get_or_insert(stopped);
-                    count.dropped += 1 + running.group.len();
-                    running.group.clear();
-                    break;
-                }
-                send_outputs(running.task.outbox(), transaction).map_err(Interrupted::Producer)?;
-                count.processed += 1;
-                info.index += 1;
-                if count.processed < look_at {
-                    continue;
-                }
-                let now = self.clock.monotonic();
-                if now >= deadline && count.processed < waiting {
-                    return Err(Interrupted::TooSlow(count.processed));
-                }
-                let quick = now.saturating_sub(looked) < CLOCK_STRIDE_QUICK;
-                stride = if quick { (stride * 2).min(CLOCK_STRIDE_MAX) } else { 1 };
-                (look_at, looked) = (count.processed + stride, now);
-            }
+    ) -> Result<Progressed, Interrupted> {
+        self.outputs.clear();
+        let mut pass = Pass {
+            transaction,
+            outputs: &mut self.outputs,
+            clock: &self.clock,
+            now: self.clock.wall(),
+            waiting,
+            deadline,
+            pace: Pace::from(self.clock.monotonic()),
+            processed: 0,
+            dropped: 0,
+            passed_over: PassedOver::new(),
+            failed: None,
+        };
+        for (slot, running) in self.tasks.iter_mut().enumerate() {
+            pass.task(slot, running)?;
         }
-        Ok(count)
+        let Pass { processed, dropped, passed_over, failed, .. } = pass;
+        self.refetch |= dropped > 0;
+        Ok(Progressed { processed, dropped, passed_over, failed })
     }
 
     /// Changelog, drain, offsets, commit, apply. Returns how many records were committed.
     pub(super) fn commit(&mut self, processed: Processed<K::Producer>) -> Result<usize, ThreadError> {
-        let Processed { mut transaction, records, took, failed } = processed;
+        let Processed { mut transaction, records, took, passed_over, failed } = processed;
         let began = self.clock.monotonic();
         let sent = self.send_changelog(&mut transaction);
         let tags = match sent.and_then(|tags| transaction.drain(&self.clock).map(|()| tags)) {
             Ok(tags) => tags,
-            Err(error) => return self.ended(transaction.fail(&self.clock, &error), records).map(|()| 0),
+            Err(error) => return self.fail(transaction, &error, records).map(|()| 0),
         };
         self.lap(Phase::Changelog);
-        if let (Some(failed), true) = (&failed, tags.is_empty()) {
-            // The only record of the batch failed, and has left nothing.
-            let ended = transaction.abort(&self.clock, Why::Failed("nothing to commit".to_owned()));
+        if tags.is_empty() {
+            // The only record of the batch failed, or a punctuation was due; neither has left anything.
+            let ended = transaction.abort(&self.clock, Why::Empty);
             self.ended(ended, records)?;
-            return Err(failed.clone());
+            return failed.map_or(Ok(0), Err);
         }
         let group = match self.checked_membership() {
             Ok(group) => group,
@@ -185,9 +157,27 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         self.lap(Phase::Apply);
         let commit = self.clock.monotonic().saturating_sub(began);
         self.instruments.metrics.committed(records, commit);
+        for ((outcome, reason), count) in passed_over {
+            self.instruments.metrics.passed_over(outcome, reason, count);
+        }
         tracing::debug!(records, process = ?took, commit = ?commit, "committed");
         self.batch_size.learn(&TurnCost { records, process: took, commit });
         failed.map_or(Ok(records), Err)
+    }
+
+    /// Ends the transaction after an error. If the broker has refused an output for what it is, the record that the output
+    /// comes from is condemned: when it is processed again, its policy says what becomes of it.
+    fn fail(&mut self, transaction: Open<K::Producer>, error: &TxnError, records: usize) -> Result<(), ThreadError> {
+        let refused = transaction.refused();
+        let origin = refused.as_ref().and_then(|refused| self.outputs.origin(refused.number));
+        let (Some(refused), Some(origin)) = (refused, origin) else {
+            let ended = transaction.fail(&self.clock, error);
+            return self.ended(ended, records);
+        };
+        let running = self.tasks.iter_mut().nth(origin.task).expect("tasks do not come and go in a transaction");
+        running.task.condemn(origin.input, origin.offset, origin.sink, &refused.reason);
+        let ended = transaction.abort(&self.clock, Why::Otherwise(refused.reason));
+        self.ended(ended, records)
     }
 
     /// Sends the last value of every key that the batch wrote. Returns, for each task that has something to commit, the
@@ -207,7 +197,8 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
                 message: format!("task {}: {failure}", running.task.id()),
             })?;
             let mut first = vec![true; running.changelogs.len()];
-            let timestamp = running.task.stream_time().expect("a task that wrote has processed a record");
+            // A punctuation may write before the first record has come.
+            let timestamp = running.task.stream_time().unwrap_or_else(|| self.clock.wall());
             for change in running.changes.changes() {
                 let Some((source, topic)) = &running.changelogs[change.store.slot()] else { continue };
                 let is_first = std::mem::replace(&mut first[change.store.slot()], false);
@@ -218,8 +209,13 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
                     timestamp,
                     key: Some(change.key),
                     value: change.value,
-                    header: is_first.then_some((TRANSACTIONAL_ID_HEADER, id)),
+                    headers: if is_first {
+                        RecordHeaders::One(TRANSACTIONAL_ID_HEADER, id)
+                    } else {
+                        RecordHeaders::None
+                    },
                     tag: DeliveryTag(first_tag + change.store.get()),
+                    number: RecordNumber::NONE,
                 })?;
             }
         }
@@ -282,35 +278,4 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             self.refetch = true;
         }
     }
-}
-
-fn send_outputs<P: TransactionalProducer>(outbox: &mut Outbox, transaction: &mut Open<P>) -> Result<(), TxnError> {
-    for output in outbox.records() {
-        transaction.send(&ProducerRecord {
-            topic: output.topic,
-            partition: output.partition,
-            timestamp: output.timestamp,
-            key: output.key,
-            value: output.value,
-            header: None,
-            tag: DeliveryTag::UNTRACKED,
-        })?;
-    }
-    outbox.clear();
-    Ok(())
-}
-
-/// Why a thread stops at a record, and what a person can do.
-fn stopped(task: &TaskId, partition: &TopicPartition, offset: Offset, failure: &RecordFailure) -> ThreadError {
-    let remedy = match failure.kind {
-        FailureKind::State { .. } => {
-            "Look at the disk (space, rights, open files) and start again; removing the task's directory restores its state from the changelog"
-        }
-        FailureKind::Decode | FailureKind::Process | FailureKind::Panic | FailureKind::Encode => {
-            "Mend the operator, or set the group's offset behind the record with kafka-consumer-groups --reset-offsets, and start again"
-        }
-    };
-    ThreadError(format!(
-        "task {task} stopped at {partition}@{offset}: {failure}. Everything before this record is committed; nothing of it is. {remedy}"
-    ))
 }

@@ -34,6 +34,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
 
     /// Serves the group and takes in records. No transaction is open here (EO-5).
     pub(super) fn poll(&mut self) -> Result<(), ThreadError> {
+        // Records wait where an operator has asked for a commit before them, or where the last transaction has failed.
         let busy = !self.restorer.is_idle() || !self.is_ready() || !self.tasks.nothing_waits();
         let wait = if busy { BUSY_WAIT } else { IDLE_WAIT };
         let can_process = self.is_ready() && !self.tasks.is_empty() && self.tasks.nothing_waits();

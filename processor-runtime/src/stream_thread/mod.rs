@@ -11,7 +11,9 @@
 mod batch;
 mod group;
 mod instruments;
+mod outputs;
 mod ownership;
+mod pass;
 mod plan;
 mod producer;
 
@@ -28,6 +30,7 @@ use processor_core::protocol::assignment::Inputs;
 use processor_core::protocol::batch::BatchSize;
 
 use self::group::Place;
+use self::outputs::Outputs;
 use self::producer::ProducerSlot;
 use crate::clock::Clock;
 use crate::kafka::{GroupConsumer, GroupEvent, Kafka};
@@ -87,6 +90,7 @@ pub struct StreamThread<K: Kafka, S: StateDirectory, C> {
     rejoined_at: Vec<Duration>,
     /// When a wait for a place in the group was last logged.
     reminded_at: Duration,
+    outputs: Outputs,
     records: Vec<Polled<K>>,
     events: Vec<GroupEvent>,
     instruments: Instruments,
@@ -142,6 +146,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             try_at: Duration::ZERO,
             fenced_at: Vec::new(),
             rejoined_at: Vec::new(),
+            outputs: Outputs::default(),
             records: Vec::new(),
             events: Vec::new(),
             instruments: Instruments::default(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use processor_core::error::RecordFailure;
 use processor_core::ids::{InputIndex, OutputIndex, TaskId, TopicPartition};
 use processor_core::protocol::assignment::{self, TaskAction};
-use processor_core::task::Task;
+use processor_core::task::{Task, TaskSettings};
 
 use super::producer::ProducerSlot;
 use super::{ChangelogTopic, Footing, StreamThread, ThreadError, listed, listed_positions};
@@ -60,7 +60,11 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
     }
 
     fn new_task(&self, id: &TaskId) -> Task {
-        self.plan.topology.task(id, self.plan.cache_bytes_max)
+        let settings = TaskSettings {
+            cache_bytes_max: self.plan.cache_bytes_max,
+            output_partitions: self.plan.output_partitions.clone(),
+        };
+        self.plan.topology.task(id, &settings)
     }
 
     fn suspend(&self, mut task: Task, state: Option<S::Task>) {
@@ -101,6 +105,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
     /// One bounded step of everything that must be mended before records can be processed.
     pub(super) fn recover(&mut self) -> Result<(), ThreadError> {
         self.initialise_producer()?;
+        self.fence_late_offsets()?;
         if let Footing::Moved(since) = self.footing
             && self.clock.monotonic() >= since + self.plan.rebalance_wait
             && self.is_member()
@@ -157,11 +162,12 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
 
     /// Reads on from where the tasks stand, when that is not where the consumer is.
     pub(super) fn fetch_where_tasks_stand(&mut self) -> Result<(), ThreadError> {
+        self.refetch |= self.tasks.end_waits(self.clock.monotonic());
         if !self.refetch || !self.tasks.nothing_waits() {
             return Ok(());
         }
         self.refetch = false;
-        let positions = if self.footing == Footing::Sound { self.tasks.positions() } else { Vec::new() };
+        let positions = if self.footing == Footing::Sound { self.tasks.reread() } else { Vec::new() };
         self.consumer.fetch(&positions).map_err(|error| ThreadError(error.message))
     }
 }

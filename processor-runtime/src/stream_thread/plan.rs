@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use processor_core::protocol::batch::BatchBounds;
 use processor_core::protocol::restore::StartRule;
-use processor_core::topology::Topology;
+use processor_core::topology::ApplicationTopology;
 
 use crate::kafka::{Member, TransactionalId};
 use crate::state::Layout;
@@ -15,7 +15,9 @@ use crate::state::Layout;
 #[derive(Clone, Debug)]
 pub struct ThreadPlan {
     /// The topology.
-    pub topology: Topology,
+    pub topology: ApplicationTopology,
+    /// How many partitions each output topic has, in the topology's order.
+    pub output_partitions: Arc<[u32]>,
     /// The thread's transactional id.
     pub transactional_id: TransactionalId,
     /// The thread's place in the group.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use processor_core::ids::Offset;
+
 use super::{FENCES_MAX, FENCES_WITHIN, Footing, StreamThread, ThreadError};
 use crate::clock::Clock;
 use crate::kafka::{Kafka, OffsetToCommit, TxnErrorKind};
@@ -79,9 +81,14 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
     }
 
     /// Where the broker does not verify transactions, a late `TxnOffsetCommit` of the producer's predecessor would be
-    /// taken into its successor's first transaction. So the first one carries the offsets as they are committed, and
-    /// aborts: from then on the coordinator knows the new epoch and refuses the old one.
+    /// taken into its successor's first transaction, or stay there pending and keep every recovery from reading the
+    /// offsets. So the first transaction is one that aborts, as soon as the thread is a member: from then on the group's
+    /// coordinator knows the new epoch and refuses the old one, and what was pending under the producer's id is gone. It
+    /// never commits, so any offset will do.
     pub(super) fn fence_late_offsets(&mut self) -> Result<(), ThreadError> {
+        if !self.fence_due || !self.is_member() || self.owned.is_empty() || self.clock.monotonic() < self.try_at {
+            return Ok(());
+        }
         let Some(producer) = self.take_ready() else { return Ok(()) };
         let transaction = match producer.begin(&self.clock, self.plan.transaction_timeout * 4 / 5) {
             Ok(transaction) => transaction,
@@ -91,9 +98,8 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             Ok(group) => group,
             Err(why) => return self.ended(transaction.abort(&self.clock, why), 0),
         };
-        let positions = self.tasks.positions();
-        let offset = |(partition, offset)| OffsetToCommit { partition, offset, metadata: "" };
-        let offsets: Vec<_> = positions.iter().map(|(partition, at)| (partition, *at)).map(offset).collect();
+        let offset = |partition| OffsetToCommit { partition, offset: Offset::new(0), metadata: "" };
+        let offsets: Vec<_> = self.owned.iter().map(offset).collect();
         match transaction.prepare(&self.clock, &offsets, &group) {
             Ok(prepared) => {
                 self.fence_due = false;
@@ -110,13 +116,14 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             Ended::Broken(broken) => return self.broken(&broken, records),
         };
         self.set_producer(next);
-        self.abandon_batch();
-        if why != Why::Fence {
-            self.instruments.metrics.not_committed(CommitResult::Aborted);
+        if matches!(why, Why::Empty | Why::Fence) {
+            return Ok(()); // no task holds anything of it, so there is nothing to abandon
         }
+        self.abandon_batch();
+        self.instruments.metrics.not_committed(CommitResult::Aborted);
         match why {
-            Why::Fence => tracing::debug!("fence transaction done"),
-            Why::TooSlow(reason) => tracing::warn!("transaction aborted, its records are processed again: {reason}"),
+            Why::Empty | Why::Fence => {}
+            Why::Otherwise(reason) => tracing::warn!("transaction aborted, its records are processed again: {reason}"),
             Why::Failed(reason) => {
                 tracing::warn!("transaction aborted, its records are processed again: {reason}");
                 self.try_later(records);

@@ -16,8 +16,8 @@ use processor_core::protocol::outcome::{Phase, Step, TxnErrorKind, after_error};
 
 use crate::clock::Clock;
 use crate::kafka::{
-    DeliveryTag, GroupMetadata, Membership, OffsetToCommit, ProducerRecord, Progress, Taint, TransactionalProducer,
-    TxnError,
+    DeliveryTag, GroupMetadata, Membership, OffsetToCommit, ProducerRecord, Progress, RefusedRecord, Taint,
+    TransactionalProducer, TxnError,
 };
 use crate::seeded_bugs::{self, Rule};
 
@@ -113,6 +113,11 @@ impl<P: TransactionalProducer> Open<P> {
     /// The offset behind the last record delivered under this tag. Exact once drained.
     pub fn delivered_end(&self, tag: DeliveryTag) -> Option<i64> {
         self.producer.delivered_end(tag)
+    }
+
+    /// The first numbered record that was refused for what it is.
+    pub fn refused(&self) -> Option<RefusedRecord> {
+        self.producer.refused()
     }
 
     /// Adds the offsets.
@@ -232,12 +237,16 @@ pub enum Why {
     /// It was a fence transaction: it ends so.
     #[error("fence transaction")]
     Fence,
+    /// It held nothing: no record was gone past, and no punctuation left anything.
+    #[error("nothing to commit")]
+    Empty,
     /// A record or a call failed; the batch is tried again.
     #[error("{0}")]
     Failed(String),
-    /// The batch takes too long for one transaction; its records are tried again in smaller ones.
+    /// The batch cannot be committed as it is, and will be another one when it is tried again: smaller, because it takes too
+    /// long for one transaction, or with a verdict on the record whose output was refused.
     #[error("{0}")]
-    TooSlow(String),
+    Otherwise(String),
     /// The group has moved on.
     #[error("{0}")]
     Moved(String),

@@ -18,7 +18,7 @@ use processor_runtime::kafka::consumer::{ConsumedRecord, Consumer};
 use processor_runtime::kafka::producer::Producer;
 use processor_runtime::kafka::{
     DeliveryTag, GroupConsumer, GroupEvent, Kafka, Member, OffsetToCommit, PolledRecord, ProducerRecord, Progress,
-    TransactionalId, TransactionalProducer,
+    RecordHeaders, RecordNumber, TransactionalId, TransactionalProducer,
 };
 
 const OUTPUT: OutputIndex = OutputIndex::new(0);
@@ -219,6 +219,14 @@ fn to<'a>(
     value: &'a [u8],
 ) -> ProducerRecord<'a> {
     let partition = TargetPartition::Exactly(partition);
-    let (key, value, header, tag) = (Some(key), Some(value), None, DeliveryTag::UNTRACKED);
-    ProducerRecord { topic, partition, timestamp, key, value, header, tag }
+    ProducerRecord {
+        topic,
+        partition,
+        timestamp,
+        key: Some(key),
+        value: Some(value),
+        headers: RecordHeaders::None,
+        tag: DeliveryTag::UNTRACKED,
+        number: RecordNumber::NONE,
+    }
 }

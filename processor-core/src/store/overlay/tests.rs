@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::store::KeyRange;
-use crate::store::testing::MapBase;
+use crate::store::memory::MemoryBase;
 use proptest::prelude::*;
 use std::ops::{Bound, RangeBounds};
 
@@ -85,7 +85,7 @@ fn op() -> impl Strategy<Value = Op> {
 /// The overlay beside three plain maps: as committed, as of the last good record, and now.
 struct Twin {
     overlay: Overlay<Key, Vec<u8>>,
-    base: MapBase,
+    base: MemoryBase,
     committed: Map,
     saved: Map,
     now: Map,
@@ -197,7 +197,7 @@ proptest! {
     ) {
         let mut twin = Twin {
             overlay: Overlay::new(STORE, ValueFormat::Bincode, cache),
-            base: MapBase::default(),
+            base: MemoryBase::default(),
             committed: Map::new(), saved: Map::new(), now: Map::new(),
         };
         twin.overlay.begin_record();
@@ -218,7 +218,7 @@ fn a_batch_writes_each_key_once_in_the_order_of_the_first_write() {
     let mut overlay: Overlay<u32, u64> = Overlay::new(StoreIndex::new(3), ValueFormat::Bincode, 1 << 20);
     for key in [5, 1, 5, 9, 1] {
         overlay.begin_record();
-        count(&mut overlay, &MapBase::default(), key);
+        count(&mut overlay, &MemoryBase::default(), key);
     }
     let mut changes = ChangeSet::default();
     overlay.collect(&mut changes).expect("integers can be encoded");
@@ -229,7 +229,7 @@ fn a_batch_writes_each_key_once_in_the_order_of_the_first_write() {
 
 #[test]
 fn the_cache_keeps_its_bound_and_loses_nothing() {
-    let (mut base, mut overlay) = (MapBase::default(), Overlay::<u32, u64>::new(STORE, ValueFormat::Bincode, 1_000));
+    let (mut base, mut overlay) = (MemoryBase::default(), Overlay::<u32, u64>::new(STORE, ValueFormat::Bincode, 1_000));
     for round in 0..3 {
         for key in 0..200 {
             overlay.begin_record();
@@ -247,8 +247,8 @@ fn the_cache_keeps_its_bound_and_loses_nothing() {
 #[test]
 fn written_values_count_for_the_bound_of_the_cache() {
     let (mut base, mut overlay) =
-        (MapBase::default(), Overlay::<u32, Vec<u8>>::new(STORE, ValueFormat::Bincode, 10_000));
-    let commit = |overlay: &mut Overlay<u32, Vec<u8>>, base: &mut MapBase| {
+        (MemoryBase::default(), Overlay::<u32, Vec<u8>>::new(STORE, ValueFormat::Bincode, 10_000));
+    let commit = |overlay: &mut Overlay<u32, Vec<u8>>, base: &mut MemoryBase| {
         let mut changes = ChangeSet::default();
         overlay.collect(&mut changes).expect("bytes can be encoded");
         base.apply(&changes);
@@ -274,7 +274,7 @@ fn written_values_count_for_the_bound_of_the_cache() {
 
 #[test]
 fn an_entry_that_cannot_be_read_ends_the_scan_with_its_error() {
-    let mut base = MapBase::default();
+    let mut base = MemoryBase::default();
     let mut changes = ChangeSet::default();
     changes.push(STORE, &[0, 0, 0, 1], Some(&[1, 7]));
     changes.push(STORE, &[0, 0, 0, 2], Some(&[99, 7]));
@@ -295,7 +295,7 @@ fn an_entry_that_cannot_be_read_ends_the_scan_with_its_error() {
 
 #[test]
 fn several_keys_are_looked_up_together() {
-    let mut base = MapBase::default();
+    let mut base = MemoryBase::default();
     let mut changes = ChangeSet::default();
     changes.push(STORE, b"a", Some(b"1"));
     changes.push(STORE, b"b", Some(b""));
@@ -306,7 +306,7 @@ fn several_keys_are_looked_up_together() {
     assert_eq!(found, [Some(Some(vec![])), Some(None), Some(Some(b"1".to_vec())), Some(Some(b"1".to_vec()))]);
 }
 
-fn count(overlay: &mut Overlay<u32, u64>, base: &MapBase, key: u32) -> u64 {
+fn count(overlay: &mut Overlay<u32, u64>, base: &MemoryBase, key: u32) -> u64 {
     let counted = overlay.modify(base, &key, |count| {
         *count = Some(count.unwrap_or(0) + 1);
         count.unwrap_or(0)

@@ -93,6 +93,28 @@ impl Message {
         (kind != rd::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE).then_some(millis)
     }
 
+    /// Visits all headers in their order: name, and value, which may be null. A name that is not UTF-8 is shown with
+    /// replacement characters. Costs next to nothing where a record has no headers.
+    pub(in crate::kafka) fn visit_headers(&self, visit: &mut dyn FnMut(&str, Option<&[u8]>)) {
+        let mut headers = ptr::null_mut();
+        // SAFETY: as in `header`.
+        if Code(unsafe { raw::rd_kafka_message_headers(self.raw.as_ptr(), &raw mut headers) }) != Code::NONE {
+            return;
+        }
+        for index in 0.. {
+            let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0);
+            // SAFETY: the headers live as long as the message; past the last one nothing is written and an error returned.
+            let found =
+                unsafe { raw::rd_kafka_header_get_all(headers, index, &raw mut name, &raw mut value, &raw mut size) };
+            if Code(found) != Code::NONE {
+                return;
+            }
+            // SAFETY: what was found is a string that ends in zero, and `size` bytes or null, alive as long as the message.
+            let (name, value) = unsafe { (CStr::from_ptr(name), bytes(value.cast_mut(), size)) };
+            visit(&name.to_string_lossy(), value);
+        }
+    }
+
     /// The value of the last header of this name. Costs next to nothing where a record has no headers.
     pub(in crate::kafka) fn header(&self, name: &CStr) -> Option<&[u8]> {
         let mut headers = ptr::null_mut();

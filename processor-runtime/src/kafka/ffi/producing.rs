@@ -10,6 +10,7 @@ use std::time::Duration;
 use rdkafka::bindings as rd;
 use rdkafka::bindings::rd_kafka_vtype_t as Kind;
 
+use super::super::RecordHeaders;
 use super::{Client, Code, Fault, NativeGroup, PartitionList, c_millis, c_string, raw};
 
 /// A topic as the producer knows it: looked up once, so that sending a record looks up nothing.
@@ -42,9 +43,9 @@ pub(in crate::kafka) struct NativeRecord<'a> {
     pub(in crate::kafka) timestamp: i64,
     pub(in crate::kafka) key: Option<&'a [u8]>,
     pub(in crate::kafka) value: Option<&'a [u8]>,
-    pub(in crate::kafka) header: Option<(&'a str, &'a [u8])>,
+    pub(in crate::kafka) headers: RecordHeaders<'a>,
     /// Comes back with the delivery report.
-    pub(in crate::kafka) opaque: u16,
+    pub(in crate::kafka) opaque: u64,
 }
 
 /// The arguments of one `rd_kafka_produceva`. They are 72 bytes each, of which most stay unused: only what is set is
@@ -92,7 +93,7 @@ impl TopicHandle {
         arguments.push(Kind::RD_KAFKA_VTYPE_MSGFLAGS, |slot| unsafe { (*slot).i = rd::RD_KAFKA_MSG_F_COPY });
         arguments.push(Kind::RD_KAFKA_VTYPE_TIMESTAMP, |slot| unsafe { (*slot).i64_ = record.timestamp });
         arguments.push(Kind::RD_KAFKA_VTYPE_OPAQUE, |slot| unsafe {
-            (*slot).ptr = usize::from(record.opaque) as *mut c_void;
+            (*slot).ptr = record.opaque as usize as *mut c_void;
         });
         if let Some(key) = record.key {
             arguments.push(Kind::RD_KAFKA_VTYPE_KEY, |slot| unsafe { (*slot).mem = memory(key) });
@@ -100,7 +101,7 @@ impl TopicHandle {
         if let Some(value) = record.value {
             arguments.push(Kind::RD_KAFKA_VTYPE_VALUE, |slot| unsafe { (*slot).mem = memory(value) });
         }
-        let headers = record.header.map(|(name, value)| headers(name, value));
+        let headers = (!record.headers.is_empty()).then(|| headers(&record.headers));
         if let Some(headers) = headers {
             arguments.push(Kind::RD_KAFKA_VTYPE_HEADERS, |slot| unsafe { (*slot).headers = headers });
         }
@@ -121,22 +122,21 @@ fn memory(bytes: &[u8]) -> rd::rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_1 {
     rd::rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_1 { ptr: bytes.as_ptr().cast_mut().cast(), size: bytes.len() }
 }
 
-/// A header list of one.
-fn headers(name: &str, value: &[u8]) -> *mut rd::rd_kafka_headers_t {
+/// A header list.
+fn headers(wanted: &RecordHeaders<'_>) -> *mut rd::rd_kafka_headers_t {
     let length = |len: usize| isize::try_from(len).expect("a slice is shorter than isize::MAX");
-    // SAFETY: the list is new; name and value are copied, their lengths are given.
-    unsafe {
-        let headers = rd::rd_kafka_headers_new(1);
-        let added = raw::rd_kafka_header_add(
-            headers,
-            name.as_ptr().cast(),
-            length(name.len()),
-            value.as_ptr().cast(),
-            length(value.len()),
-        );
+    // SAFETY: makes a list of our own, with room for so many headers.
+    let headers = unsafe { rd::rd_kafka_headers_new(wanted.len()) };
+    wanted.visit(|name, value| {
+        // A null pointer is a null value; an empty slice has a pointer that is not null.
+        let (pointer, size) = value.map_or((ptr::null(), 0), |value| (value.as_ptr(), value.len()));
+        // SAFETY: the list is ours; name and value are copied.
+        let added = unsafe {
+            raw::rd_kafka_header_add(headers, name.as_ptr().cast(), length(name.len()), pointer.cast(), length(size))
+        };
         assert_eq!(Code(added), Code::NONE, "adding to a list of our own cannot fail");
-        headers
-    }
+    });
+    headers
 }
 
 /// What a transactional producer does. All of it may be called from the thread that owns the producer only: two calls at

@@ -102,6 +102,13 @@ unsafe extern "C" {
         message: *const rd::rd_kafka_message_t,
         headers: *mut *mut rd::rd_kafka_headers_t,
     ) -> i32;
+    pub(super) fn rd_kafka_header_get_all(
+        headers: *const rd::rd_kafka_headers_t,
+        index: usize,
+        name: *mut *const c_char,
+        value: *mut *const c_void,
+        size: *mut usize,
+    ) -> i32;
     pub(super) fn rd_kafka_header_get_last(
         headers: *const rd::rd_kafka_headers_t,
         name: *const c_char,

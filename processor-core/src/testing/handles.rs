@@ -1,0 +1,263 @@
+//! What a test holds of a driver: inputs, outputs, stores, dead letters.
+
+use std::cell::RefCell;
+use std::marker::PhantomData;
+use std::ops::ControlFlow;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::driver::Bench;
+use super::topics::{Header, Stored};
+use crate::error::RecordFailure;
+use crate::ids::{Partition, StoreIndex, Timestamp};
+use crate::record::{Record, TargetPartition};
+use crate::store::{KeyRange, KeyScan, Overlay, StoreKey, StoreValue, ValueFormat};
+use crate::topology::CodecPair;
+
+/// The input of a source; see [`TopologyTestDriver::input`](super::TopologyTestDriver::input).
+pub struct TestInput<K, V> {
+    bench: Rc<RefCell<Bench>>,
+    topic: Arc<str>,
+    codecs: Arc<dyn CodecPair<K, V>>,
+    partition: Option<Partition>,
+    headers: Vec<Header>,
+}
+
+impl<K: 'static, V: 'static> TestInput<K, V> {
+    pub(super) fn of(bench: &Rc<RefCell<Bench>>, name: &str) -> Self {
+        let held = bench.borrow();
+        let node = held.node(name, |draft| draft.source().is_some(), "source");
+        let source = held.topology.nodes()[node.slot()].source().expect("the node was found among the sources");
+        let codecs = source.codecs.typed().unwrap_or_else(|| panic!("source '{name}' reads other types"));
+        let topic = Arc::from(source.topics[0].resolved(held.topology.application_id()));
+        Self { bench: bench.clone(), topic, codecs: codecs.clone(), partition: None, headers: Vec::new() }
+    }
+
+    /// The same input, by another of the source's topics.
+    #[must_use]
+    pub fn topic(self, topic: impl Into<Arc<str>>) -> Self {
+        Self { topic: topic.into(), ..self }
+    }
+
+    /// The same input, to this partition instead of the one that the key belongs to.
+    #[must_use]
+    pub fn partition(self, partition: i32) -> Self {
+        Self { partition: Some(Partition::new(partition)), ..self }
+    }
+
+    /// The same input, with a header on every record.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: &[u8]) -> Self {
+        self.headers.push((name.to_owned(), Some(value.to_vec())));
+        self
+    }
+
+    /// Pipes a record in, with the driver's time of day as its timestamp.
+    ///
+    /// # Panics
+    /// If the record, or one that it leads to, stops a task.
+    pub fn pipe(&self, key: impl Into<K>, value: impl Into<V>) {
+        let now = self.bench.borrow().now;
+        self.pipe_at(now, key, value);
+    }
+
+    /// Pipes a record in.
+    ///
+    /// # Panics
+    /// If the record, or one that it leads to, stops a task.
+    pub fn pipe_at(&self, timestamp: Timestamp, key: impl Into<K>, value: impl Into<V>) {
+        if let Err(failure) = self.try_pipe_at(timestamp, key, value) {
+            panic!("the task has stopped: {failure}");
+        }
+    }
+
+    /// Pipes a record in.
+    ///
+    /// # Errors
+    /// The record, or one that it leads to, stops a task.
+    ///
+    /// # Panics
+    /// If the source's codecs cannot write the record.
+    pub fn try_pipe_at(
+        &self,
+        timestamp: Timestamp,
+        key: impl Into<K>,
+        value: impl Into<V>,
+    ) -> Result<(), RecordFailure> {
+        let encoded = self.codecs.encode(&key.into(), &value.into());
+        let (key, value) = encoded.unwrap_or_else(|error| panic!("the record cannot be encoded: {error}"));
+        self.try_pipe_bytes(Some(timestamp), key.as_deref(), value.as_deref())
+    }
+
+    /// Pipes bytes in as they are, such as ones that the codecs cannot read.
+    ///
+    /// # Errors
+    /// The record, or one that it leads to, stops a task.
+    pub fn try_pipe_bytes(
+        &self,
+        timestamp: Option<Timestamp>,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) -> Result<(), RecordFailure> {
+        let record = Stored {
+            key: key.map(<[u8]>::to_vec),
+            value: value.map(<[u8]>::to_vec),
+            timestamp: timestamp.map(Timestamp::get),
+            headers: self.headers.clone(),
+        };
+        let to = self.partition.map_or(TargetPartition::ByKey, TargetPartition::Exactly);
+        self.bench.borrow_mut().pipe(&self.topic, to, record)
+    }
+}
+
+impl<K, V> std::fmt::Debug for TestInput<K, V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TestInput({:?})", self.topic)
+    }
+}
+
+/// A record that a sink has written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Received<K, V> {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition.
+    pub partition: Partition,
+    /// The record.
+    pub record: Record<K, V>,
+}
+
+/// The output of a sink; see [`TopologyTestDriver::output`](super::TopologyTestDriver::output). Each record is read
+/// once.
+pub struct TestOutput<K, V> {
+    bench: Rc<RefCell<Bench>>,
+    sink: crate::ids::NodeIndex,
+    codecs: Arc<dyn CodecPair<K, V>>,
+}
+
+impl<K: 'static, V: 'static> TestOutput<K, V> {
+    pub(super) fn of(bench: &Rc<RefCell<Bench>>, name: &str) -> Self {
+        let held = bench.borrow();
+        let sink = held.node(name, |draft| draft.sink().is_some(), "sink");
+        let draft = held.topology.nodes()[sink.slot()].sink().expect("the node was found among the sinks");
+        let codecs = draft.codecs.typed().unwrap_or_else(|| panic!("sink '{name}' writes other types"));
+        Self { bench: bench.clone(), sink, codecs: codecs.clone() }
+    }
+
+    /// What was written since the output was last read, with topic and partition.
+    ///
+    /// # Panics
+    /// If the sink's codecs cannot read what they have written.
+    pub fn received(&self) -> Vec<Received<K, V>> {
+        let mut bench = self.bench.borrow_mut();
+        let taken = bench.take_unread(|sent| sent.sink == Some(self.sink));
+        let read = |(sent, partition): (super::worker::Sent, Partition)| {
+            let record = &sent.record;
+            let decoded = self.codecs.decode(record.key.as_deref(), record.value.as_deref());
+            let (key, value) = decoded.unwrap_or_else(|error| panic!("an output cannot be read back: {error}"));
+            let timestamp = Timestamp::new(record.timestamp.expect("outputs have a timestamp"));
+            let topic = bench.topology.outputs()[sent.topic.slot()].clone();
+            Received { topic, partition, record: Record::new(key, value, timestamp) }
+        };
+        taken.into_iter().map(read).collect()
+    }
+
+    /// The records that were written since the output was last read.
+    pub fn records(&self) -> Vec<Record<K, V>> {
+        self.received().into_iter().map(|received| received.record).collect()
+    }
+
+    /// Their values.
+    pub fn values(&self) -> Vec<V> {
+        self.records().into_iter().map(|record| record.value).collect()
+    }
+}
+
+impl<K, V> std::fmt::Debug for TestOutput<K, V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TestOutput({:?})", self.bench.borrow().topology.node_name(self.sink))
+    }
+}
+
+/// A store over all tasks that have it; see [`TopologyTestDriver::store`](super::TopologyTestDriver::store).
+pub struct TestStore<K, V> {
+    bench: Rc<RefCell<Bench>>,
+    name: &'static str,
+    types: PhantomData<fn() -> (K, V)>,
+}
+
+impl<K: StoreKey, V: StoreValue> TestStore<K, V> {
+    pub(super) fn of(bench: &Rc<RefCell<Bench>>, name: &'static str) -> Self {
+        let parts = bench.borrow();
+        let mut stores = parts.topology.subtopologies().iter().flat_map(|part| &part.stores);
+        assert!(stores.any(|store| **store == *name), "no node has store '{name}': add .with_store(&…)");
+        Self { bench: bench.clone(), name, types: PhantomData }
+    }
+
+    /// The committed value of a key.
+    pub fn get(&self, key: &K) -> Option<V> {
+        let mut found = None;
+        self.read(|overlay, base| {
+            let value = overlay.get(base, key).expect("a store in memory holds what was written");
+            found = found.take().or_else(|| value.cloned());
+        });
+        found
+    }
+
+    /// All committed entries in the order of their keys, task by task.
+    pub fn entries(&self) -> Vec<(K, V)> {
+        let mut entries = Vec::new();
+        self.read(|overlay, base| {
+            let mut visit = |key, value| {
+                entries.push((key, value));
+                ControlFlow::Continue(())
+            };
+            let all = KeyScan { range: KeyRange::all(), reverse: false, limit: usize::MAX };
+            overlay.scan(base, &all, &mut visit).expect("a store in memory holds what was written");
+        });
+        entries
+    }
+
+    fn read(&self, mut read: impl FnMut(&mut Overlay<K, V>, &dyn crate::store::Base)) {
+        let bench = self.bench.borrow();
+        for worker in &bench.workers {
+            let part = bench.topology.subtopology_of(worker.id());
+            if let Some(slot) = part.stores.iter().position(|store| **store == *self.name) {
+                let index = StoreIndex::new(u16::try_from(slot).expect("build() bounds the number of stores"));
+                read(&mut Overlay::new(index, ValueFormat::default(), 0), &worker.base);
+            }
+        }
+    }
+}
+
+impl<K, V> std::fmt::Debug for TestStore<K, V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TestStore({:?})", self.name)
+    }
+}
+
+/// A record that failed and was sent to a dead-letter topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The record's key, as it came.
+    pub key: Option<Vec<u8>>,
+    /// Its value, as it came.
+    pub value: Option<Vec<u8>>,
+    headers: Vec<Header>,
+}
+
+impl DeadLetter {
+    pub(super) fn new(topic: Arc<str>, record: &Stored) -> Self {
+        let Stored { key, value, headers, .. } = record.clone();
+        Self { topic, key, value, headers }
+    }
+
+    /// The value of a header as text; the names of those that say why the record failed are in
+    /// [`dead_letter`](crate::task::dead_letter).
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(known, _)| known == name)?;
+        std::str::from_utf8(found.1.as_deref()?).ok()
+    }
+}

@@ -1,0 +1,241 @@
+//! A topology of one application: with the application's id, every topic has its name, and tasks can be made.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
+use std::sync::Arc;
+
+use super::draft::{Kind, TopicName};
+use super::nodes::{Erased, SourceNode, Ways, Wiring};
+use super::{SubTopology, Topology, TopologyError};
+use crate::ids::{InputIndex, NodeIndex, OutputIndex, StoreIndex};
+
+/// Kafka's bound on the name of a topic.
+const TOPIC_BYTES_MAX: usize = 249;
+
+/// A topology whose topics all have their names. Only such a one has tasks, so none can run without its application.
+/// Cheap to clone; shared by all threads.
+#[derive(Clone)]
+pub struct ApplicationTopology {
+    topology: Topology,
+    names: Arc<Names>,
+}
+
+struct Names {
+    application_id: String,
+    inputs: Vec<Arc<str>>,
+    outputs: Vec<Arc<str>>,
+    internal: Vec<InternalTopic>,
+}
+
+/// A topic between two sub-topologies of an application. The application makes it, with `cleanup.policy=delete` and
+/// `retention.ms=-1`: nothing of it may go before it is processed. What lies behind the committed offsets of the
+/// application's group on it is purged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InternalTopic {
+    /// `<application.id>-<name>-repartition`.
+    pub topic: Arc<str>,
+    /// Its place among the inputs.
+    pub input: InputIndex,
+    /// Its place among the outputs.
+    pub output: OutputIndex,
+    /// The sub-topology that reads it, whose committed offsets purge it.
+    pub read_by: Arc<str>,
+    /// How many partitions it is made with.
+    pub partitions: InternalPartitions,
+}
+
+/// How many partitions an internal topic is made with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InternalPartitions {
+    /// So many.
+    Exactly(u32),
+    /// As many as the inputs of the sub-topology of this name, which writes to it.
+    AsInputsOf(Arc<str>),
+}
+
+impl Topology {
+    /// Names the topics of the topology for an application.
+    ///
+    /// # Errors
+    /// The name of an internal topic is too long, or taken.
+    pub fn for_application(&self, application_id: &str) -> Result<ApplicationTopology, TopologyError> {
+        let resolve =
+            |topics: &[TopicName]| topics.iter().map(|topic| Arc::from(topic.resolved(application_id))).collect();
+        let (inputs, outputs): (Vec<Arc<str>>, Vec<Arc<str>>) = (resolve(&self.0.inputs), resolve(&self.0.outputs));
+        let internal = internal_topics(self, application_id);
+        let given = self.0.inputs.iter().chain(&self.0.outputs).filter_map(|topic| match topic {
+            TopicName::Given(topic) => Some(topic.as_str()),
+            TopicName::Repartition(_) => None,
+        });
+        let given: BTreeSet<&str> = given.collect();
+        for InternalTopic { topic, .. } in &internal {
+            if topic.len() > TOPIC_BYTES_MAX {
+                return Err(TopologyError::TopicTooLong { topic: topic.to_string() });
+            }
+            if given.contains(&**topic) {
+                return Err(TopologyError::InternalTopicTaken(topic.to_string()));
+            }
+        }
+        let names = Names { application_id: application_id.to_owned(), inputs, outputs, internal };
+        Ok(ApplicationTopology { topology: self.clone(), names: Arc::new(names) })
+    }
+}
+
+fn internal_topics(topology: &Topology, application_id: &str) -> Vec<InternalTopic> {
+    let mut found = Vec::new();
+    for (writer, draft) in topology.0.nodes.iter().enumerate() {
+        let topics = draft.sink().map_or(&[][..], |sink| &sink.topics);
+        for name in topics.iter().filter(|topic| matches!(topic, TopicName::Repartition(_))) {
+            let place = |topics: &[TopicName]| {
+                let place = topics.binary_search(name).expect("an internal topic is written and read");
+                u16::try_from(place).expect("build() bounds the number of topics")
+            };
+            let input = InputIndex::new(place(&topology.0.inputs));
+            let (reader, source) = topology.reader_of(input);
+            let partitions = topology.0.nodes[source].source().and_then(|source| source.partitions);
+            let written_by = topology.part_of(writer).name.clone();
+            found.push(InternalTopic {
+                topic: Arc::from(name.resolved(application_id)),
+                input,
+                output: OutputIndex::new(place(&topology.0.outputs)),
+                read_by: reader.name.clone(),
+                partitions: partitions.map_or(InternalPartitions::AsInputsOf(written_by), InternalPartitions::Exactly),
+            });
+        }
+    }
+    found
+}
+
+impl ApplicationTopology {
+    /// The application's id.
+    pub fn application_id(&self) -> &str {
+        &self.names.application_id
+    }
+
+    /// The input topics, in the order of [`InputIndex`].
+    pub fn inputs(&self) -> &[Arc<str>] {
+        &self.names.inputs
+    }
+
+    /// The output topics, those of dead letters among them, in the order of [`OutputIndex`].
+    pub fn outputs(&self) -> &[Arc<str>] {
+        &self.names.outputs
+    }
+
+    /// The topics that the application makes for itself, beside changelogs.
+    pub fn internal_topics(&self) -> &[InternalTopic] {
+        &self.names.internal
+    }
+
+    /// How many partitions each internal topic needs, in the order of [`internal_topics`](Self::internal_topics), given
+    /// those of the topics that are there; `None` where nothing tells it.
+    pub fn internal_partitions(&self, partitions_of: impl Fn(&str) -> Option<u32>) -> Vec<Option<u32>> {
+        let mut known: BTreeMap<InputIndex, u32> = BTreeMap::new();
+        for (topic, input) in self.inputs().iter().zip(0..) {
+            known.extend(partitions_of(topic).map(|count| (InputIndex::new(input), count)));
+        }
+        // A topic may be as wide as one that is itself internal: each round settles at least one more.
+        for _ in 0..self.internal_topics().len() {
+            for internal in self.internal_topics() {
+                let count = match &internal.partitions {
+                    InternalPartitions::Exactly(count) => Some(*count),
+                    InternalPartitions::AsInputsOf(name) => {
+                        let writer = self.subtopologies().iter().find(|part| part.name == *name);
+                        let inputs = writer.map_or(&[][..], |writer| &writer.inputs);
+                        inputs.iter().find_map(|input| known.get(input).copied())
+                    }
+                };
+                if let Some(count) = count {
+                    known.entry(internal.input).or_insert(count);
+                }
+            }
+        }
+        self.internal_topics().iter().map(|internal| known.get(&internal.input).copied()).collect()
+    }
+
+    pub(crate) fn output_index(&self, given: &str) -> Option<OutputIndex> {
+        let place = self.names.outputs.iter().position(|topic| **topic == *given)?;
+        Some(OutputIndex::new(u16::try_from(place).expect("build() bounds the number of outputs")))
+    }
+
+    /// Makes the sources of a task, and behind them its nodes: for each source node its inputs.
+    pub(crate) fn instantiate(&self, part: &SubTopology) -> Vec<(Box<dyn SourceNode>, Vec<InputIndex>)> {
+        let mut instances = Instances { topology: &self.topology, part, shared: BTreeMap::new() };
+        let mut by_node: BTreeMap<usize, Vec<InputIndex>> = BTreeMap::new();
+        for &(input, node) in &part.sources {
+            by_node.entry(node).or_default().push(input);
+        }
+        by_node.into_iter().map(|(node, inputs)| (instances.source(node), inputs)).collect()
+    }
+}
+
+impl Deref for ApplicationTopology {
+    type Target = Topology;
+
+    fn deref(&self) -> &Topology {
+        &self.topology
+    }
+}
+
+impl std::fmt::Debug for ApplicationTopology {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} of {:?}", self.topology, self.names.application_id)
+    }
+}
+
+/// The nodes of one task, as they are made.
+struct Instances<'a> {
+    topology: &'a Topology,
+    part: &'a SubTopology,
+    /// Nodes with several parents that were made for the first of them.
+    shared: BTreeMap<usize, Ways>,
+}
+
+impl Instances<'_> {
+    fn source(&mut self, node: usize) -> Box<dyn SourceNode> {
+        let wiring = self.wiring(node);
+        let source = self.topology.0.nodes[node].source().expect("a sub-topology's sources are source nodes");
+        (source.make)(wiring)
+    }
+
+    fn node(&mut self, node: usize) -> Erased {
+        if let Some(ways) = self.shared.get_mut(&node) {
+            return ways();
+        }
+        let wiring = self.wiring(node);
+        let draft = &self.topology.0.nodes[node];
+        let made = match &draft.kind {
+            Kind::Process { make, .. } => make(wiring),
+            Kind::Sink(sink) => (sink.make)(wiring, self.outputs(&sink.topics)),
+            Kind::Source(_) => unreachable!("no handle puts a source behind a node"),
+        };
+        if draft.parents.len() < 2 {
+            return made;
+        }
+        let mut ways = made.ways();
+        let first = ways();
+        self.shared.insert(node, ways);
+        first
+    }
+
+    fn outputs(&self, topics: &[TopicName]) -> Vec<OutputIndex> {
+        let place = |topic| self.topology.0.outputs.binary_search(topic).expect("outputs holds every sink's topics");
+        let index = |place| OutputIndex::new(u16::try_from(place).expect("build() bounds the number of outputs"));
+        topics.iter().map(|topic| index(place(topic))).collect()
+    }
+
+    fn wiring(&mut self, node: usize) -> Wiring {
+        let draft = &self.topology.0.nodes[node];
+        let stores = draft.stores.iter().map(|store| {
+            let slot = self.part.stores.iter().position(|known| **known == *store.name);
+            let slot = slot.expect("a node's stores are stores of its sub-topology");
+            (store.name, StoreIndex::new(u16::try_from(slot).expect("build() bounds the number of stores")))
+        });
+        Wiring {
+            index: NodeIndex::new(u16::try_from(node).expect("build() bounds the number of nodes")),
+            name: Arc::from(draft.name.as_str()),
+            stores: stores.collect(),
+            children: draft.children.iter().map(|&child| self.node(child)).collect(),
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! One batch on its way through the tasks: punctuations that are due, then the records that wait, task by task.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use processor_core::error::{FailureKind, RecordFailure};
+use processor_core::ids::{Offset, TaskId, Timestamp};
+use processor_core::record::BatchInfo;
+use processor_core::store::Base;
+use processor_core::task::Outcome;
+
+use super::ThreadError;
+use super::outputs::Outputs;
+use crate::clock::Clock;
+use crate::kafka::{PolledRecord, TransactionalProducer, TxnError};
+use crate::state::TaskState;
+use crate::tasks::{NoStores, Running};
+use crate::transaction::Open;
+
+/// The clock is looked at after so many records at the most; sooner where records take long.
+const CLOCK_STRIDE_MAX: usize = 64;
+/// Records that took less than this together are quick: the clock is looked at half as often from there.
+const CLOCK_STRIDE_QUICK: Duration = Duration::from_millis(1);
+
+/// Why processing stopped in mid-batch.
+pub(super) enum Interrupted {
+    Producer(TxnError),
+    /// After so many records.
+    TooSlow(usize),
+    Corrupt(TaskId, RecordFailure),
+}
+
+/// A batch being processed.
+pub(super) struct Pass<'a, P, C> {
+    pub(super) transaction: &'a mut Open<P>,
+    pub(super) outputs: &'a mut Outputs,
+    pub(super) clock: &'a C,
+    /// The time of day of the batch.
+    pub(super) now: Timestamp,
+    /// How many records of all tasks waited when it began.
+    pub(super) waiting: usize,
+    /// When the transaction must be on its way to the commit.
+    pub(super) deadline: Duration,
+    pub(super) pace: Pace,
+    /// Records that the tasks have gone past.
+    pub(super) processed: usize,
+    /// Records that were polled and are to be read again.
+    pub(super) dropped: usize,
+    pub(super) passed_over: PassedOver,
+    pub(super) failed: Option<ThreadError>,
+}
+
+/// How many records were not processed by their policy, by (what became of them, why). They count once the batch is
+/// committed.
+pub(super) type PassedOver = BTreeMap<(&'static str, &'static str), u64>;
+
+/// How often the clock is looked at: it costs as much as a quick record.
+pub(super) struct Pace {
+    stride: usize,
+    look_at: usize,
+    looked: Duration,
+}
+
+impl Pace {
+    pub(super) fn from(now: Duration) -> Self {
+        Self { stride: 1, look_at: 1, looked: now }
+    }
+}
+
+impl<P: TransactionalProducer, C: Clock> Pass<'_, P, C> {
+    /// Punctuates a task and processes its records, until none waits or the batch must end for it.
+    pub(super) fn task<T: TaskState, R: PolledRecord>(
+        &mut self,
+        slot: usize,
+        running: &mut Running<T, R>,
+    ) -> Result<(), Interrupted> {
+        let size = u32::try_from(running.group.len()).expect("batches are bounded");
+        let mut info = BatchInfo { id: running.batch(), index: 0, size, now: self.now };
+        if let Err(failure) = running.task.punctuate(info, base(running.state.as_ref())) {
+            return self.stop(running, None, failure);
+        }
+        self.outputs.send(&mut running.task, None, self.transaction).map_err(Interrupted::Producer)?;
+        while let Some((input, record)) = running.next_record(self.now) {
+            let outcome = running.task.process(input, &record, info, base(running.state.as_ref()));
+            let place = (input, record.offset());
+            match outcome {
+                Outcome::Done => {}
+                Outcome::Skipped(failure) => self.pass_over(running, place, &failure, "skipped"),
+                Outcome::DeadLettered(failure) => self.pass_over(running, place, &failure, "dead-lettered"),
+                Outcome::Again { after, failure } => {
+                    let (partition, offset) = (&running.inputs[input].1, record.offset());
+                    tracing::warn!(task = %running.task.id(), "{partition}@{offset} is tried again in {after:?}: {failure}");
+                    self.dropped += 1 + running.group.len();
+                    running.wait_until(self.clock.monotonic() + after);
+                    return Ok(());
+                }
+                Outcome::Failed(failure) => {
+                    self.dropped += 1;
+                    return self.stop(running, Some(place), failure);
+                }
+            }
+            let from = Some((slot, input, record.offset()));
+            self.outputs.send(&mut running.task, from, self.transaction).map_err(Interrupted::Producer)?;
+            let ends_here = running.task.take_commit_request();
+            if info.index == 0 || ends_here || running.group.is_empty() {
+                running.note_timestamp(record.timestamp());
+            }
+            self.processed += 1;
+            info.index += 1;
+            if ends_here {
+                return Ok(());
+            }
+            if self.is_late() && self.processed + self.dropped < self.waiting {
+                return Err(Interrupted::TooSlow(self.processed));
+            }
+        }
+        Ok(())
+    }
+
+    /// The task stops: what is before the failure is committed. Damaged state is not the record's fault.
+    fn stop<T: TaskState, R: PolledRecord>(
+        &mut self,
+        running: &mut Running<T, R>,
+        place: Option<(usize, Offset)>,
+        failure: RecordFailure,
+    ) -> Result<(), Interrupted> {
+        if failure.kind == (FailureKind::State { corrupt: true }) {
+            return Err(Interrupted::Corrupt(running.task.id().clone(), failure));
+        }
+        let place = place.map(|(input, offset)| format!("{}@{offset}", running.inputs[input].1));
+        self.failed.get_or_insert_with(|| stopped(running.task.id(), place.as_deref(), &failure));
+        self.dropped += running.group.len();
+        running.group.clear();
+        Ok(())
+    }
+
+    fn pass_over<T: TaskState, R: PolledRecord>(
+        &mut self,
+        running: &Running<T, R>,
+        (input, offset): (usize, Offset),
+        failure: &RecordFailure,
+        outcome: &'static str,
+    ) {
+        let partition = &running.inputs[input].1;
+        let (task, kind) = (running.task.id(), failure.kind.word());
+        tracing::warn!(%task, kind, node = failure.node, "{partition}@{offset} was {outcome}: {failure}");
+        *self.passed_over.entry((outcome, kind)).or_default() += 1;
+    }
+
+    fn is_late(&mut self) -> bool {
+        let pace = &mut self.pace;
+        if self.processed < pace.look_at {
+            return false;
+        }
+        let now = self.clock.monotonic();
+        let quick = now.saturating_sub(pace.looked) < CLOCK_STRIDE_QUICK;
+        pace.stride = if quick { (pace.stride * 2).min(CLOCK_STRIDE_MAX) } else { 1 };
+        (pace.look_at, pace.looked) = (self.processed + pace.stride, now);
+        now >= self.deadline
+    }
+}
+
+fn base<T: TaskState>(state: Option<&T>) -> &dyn Base {
+    match state {
+        Some(state) => state,
+        None => &NoStores,
+    }
+}
+
+fn stopped(task: &TaskId, place: Option<&str>, failure: &RecordFailure) -> ThreadError {
+    let is_of_state = matches!(failure.kind, FailureKind::State { .. });
+    ThreadError(match place {
+        Some(place) if is_of_state => format!(
+            "task {task} stopped at {place}: {failure}. Everything before this record is committed; nothing of it is. Look at the disk \
+             (space, rights, open files) and start again; removing the task's directory restores its state from the changelog"
+        ),
+        Some(place) => format!(
+            "task {task} stopped at {place}: {failure}. Everything before this record is committed; nothing of it is. Mend the \
+             operator, give it a failure policy, or set the group's offset behind the record with kafka-consumer-groups \
+             --reset-offsets, and start again"
+        ),
+        None => {
+            format!("task {task} stopped: {failure}. Nothing of it is committed. Mend the operator and start again")
+        }
+    })
+}

@@ -43,6 +43,26 @@ fn observations_are_counted_in_seconds_and_in_the_buckets_of_the_definition() {
 }
 
 #[test]
+fn rare_events_get_a_series_when_they_happen() {
+    let metrics = Metrics::on();
+    let thread = metrics.thread(1);
+    thread.passed_over("skipped", "decode", 2);
+    thread.passed_over("skipped", "decode", 1);
+    thread.passed_over("dead-lettered", "process", 1);
+    thread.tainted("EndTxn");
+    metrics.invariant_violated();
+    let page = metrics.render(&Gauges::default());
+    for series in [
+        "processor_records_dropped_total{thread=\"1\",outcome=\"skipped\",reason=\"decode\"} 3",
+        "processor_records_dropped_total{thread=\"1\",outcome=\"dead-lettered\",reason=\"process\"} 1",
+        "processor_txn_tainted_total{thread=\"1\",api=\"EndTxn\"} 1",
+        "processor_invariant_violations_total 1",
+    ] {
+        assert!(page.contains(series), "no {series} in\n{page}");
+    }
+}
+
+#[test]
 fn what_has_gone_is_gone_from_the_next_scrape() {
     let metrics = Metrics::on();
     let before = Gauges::default();

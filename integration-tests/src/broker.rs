@@ -23,6 +23,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::sys::signal::Signal;
 
 pub use self::ports::NodePorts;
+use crate::log_file;
 
 /// Three nodes on two busy cores need about 20 s.
 const READY_TIMEOUT: Duration = Duration::from_mins(2);
@@ -313,12 +314,7 @@ impl Node {
     }
 
     fn log_tail(&self) -> String {
-        const LINES: usize = 30;
-        let text = fs::read(self.log()).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let lines: Vec<&str> = text.lines().collect();
-        let tail = lines[lines.len().saturating_sub(LINES)..].join("\n  ");
-        format!(" the end of {}:\n  {tail}", self.log().display())
+        log_file::quoted_tail(&self.log())
     }
 }
 

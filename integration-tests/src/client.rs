@@ -6,7 +6,8 @@
 
 mod admin;
 mod live;
-mod offsets;
+mod observer;
+mod paced;
 mod random;
 mod read;
 mod workload;
@@ -17,11 +18,11 @@ use anyhow::{Context, Result};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::BaseConsumer;
 
-pub use self::admin::{alter_topic, create_topic, delete_topic, describe_topic, partition_count};
-pub use self::live::{ConcurrentReader, concurrent_reader};
-pub use self::offsets::{Watermarks, committed_offsets, open_transactions, wait_no_open_transactions, watermarks};
+pub use self::admin::{alter_topic, block_on, create_topic, delete_topic, describe_topic};
+pub use self::live::ConcurrentReader;
+pub use self::observer::{Observer, Uncommitted, Watermarks};
+pub use self::paced::{Deliveries, Pace, PacedProducer};
 pub use self::random::SplitMix64;
-pub use self::read::{Uncommitted, read_committed, read_committed_so_far, read_uncommitted};
 pub use self::workload::{Workload, partition_of, produce_ledger, produce_readings};
 
 /// One request to a healthy or recovering cluster.

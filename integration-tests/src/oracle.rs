@@ -59,6 +59,15 @@ pub struct PartitionLog {
     pub records: Vec<LogRecord>,
 }
 
+impl PartitionLog {
+    /// The log as it was before this offset.
+    #[must_use]
+    pub fn below(&self, offset: i64) -> Self {
+        let records = self.records.iter().filter(|record| record.offset < offset);
+        Self { partition: self.partition, records: records.cloned().collect() }
+    }
+}
+
 /// Pairs the two sides by partition number; a side that lacks a partition has no records there.
 fn by_partition<'a>(
     input: &'a [PartitionLog],

@@ -1,33 +1,34 @@
-//! One application under test: its topics, its workers, and the proof at the end.
+//! One application under test: its topics, its workers, what is produced for it, and the proof at the end.
+//!
+//! What a test does to it is in `freeze`, what it watches meanwhile in `watch`, what must hold at the end in `proof`.
 
-use std::collections::BTreeMap;
+mod freeze;
+mod group;
+mod load;
+mod proof;
+mod stores;
+mod watch;
+
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
-
-use processor_core::ids::{Partition, TaskId};
-use processor_runtime::state::{application_directory, read_task_offline};
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::producer::{BaseProducer, Producer};
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::broker;
-use crate::client::{self, Workload, committed_offsets, create_topic, produce_ledger, read_committed};
-use crate::oracle::{self, LedgerState, PartitionLog};
+use crate::client::{Observer, Workload, create_topic, produce_ledger};
+use crate::oracle::PartitionLog;
 use crate::worker::{Worker, WorkerConfig, await_condition};
+
+pub use self::freeze::{Caught, OpenRange};
+pub use self::load::Load;
+pub use self::stores::{StoreCopy, copy_directory};
+pub use self::watch::Watch;
 
 /// How long anything may take before a test gives up.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 /// How many partitions the topics have.
 pub const PARTITIONS: i32 = 4;
 
-/// How long what is open in a frozen worker's partitions must stay as it is: whatever was on its way to the broker
-/// when it was frozen, the end of the transaction included, has arrived by then.
-const STANDSTILL: Duration = Duration::from_millis(250);
-/// How often a worker is frozen until it is caught in a transaction.
-const FREEZES_MAX: usize = 300;
+/// A commit is answered before its markers are written: so long after it, everybody sees it.
+const MARKERS_WRITTEN: Duration = Duration::from_secs(2);
 
 /// One application under test: its topics, its workers' directories.
 #[derive(Debug)]
@@ -46,6 +47,12 @@ pub struct Scene {
     pub keys: u64,
     /// How many records were produced.
     pub produced: u64,
+    /// The first record's timestamp; each further one is a millisecond later. It is of today: a broker that is started
+    /// again has forgotten idempotent producers whose newest record is older than `producer.id.expiration.ms` (a day), and
+    /// then takes what they repeat in any order, or not at all.
+    first_timestamp: i64,
+    /// Looks at its topics and its group's offsets.
+    pub kafka: Observer,
 }
 
 impl Scene {
@@ -70,12 +77,18 @@ impl Scene {
             partitions: PARTITIONS,
             keys: 500,
             produced: 0,
+            first_timestamp: now_ms(),
+            kafka: Observer::new(bootstrap, name).expect("the settings are sound"),
         };
         for topic in [scene.input(), scene.output()] {
-            // The workload's timestamps are of 1970: retention must not take its records away.
-            create_topic(bootstrap, &topic, PARTITIONS, &[("retention.ms", "-1")]).expect("the broker makes topics");
+            create_topic(bootstrap, &topic, PARTITIONS, &[]).expect("the broker makes topics");
         }
         scene
+    }
+
+    /// Looks with new clients: those that saw the brokers die may be slow to find them again.
+    pub fn reconnect(&mut self) {
+        self.kafka = Observer::new(&self.bootstrap, &self.name).expect("the settings are sound");
     }
 
     /// The input topic.
@@ -103,7 +116,7 @@ impl Scene {
         Workload {
             seed: 7 + self.produced,
             keys: self.keys,
-            base_timestamp: 1_000_000 + self.produced as i64,
+            base_timestamp: self.first_timestamp + self.produced as i64,
             ..Workload::new(&self.input(), count, self.partitions)
         }
     }
@@ -112,64 +125,6 @@ impl Scene {
     pub fn produce(&mut self, count: u64) {
         produce_ledger(&self.bootstrap, &self.workload(count)).expect("the broker takes records");
         self.produced += count;
-    }
-
-    /// Produces so many records a second, in the background, until it is told to finish.
-    pub fn load(&self, rate: u64) -> Load {
-        let (bootstrap, stop, first) = (self.bootstrap.clone(), Arc::new(AtomicBool::new(false)), self.produced);
-        let mut workload = Workload { rate: Some(rate), ..self.workload(rate) };
-        let stopped = stop.clone();
-        let produce = move || {
-            let mut produced = 0;
-            while !stopped.load(Ordering::SeqCst) {
-                produce_ledger(&bootstrap, &workload).expect("the broker takes records");
-                produced += workload.count;
-                workload.seed += workload.count;
-                workload.base_timestamp += workload.count as i64;
-            }
-            produced
-        };
-        let thread = std::thread::Builder::new().name("load".to_owned()).spawn(produce).expect("a thread");
-        Load { stop, first, thread: Some(thread) }
-    }
-
-    /// Freezes a worker inside an open transaction: a moment later, what it has written there is neither committed nor
-    /// aborted, and stays so. Whoever is caught between two transactions is let go and frozen again.
-    ///
-    /// # Panics
-    /// If it is never caught.
-    pub fn freeze_in_transaction(&self, worker: &mut Worker) -> Caught {
-        let looks = Looks::new(&self.bootstrap, [self.output(), self.changelog()]);
-        for thaws in 0..FREEZES_MAX {
-            let busy = await_condition("the worker to write in a transaction", PATIENCE, || {
-                anyhow::ensure!(worker.is_alive(), "the worker has ended; its log ends:\n{}", worker.log_tail(30));
-                Ok(!looks.open(&worker.assigned()).is_empty())
-            });
-            busy.unwrap_or_else(|error| panic!("{error:#}; its log ends:\n{}", worker.log_tail(30)));
-            worker.freeze().expect("a worker that runs can be frozen");
-            let open = looks.standing_open(&worker.assigned());
-            if !open.is_empty() {
-                return Caught { open, thaws };
-            }
-            worker.thaw().expect("a frozen worker can go on");
-        }
-        panic!("the worker was never inside a transaction; its log ends:\n{}", worker.log_tail(30));
-    }
-
-    /// Requires that what stood open when workers were frozen was written, and was never committed.
-    pub fn assert_aborted(&self, caught: &[Caught]) {
-        for topic in [self.output(), self.changelog()] {
-            let ranges = || caught.iter().flat_map(|caught| &caught.open).filter(|range| range.topic == topic);
-            if ranges().next().is_none() {
-                continue;
-            }
-            let committed = read_committed(&self.bootstrap, &topic).expect("the topic can be read");
-            let written = client::read_uncommitted(&self.bootstrap, &topic).expect("the topic can be read").0;
-            for range in ranges() {
-                assert!(range.count(&written) > 0, "nothing was written in {range:?}");
-                assert_eq!(range.count(&committed), 0, "{range:?} was open and is committed");
-            }
-        }
     }
 
     /// How to start a worker, without an instance id.
@@ -184,32 +139,24 @@ impl Scene {
 
     /// Starts a static member.
     pub fn start(&self, worker: &str) -> Worker {
-        self.worker(worker).with("instance-id", worker).start().expect("the worker starts")
+        self.worker(worker).with("instance-id", worker).start()
     }
 
-    /// Sets the group's offsets of the input, as `kafka-consumer-groups --reset-offsets` does: without metadata.
-    pub fn set_offsets(&self, offsets: &BTreeMap<i32, i64>) {
-        let mut settings = ClientConfig::new();
-        settings.set("bootstrap.servers", &self.bootstrap).set("group.id", &self.name);
-        let outsider: BaseConsumer = settings.create().expect("the settings are sound");
-        let group = outsider.group_metadata().expect("it has a group id");
-        let mut settings = ClientConfig::new();
-        settings.set("bootstrap.servers", &self.bootstrap).set("transactional.id", format!("{}-reset", self.name));
-        let producer: BaseProducer = settings.create().expect("the settings are sound");
-        producer.init_transactions(PATIENCE).expect("the broker answers");
-        producer.begin_transaction().expect("it is initialised");
-        let mut list = TopicPartitionList::new();
-        for (&partition, &offset) in offsets {
-            let added = list.add_partition_offset(&self.input(), partition, Offset::Offset(offset));
-            added.expect("an offset is not negative");
-        }
-        producer.send_offsets_to_transaction(&list, &group, PATIENCE).expect("the broker takes offsets");
-        producer.commit_transaction(PATIENCE).expect("the broker commits");
+    /// Runs a worker until everything that was produced is processed.
+    pub fn run(&self, config: &WorkerConfig) -> Worker {
+        let worker = config.start();
+        self.await_outputs(self.produced, &[&worker]);
+        worker
     }
 
-    /// How many outputs are committed.
+    /// Everything that is committed in a topic, once no transaction is open in it.
+    pub fn read(&self, topic: &str) -> Vec<PartitionLog> {
+        self.kafka.read_committed(topic).expect("the topic can be read")
+    }
+
+    /// How many outputs are visible now.
     pub fn outputs(&self) -> u64 {
-        read_committed_count(&self.bootstrap, &self.output())
+        count(&self.kafka.read_committed_so_far(&self.output()).expect("the output can be read"))
     }
 
     /// Waits until as many records are processed; shows the workers' logs where that takes too long.
@@ -221,184 +168,42 @@ impl Scene {
         }
     }
 
-    /// How many records the committed offsets say are processed.
-    pub fn offsets_done(&self) -> u64 {
-        self.asked_offsets().expect("the broker answers")
+    /// Waits until the readers of the outputs are not held up by any transaction.
+    ///
+    /// # Errors
+    /// They still are.
+    pub fn await_visible(&self, patience: Duration) -> anyhow::Result<()> {
+        await_condition("all outputs to be visible", patience, || {
+            Ok(self.kafka.open_transactions(&self.output())?.is_empty())
+        })
     }
 
-    fn asked_offsets(&self) -> anyhow::Result<u64> {
-        let offsets = committed_offsets(&self.bootstrap, &self.name, &self.input(), false)?;
-        Ok(offsets.values().map(|(offset, _)| u64::try_from(*offset).unwrap_or(0)).sum())
-    }
-
-    /// Takes what is in the input for what was produced. A broker that dies between writing a record and acknowledging it
-    /// can make the load's own producer write it again: then the input holds it twice, and both count.
+    /// Waits for the markers of the last commit. Then outputs and offsets must say the same; how many that are.
     ///
     /// # Panics
-    /// If the input holds less than was acknowledged.
-    pub fn count_input(&mut self) {
-        let input = read_committed(&self.bootstrap, &self.input()).expect("the input can be read");
-        let records = input.iter().map(|log| log.records.len() as u64).sum();
-        assert!(records >= self.produced, "{records} records are in the input, {} were acknowledged", self.produced);
-        self.produced = records;
-    }
-
-    /// Three witnesses and the offsets: outputs, the fold of the changelog, the stores on disk.
-    pub fn verify(&self, workers: &[&str]) {
-        let input = read_committed(&self.bootstrap, &self.input()).expect("the input can be read");
-        let output = read_committed(&self.bootstrap, &self.output()).expect("the output can be read");
-        let verdict = oracle::check_ledger(&input, &output);
-        assert!(verdict.is_ok(), "{verdict}");
-        assert_eq!(verdict.inputs, self.produced, "{verdict}");
-        let batches = oracle::check_batches(&output);
-        assert!(batches.is_ok(), "{batches}");
-        let expected = oracle::expected_ledger_state(&input);
-        let changelog = read_committed(&self.bootstrap, &self.changelog()).expect("the changelog can be read");
-        oracle::check_ledger_state(&expected, &oracle::fold_changelog(&changelog).expect("a changelog of accounts"))
-            .assert_ok();
-        let committed =
-            committed_offsets(&self.bootstrap, &self.name, &self.input(), true).expect("the broker answers");
-        let committed: BTreeMap<_, _> =
-            committed.into_iter().map(|(partition, (offset, _))| (partition, offset)).collect();
-        oracle::check_offsets(&committed, &oracle::input_ends(&input)).assert_ok();
-        if !workers.is_empty() {
-            oracle::check_ledger_state(&expected, &self.stores(workers)).assert_ok();
+    /// If they differ, or a transaction is open.
+    pub fn settled(&self) -> u64 {
+        for topic in [self.output(), self.changelog()] {
+            let none_open = || Ok(self.kafka.open_transactions(&topic)?.is_empty());
+            let closed = await_condition("all markers to be written", MARKERS_WRITTEN, none_open);
+            closed.unwrap_or_else(|error| panic!("{error:#}: a transaction is open in {topic}"));
         }
-    }
-
-    /// The newest copy of every task's store over all workers' directories, read from disk.
-    pub fn stores(&self, workers: &[&str]) -> LedgerState {
-        let mut newest: BTreeMap<i32, (u64, LedgerState)> = BTreeMap::new();
-        for worker in workers {
-            let dir = application_directory(&self.state_dir(worker), &self.name);
-            for partition in 0..self.partitions {
-                let task = TaskId::new("entries", Partition::new(partition));
-                if !dir.join(task.to_string()).exists() {
-                    continue;
-                }
-                let dump =
-                    read_task_offline(&dir, &task).expect("the state can be read").expect("its directory exists");
-                let state = oracle::decode_store(&dump.stores["accounts"].entries).expect("a store of accounts");
-                let batch = dump.task.as_ref().map_or(0, |task| task.batch.get());
-                if newest.get(&partition).is_none_or(|(known, _)| batch > *known) {
-                    newest.insert(partition, (batch, state));
-                }
-            }
+        let offsets = self.kafka.committed_offsets(&self.input(), true).expect("the broker answers");
+        let output = self.read(&self.output());
+        let outputs: Vec<_> = output.iter().map(|log| (log.partition, log.records.len() as i64)).collect();
+        for &(partition, outputs) in &outputs {
+            let offset = offsets.get(&partition).map_or(0, |(offset, _)| *offset);
+            assert_eq!(outputs, offset, "partition {partition}: outputs and the offset are committed together");
         }
-        newest.into_values().flat_map(|(_, state)| state).collect()
+        count(&output)
     }
 }
 
-/// Records that are produced in the background.
-#[derive(Debug)]
-pub struct Load {
-    stop: Arc<AtomicBool>,
-    /// How many had been produced before it began.
-    first: u64,
-    thread: Option<JoinHandle<u64>>,
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later than 1970").as_millis() as i64
 }
 
-impl Load {
-    /// Ends it, and counts what it has produced.
-    pub fn finish(mut self, scene: &mut Scene) {
-        self.stop.store(true, Ordering::SeqCst);
-        let thread = self.thread.take().expect("finish consumes the load, so its thread is taken once");
-        assert_eq!(scene.produced, self.first, "nothing else is produced meanwhile");
-        scene.produced += thread.join().expect("the load was produced");
-    }
-}
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
-    }
-}
-
-/// A worker that was frozen inside a transaction.
-#[derive(Debug)]
-pub struct Caught {
-    /// What it had written, neither committed nor aborted.
-    pub open: Vec<OpenRange>,
-    /// How often it was frozen before, between two transactions, and let go.
-    pub thaws: usize,
-}
-
-/// Looks at the ends of partitions, quickly: a transaction must not be over before the look is.
-struct Looks {
-    topics: [String; 2],
-    /// Reads to the high watermark, and to the last stable offset.
-    readers: [BaseConsumer; 2],
-}
-
-impl Looks {
-    fn new(bootstrap: &str, topics: [String; 2]) -> Self {
-        let reader = |isolation: &str| {
-            let created = ClientConfig::new()
-                .set("bootstrap.servers", bootstrap)
-                .set("group.id", "looks")
-                .set("isolation.level", isolation)
-                .create();
-            created.expect("the settings are sound")
-        };
-        Self { topics, readers: ["read_uncommitted", "read_committed"].map(reader) }
-    }
-
-    /// What is open in these partitions. The high watermark is asked first: what is committed between the questions is
-    /// not taken for open.
-    fn open(&self, partitions: &[i32]) -> Vec<OpenRange> {
-        let mut open = Vec::new();
-        for topic in &self.topics {
-            for &partition in partitions {
-                let end =
-                    |reader: &BaseConsumer| reader.fetch_watermarks(topic, partition, PATIENCE).map(|(_, end)| end);
-                let ends = self.readers.each_ref().map(|reader| end(reader).expect("the broker answers"));
-                let [to, from] = ends;
-                if from < to {
-                    open.push(OpenRange { topic: topic.clone(), partition, from, to });
-                }
-            }
-        }
-        open
-    }
-
-    /// What is open in these partitions, if it stays as it is. Only their owner writes there.
-    fn standing_open(&self, partitions: &[i32]) -> Vec<OpenRange> {
-        let deadline = Instant::now() + PATIENCE;
-        let (mut open, mut since) = (self.open(partitions), Instant::now());
-        while !open.is_empty() && since.elapsed() < STANDSTILL {
-            let now = self.open(partitions);
-            if now != open {
-                (open, since) = (now, Instant::now());
-            }
-            assert!(Instant::now() < deadline, "a frozen worker still writes: {open:?}");
-        }
-        open
-    }
-}
-
-/// The offsets from the last stable one to the high watermark of a partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OpenRange {
-    /// The topic.
-    pub topic: String,
-    /// The partition.
-    pub partition: i32,
-    /// The last stable offset: where the oldest open transaction begins.
-    pub from: i64,
-    to: i64,
-}
-
-impl OpenRange {
-    fn count(&self, logs: &[PartitionLog]) -> usize {
-        let records = logs.iter().filter(|log| log.partition == self.partition).flat_map(|log| &log.records);
-        records.filter(|record| (self.from..self.to).contains(&record.offset)).count()
-    }
-}
-
-fn read_committed_count(bootstrap: &str, topic: &str) -> u64 {
-    client::read_committed_so_far(bootstrap, topic)
-        .expect("the output can be read")
-        .iter()
-        .map(|log| log.records.len() as u64)
-        .sum()
+/// How many records there are.
+pub fn count(logs: &[PartitionLog]) -> u64 {
+    logs.iter().map(|log| log.records.len() as u64).sum()
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,11 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 
 use crate::broker::process;
+use crate::log_file;
 
 const POLL: Duration = Duration::from_millis(10);
+/// How long a worker that must stop by itself may take.
+const REFUSAL: Duration = Duration::from_mins(1);
 
 /// How to start a worker.
 #[derive(Clone, Debug)]
@@ -54,7 +57,26 @@ impl WorkerConfig {
     }
 
     /// Starts it. It dies with the thread that starts it.
-    pub fn start(&self) -> Result<Worker> {
+    ///
+    /// # Panics
+    /// If it is not built, or the kernel refuses.
+    pub fn start(&self) -> Worker {
+        self.spawn().unwrap_or_else(|error| panic!("the worker does not start: {error:#}"))
+    }
+
+    /// Runs a worker that must stop by itself with this exit code; its log.
+    ///
+    /// # Panics
+    /// If it goes on, or stops with another one.
+    pub fn refused(&self, code: i32) -> String {
+        let mut worker = self.start();
+        let status = worker.wait(REFUSAL).unwrap_or_else(|error| panic!("{error:#}"));
+        let log = worker.log_since_start();
+        assert_eq!(status.code(), Some(code), "{log}");
+        log
+    }
+
+    fn spawn(&self) -> Result<Worker> {
         ensure!(self.program.exists(), "{} is not built: run ./x cargo build --workspace", self.program.display());
         let log = File::options().create(true).append(true).open(&self.log);
         let log = log.with_context(|| format!("cannot open {}", self.log.display()))?;
@@ -90,7 +112,7 @@ impl Worker {
     }
 
     /// `kill -9`, and waits until the process is gone.
-    pub fn kill(mut self) -> Result<()> {
+    pub fn kill(&mut self) -> Result<()> {
         self.child.kill().context("cannot kill the worker")?;
         self.child.wait().context("cannot wait for the worker")?;
         Ok(())
@@ -99,9 +121,12 @@ impl Worker {
     /// Freezes it (SIGSTOP), and waits until it stands still.
     pub fn freeze(&self) -> Result<()> {
         process::signal(self.pid(), Signal::SIGSTOP)?;
-        await_condition("the worker to stand still", Duration::from_secs(5), || {
-            Ok(process::state(self.pid()) == Some('T'))
-        })
+        await_condition("the worker to stand still", Duration::from_secs(5), || Ok(self.is_frozen()))
+    }
+
+    /// Whether it is frozen.
+    pub fn is_frozen(&self) -> bool {
+        process::state(self.pid()) == Some('T')
     }
 
     /// Lets it go on (SIGCONT).
@@ -109,9 +134,19 @@ impl Worker {
         process::signal(self.pid(), Signal::SIGCONT)
     }
 
+    /// Asks it to stop (SIGTERM). One that is frozen hears of it when it is let go.
+    pub fn terminate(&self) -> Result<()> {
+        process::signal(self.pid(), Signal::SIGTERM)
+    }
+
     /// Stops it cleanly (SIGTERM) and requires exit code 0.
-    pub fn stop(mut self) -> Result<()> {
-        process::signal(self.pid(), Signal::SIGTERM)?;
+    pub fn stop(self) -> Result<()> {
+        self.terminate()?;
+        self.stopped()
+    }
+
+    /// Waits for the end that [`Worker::terminate`] has asked for, and requires exit code 0.
+    pub fn stopped(mut self) -> Result<()> {
         let status = self.wait(Duration::from_secs(30))?;
         ensure!(status.success(), "the worker ended with {status} on SIGTERM; its log ends:\n{}", self.log_tail(30));
         Ok(())
@@ -138,14 +173,12 @@ impl Worker {
 
     /// What it has logged.
     pub fn log(&self) -> String {
-        read_log(&self.log)
+        log_file::read(&self.log)
     }
 
     /// The last lines of its log.
     pub fn log_tail(&self, lines: usize) -> String {
-        let log = self.log();
-        let all: Vec<&str> = log.lines().collect();
-        all[all.len().saturating_sub(lines)..].join("\n")
+        log_file::tail(&self.log, lines)
     }
 
     /// What it has logged since it was started; [`Worker::log`] also holds what earlier ones logged.
@@ -198,14 +231,17 @@ impl Worker {
         threads
     }
 
-    /// How many changelog records each task has replayed before it ran, since this worker was started: one entry for
-    /// each time that a task began to run.
-    pub fn replayed(&self) -> Vec<u64> {
+    /// How many changelog records tasks have replayed before they ran, since this worker was started: partition and
+    /// number, each time that a task began to run.
+    pub fn replayed(&self) -> Vec<(i32, u64)> {
         let log = self.log_since_start();
-        let running = log.lines().filter(|line| line.contains("}: running task="));
-        let replayed =
-            running.filter_map(|line| line.split_once("replayed=")?.1.split_whitespace().next()?.parse().ok());
-        replayed.collect()
+        let value = |line: &str, name: &str| Some(line.split_once(name)?.1.split_whitespace().next()?.to_owned());
+        let replayed = |line: &str| {
+            let task = value(line, "}: running task=")?;
+            let partition = task.rsplit_once('_')?.1.parse().ok()?;
+            Some((partition, value(line, "replayed=")?.parse().ok()?))
+        };
+        log.lines().filter_map(replayed).collect()
     }
 
     /// Waits until its log holds a text.
@@ -221,11 +257,6 @@ impl Drop for Worker {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// The text of a log; empty while there is none.
-pub fn read_log(path: &Path) -> String {
-    String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
 }
 
 /// Waits until a condition holds.

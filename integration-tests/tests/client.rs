@@ -4,9 +4,8 @@ use std::time::{Duration, Instant};
 
 use processor_integration_tests::broker::{self, ClusterConfig, KafkaCluster};
 use processor_integration_tests::client::{
-    Isolation, Workload, alter_topic, committed_offsets, concurrent_reader, create_topic, delete_topic, describe_topic,
-    open_transactions, partition_count, partition_of, produce_ledger, produce_readings, read_committed,
-    read_committed_so_far, read_uncommitted, watermarks,
+    ConcurrentReader, Isolation, Observer, Workload, alter_topic, create_topic, delete_topic, describe_topic,
+    partition_of, produce_ledger, produce_readings,
 };
 use processor_integration_tests::oracle::{LedgerEntry, PartitionLog, expected_ledger_state};
 use processor_integration_tests::proxy::{ApiKey, Fault, Proxy, Rule};
@@ -18,6 +17,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 fn kafka() -> String {
     broker::shared().bootstrap_servers()
+}
+
+fn observer() -> Observer {
+    Observer::new(&kafka(), "observer").expect("sound settings")
 }
 
 fn transactional(bootstrap: &str, id: &str) -> BaseProducer {
@@ -58,7 +61,7 @@ fn wait_until(what: &str, mut reached: impl FnMut() -> bool) {
 fn topics_are_created_described_altered_and_deleted() {
     let kafka = kafka();
     create_topic(&kafka, "admin", 3, &[("cleanup.policy", "compact")]).expect("create");
-    assert_eq!(partition_count(&kafka, "admin").expect("count"), 3);
+    assert_eq!(observer().partition_count("admin").expect("count"), 3);
     assert!(create_topic(&kafka, "admin", 3, &[]).is_err(), "a topic exists once");
 
     alter_topic(&kafka, "admin", &[("delete.retention.ms", "777")]).expect("alter");
@@ -68,7 +71,7 @@ fn topics_are_created_described_altered_and_deleted() {
         config["delete.retention.ms"] == "777"
     });
     delete_topic(&kafka, "admin").expect("delete");
-    wait_until("the deletion", || partition_count(&kafka, "admin").is_err());
+    wait_until("the deletion", || observer().partition_count("admin").is_err());
 }
 
 #[test]
@@ -79,7 +82,7 @@ fn a_seed_gives_the_same_input_where_java_would_put_it() {
         let workload = Workload { seed: 7, ..Workload::new(topic, 5_000, 4) };
         produce_readings(&kafka, &workload).expect("produce");
     }
-    let [a, b] = ["readings-a", "readings-b"].map(|topic| read_committed(&kafka, topic).expect("read"));
+    let [a, b] = ["readings-a", "readings-b"].map(|topic| observer().read_committed(topic).expect("read"));
     assert_eq!(a, b);
     assert_eq!(a.iter().map(|log| log.records.len()).sum::<usize>(), 5_000);
     for log in &a {
@@ -100,7 +103,7 @@ fn a_rate_is_kept() {
     let workload = Workload { rate: Some(1_000), keys: 3, ..Workload::new("rate", 500, 1) };
     produce_ledger(&kafka, &workload).expect("produce");
     assert!(started.elapsed() >= Duration::from_millis(499));
-    let state = expected_ledger_state(&read_committed(&kafka, "rate").expect("read"));
+    let state = expected_ledger_state(&observer().read_committed("rate").expect("read"));
     assert_eq!(state.values().map(|(_, count)| count).sum::<u64>(), 500);
     assert!(state.len() <= 3);
 }
@@ -109,32 +112,32 @@ fn a_rate_is_kept() {
 fn committed_open_and_aborted_transactions_are_told_apart() {
     let kafka = kafka();
     create_topic(&kafka, "transactions", 2, &[]).expect("create");
-    let producer = transactional(&kafka, "transactions");
-    let seen = || values(&read_committed_so_far(&kafka, "transactions").expect("read"));
+    let (producer, looks) = (transactional(&kafka, "transactions"), observer());
+    let seen = || values(&looks.read_committed_so_far("transactions").expect("read"));
 
     producer.begin_transaction().expect("begin");
     write(&producer, "transactions", &[b"committed"]);
-    assert_eq!(open_transactions(&kafka, "transactions").expect("ask"), [0]);
+    assert_eq!(looks.open_transactions("transactions").expect("ask"), [0]);
     assert!(seen().is_empty(), "an open transaction is not visible");
     producer.commit_transaction(PATIENCE).expect("commit");
 
     producer.begin_transaction().expect("begin");
     write(&producer, "transactions", &[b"aborted"]);
     producer.abort_transaction(PATIENCE).expect("abort");
-    assert_eq!(values(&read_committed(&kafka, "transactions").expect("read")), [b"committed"]);
-    assert!(open_transactions(&kafka, "transactions").expect("ask").is_empty());
+    assert_eq!(values(&looks.read_committed("transactions").expect("read")), [b"committed"]);
+    assert!(looks.open_transactions("transactions").expect("ask").is_empty());
 
     producer.begin_transaction().expect("begin");
     write(&producer, "transactions", &[b"open"]);
-    assert_eq!(open_transactions(&kafka, "transactions").expect("ask"), [0]);
+    assert_eq!(looks.open_transactions("transactions").expect("ask"), [0]);
     assert_eq!(seen(), [b"committed"]);
-    let all = read_uncommitted(&kafka, "transactions").expect("read");
+    let all = looks.read_uncommitted("transactions").expect("read");
     assert_eq!(values(&all.0), [&b"committed"[..], b"aborted", b"open"]);
     let ends = [Isolation::ReadCommitted, Isolation::ReadUncommitted]
-        .map(|isolation| watermarks(&kafka, "transactions", isolation).expect("ask")[&0].end);
+        .map(|isolation| looks.watermarks("transactions", isolation).expect("ask")[&0].end);
     assert_eq!(ends, [4, 5], "two records with a marker each, then the open one");
     producer.commit_transaction(PATIENCE).expect("commit");
-    assert_eq!(values(&read_committed(&kafka, "transactions").expect("read")), [&b"committed"[..], b"open"]);
+    assert_eq!(values(&looks.read_committed("transactions").expect("read")), [&b"committed"[..], b"open"]);
 }
 
 #[test]
@@ -156,7 +159,8 @@ fn offsets_in_an_open_transaction_are_not_committed_yet() {
         producer.begin_transaction().expect("begin");
         producer.send_offsets_to_transaction(&offsets, &group, PATIENCE).expect("send offsets");
     };
-    let committed = |stable| committed_offsets(&kafka, "offsets-group", "offsets", stable).expect("ask");
+    let looks = Observer::new(&kafka, "offsets-group").expect("sound settings");
+    let committed = |stable| looks.committed_offsets("offsets", stable).expect("ask");
     let at = |offset: i64| std::collections::BTreeMap::from([(1, (offset, format!("batch {offset}")))]);
 
     assert!(committed(true).is_empty());
@@ -180,7 +184,7 @@ fn member(batch_id: u64, batch_index: u32, batch_size: u32) -> Vec<u8> {
 fn whole_batches_are_whole_for_a_reader_that_watches() {
     let kafka = kafka();
     create_topic(&kafka, "batches", 1, &[]).expect("create");
-    let reader = concurrent_reader(&kafka, "batches").expect("start");
+    let reader = ConcurrentReader::start(&kafka, "batches").expect("start");
     let producer = transactional(&kafka, "batches");
     for batch in 1..=20_u64 {
         let members = [member(batch, 0, 2), member(batch, 1, 2)];
@@ -206,8 +210,7 @@ fn whole_batches_are_whole_for_a_reader_that_watches() {
 fn a_torn_batch_that_heals_is_seen_only_by_a_reader_that_watches() {
     let kafka = kafka();
     create_topic(&kafka, "torn", 1, &[]).expect("create");
-    let reader = concurrent_reader(&kafka, "torn").expect("start");
-    wait_until("the end of the empty topic", || reader.ends() >= 1);
+    let reader = ConcurrentReader::start(&kafka, "torn").expect("start");
     let producer = transactional(&kafka, "torn");
     for half in [member(1, 0, 2), member(1, 1, 2)] {
         let ends = reader.ends();
@@ -225,35 +228,35 @@ fn a_torn_batch_that_heals_is_seen_only_by_a_reader_that_watches() {
 /// client what it promises.
 #[test]
 fn a_late_commit_through_the_proxy_commits_the_next_transaction() {
-    for fault in [Fault::HoldAndReset, Fault::HoldAndTimeout] {
-        late_commit(fault);
-    }
-}
-
-fn late_commit(fault: Fault) {
     let proxy = Proxy::bind().expect("a free port");
-    let dir = broker::test_dir(&format!("{fault:?}")).expect("a directory");
+    let dir = broker::test_dir("late").expect("a directory");
     let config = ClusterConfig { proxy_ports: vec![proxy.port()], ..ClusterConfig::single(dir) };
     let cluster = KafkaCluster::start(config).expect("start");
     proxy.forward_to(cluster.ports(1).behind_proxy);
-    let direct = cluster.bootstrap_servers();
-    create_topic(&direct, "late", 1, &[]).expect("create");
+    for (id, fault) in [("late-reset", Fault::HoldAndReset), ("late-timeout", Fault::HoldAndTimeout)] {
+        late_commit(&proxy, &cluster.bootstrap_servers(), id, fault);
+    }
+    proxy.assert_all_fired();
+}
 
-    let producer = transactional(&proxy.bootstrap(), "late");
-    let late = proxy.inject(Rule::end_txn(true, fault).client_id_contains("late"));
+fn late_commit(proxy: &Proxy, direct: &str, id: &str, fault: Fault) {
+    create_topic(direct, id, 1, &[]).expect("create");
+    let producer = transactional(&proxy.bootstrap(), id);
+    let late = proxy.inject(Rule::end_txn(true, fault).client_id_contains(id));
+    let before = proxy.requests(ApiKey::END_TXN);
     producer.begin_transaction().expect("begin");
-    write(&producer, "late", &[b"first"]);
+    write(&producer, id, &[b"first"]);
     producer.commit_transaction(PATIENCE).expect("the copy of the commit succeeds");
     assert!(late.fired() && late.answer().is_none());
-    assert_eq!(proxy.requests(ApiKey::END_TXN), 2);
+    assert_eq!(proxy.requests(ApiKey::END_TXN), before + 2);
 
     producer.begin_transaction().expect("begin");
-    write(&producer, "late", &[b"second"]);
+    write(&producer, id, &[b"second"]);
     late.release();
     let answer = late.wait_answer(PATIENCE).expect("the broker answers the late commit");
     assert_eq!(answer.error_code(), Some(0), "the late commit is taken for the second transaction's");
     let aborted = producer.abort_transaction(PATIENCE);
-    let visible = values(&read_committed(&direct, "late").expect("read"));
+    let looks = Observer::new(direct, id).expect("sound settings");
+    let visible = values(&looks.read_committed(id).expect("read"));
     assert_eq!(visible, [&b"first"[..], b"second"], "aborted ({aborted:?}), and yet visible");
-    proxy.assert_all_fired();
 }

@@ -5,53 +5,46 @@ use std::fs;
 use std::time::Instant;
 
 use processor_integration_tests::broker::{self, ClusterConfig, KafkaCluster};
-use processor_integration_tests::client::{
-    concurrent_reader, open_transactions, read_committed, read_uncommitted, wait_no_open_transactions,
-};
-use processor_integration_tests::oracle::PartitionLog;
-use processor_integration_tests::scene::{PATIENCE, Scene};
+use processor_integration_tests::client::Isolation;
+use processor_integration_tests::scene::{Load, PATIENCE, Scene, Watch, count};
 use processor_integration_tests::worker::{Worker, WorkerConfig};
+
+/// So often at least a reader must have stood behind new batches, for what it has seen to count.
+const ENDS_MIN: u64 = 20;
 
 /// A static member whose operator takes its time, so that its transactions are open for most of it.
 fn slow(scene: &Scene, worker: &str) -> WorkerConfig {
     scene.worker(worker).with("instance-id", worker).with("pause-us", 1_000)
 }
 
-fn start(config: &WorkerConfig) -> Worker {
-    config.start().expect("the worker starts")
-}
-
-fn count(logs: &[PartitionLog]) -> u64 {
-    logs.iter().map(|log| log.records.len() as u64).sum()
-}
-
 /// Two workers under load; twenty times one of them is frozen, seen to stand inside an open transaction, and killed in
 /// that very moment. It comes back with its directory and its name. Meanwhile a reader watches that batches appear as a
-/// whole. At the end outputs, changelog, stores on disk and offsets all say what the input says.
+/// whole, and offsets never go back. At the end outputs, changelog, stores on disk and offsets all say what the input
+/// says.
 #[test]
 fn twenty_kills_inside_open_transactions_lose_and_double_nothing() {
     const KILLS: usize = 20;
     let mut scene = Scene::new("kills");
     let configs = [slow(&scene, "one"), slow(&scene, "two")];
-    let reader = concurrent_reader(&scene.bootstrap, &scene.output()).expect("a reader");
+    let watch = scene.watch();
     let load = scene.load(1_200);
-    let mut workers: Vec<Worker> = configs.iter().map(start).collect();
+    let mut workers = configs.each_ref().map(WorkerConfig::start);
     let began = Instant::now();
     let mut caught = Vec::new();
     for kill in 0..KILLS {
         // Each is hit while the other is back, and also when it has only just come back itself.
         let victim = usize::from(kill % 4 == 1 || kill % 4 == 2);
         caught.push(scene.freeze_in_transaction(&mut workers[victim]));
-        workers.remove(victim).kill().expect("a frozen worker can be killed");
-        workers.insert(victim, start(&configs[victim]));
+        workers[victim].kill().expect("a frozen worker can be killed");
+        workers[victim] = configs[victim].start();
     }
     let took = began.elapsed();
     load.finish(&mut scene);
-    scene.await_outputs(scene.produced, &[&workers[0], &workers[1]]);
-    reader.finish().expect("the reader has seen ends").assert_ok();
+    scene.await_outputs(scene.produced, &workers.each_ref());
     for worker in workers {
         worker.stop().expect("a clean stop");
     }
+    watch.finish(ENDS_MIN);
     scene.verify(&["one", "two"]);
     scene.assert_aborted(&caught);
     let thaws: usize = caught.iter().map(|caught| caught.thaws).sum();
@@ -61,33 +54,45 @@ fn twenty_kills_inside_open_transactions_lose_and_double_nothing() {
     );
 }
 
-/// The base survives `kill -9`: a restart replays no more of the changelog than the last transactions wrote, and only
-/// without the directory all of it.
+/// The base survives `kill -9`: a restart replays exactly what is committed behind the position on disk, and only without
+/// the directory all of it. (That the tail is not always empty is shown in `outcomes`: there the kill comes between a
+/// commit and its answer.)
 #[test]
 fn a_restart_after_kill_replays_only_the_tail() {
     let mut scene = Scene::new("tail");
     let config = scene.worker("one").with("instance-id", "one").with("pause-us", 100);
     let load = scene.load(4_000);
-    let mut worker = start(&config);
+    let mut worker = config.start();
     scene.await_outputs(20_000, &[&worker]);
     let caught = scene.freeze_in_transaction(&mut worker);
     worker.kill().expect("a frozen worker can be killed");
+    let positions = scene.positions("one");
+    let ends = scene.kafka.watermarks(&scene.changelog(), Isolation::ReadUncommitted).expect("the broker answers");
 
-    let worker = start(&config);
+    let mut worker = config.start();
     worker.await_running(4, PATIENCE).expect("all tasks run again");
-    let tail: u64 = worker.replayed().iter().sum();
+    let replayed = worker.replayed();
     load.finish(&mut scene);
     scene.await_outputs(scene.produced, &[&worker]);
     worker.kill().expect("the worker can be killed");
-    let all = count(&read_committed(&scene.bootstrap, &scene.changelog()).expect("the changelog can be read"));
-    eprintln!("replayed {tail} records with the base kept; the changelog has {all}");
+    let changelog = scene.read(&scene.changelog());
+    for (partition, replayed) in replayed {
+        let log = changelog.iter().find(|log| log.partition == partition).expect("it has four partitions");
+        let tail = log.below(ends[&partition].end).records.len() - log.below(positions[&partition]).records.len();
+        assert_eq!(
+            replayed, tail as u64,
+            "what is committed behind {} of partition {partition}",
+            positions[&partition]
+        );
+    }
+    let all = count(&changelog);
     assert!(all > 5_000, "with {all} records the changelog is no longer than a tail");
-    assert!(tail <= scene.keys, "{tail} records were replayed: more than the last transaction can have written");
 
     fs::remove_dir_all(scene.state_dir("one")).expect("the directory can be removed");
-    let worker = start(&config);
+    let worker = config.start();
     worker.await_running(4, PATIENCE).expect("all tasks run again");
-    assert_eq!(worker.replayed().iter().sum::<u64>(), all, "without a base everything committed is replayed");
+    let replayed: u64 = worker.replayed().into_iter().map(|(_, replayed)| replayed).sum();
+    assert_eq!(replayed, all, "without a base everything committed is replayed");
     worker.stop().expect("a clean stop");
     scene.verify(&["one"]);
     scene.assert_aborted(&[caught]);
@@ -125,89 +130,113 @@ fn an_aborted_transaction_leaves_nothing() {
     let mut scene = Scene::new("aborted");
     let config =
         scene.worker("one").with("instance-id", "one").with("pause-us", 300).with("transaction-timeout-ms", 5_000);
-    let reader = concurrent_reader(&scene.bootstrap, &scene.output()).expect("a reader");
+    let watch = scene.watch();
     scene.produce(8_000);
-    let mut worker = start(&config);
+    let mut worker = config.start();
     scene.await_outputs(2_000, &[&worker]);
     let caught = [scene.freeze_in_transaction(&mut worker)];
     worker.kill().expect("a frozen worker can be killed");
 
-    wait_no_open_transactions(&scene.bootstrap, &scene.output()).expect("the broker ends the transaction");
+    scene.kafka.wait_no_open_transactions(&scene.output()).expect("the broker ends the transaction");
     scene.assert_aborted(&caught);
-    let output = read_committed(&scene.bootstrap, &scene.output()).expect("the output can be read");
-    assert_eq!(count(&output), scene.offsets_done(), "outputs and offsets agree while nobody runs");
-    assert!(count(&output) < scene.produced);
+    assert!(scene.settled() < scene.produced, "there is something left to do");
+    scene.assert_pasts(&scene.stores_of("one"), &scene.read(&scene.changelog()));
 
-    let worker = start(&config);
+    let worker = config.start();
     scene.await_outputs(scene.produced, &[&worker]);
     worker.stop().expect("a clean stop");
-    reader.finish().expect("the reader has seen ends").assert_ok();
+    watch.finish(1);
     scene.verify(&["one"]);
     scene.assert_aborted(&caught);
-    let written = count(&read_uncommitted(&scene.bootstrap, &scene.output()).expect("the output can be read").0);
+    let written = count(&scene.kafka.read_uncommitted(&scene.output()).expect("the output can be read").0);
     assert!(written > scene.produced, "the aborted outputs are in the log: {written} records");
 }
 
-/// The only broker dies under load, twice, and comes back with what it had acknowledged. The workers stay, and go on.
+/// The only broker dies under load, twice, and comes back with what it had acknowledged. The workers of two applications
+/// stay, and go on: the ones with names, whose sessions end while they wait for the broker and whose names nobody else
+/// uses, and the ones without.
 #[test]
 fn a_broker_restart_is_survived() {
-    broker_restart("mortal", |scene, worker| scene.worker(worker).with("pause-us", 1_000));
-}
-
-/// The same with named workers. Their sessions end while they wait for the broker, and nobody else uses their names.
-#[test]
-fn a_broker_restart_is_survived_by_named_workers() {
-    broker_restart("mortal-named", slow);
-}
-
-fn broker_restart(name: &str, config: fn(&Scene, &str) -> WorkerConfig) {
-    let dir = broker::test_dir(&format!("{name}-broker")).expect("the target directory can be written");
+    let dir = broker::test_dir("mortal-broker").expect("the target directory can be written");
     let cluster = KafkaCluster::start(ClusterConfig::single(dir)).expect("a broker");
-    let mut scene = Scene::at(name, &cluster.bootstrap_servers());
-    let configs = ["one", "two"].map(|worker| config(&scene, worker));
-    let load = scene.load(1_000);
-    let mut workers = configs.each_ref().map(start);
-    scene.await_outputs(2_000, &workers.each_ref());
+    let plain = |scene: &Scene, worker: &str| scene.worker(worker).with("pause-us", 1_000);
+    let mut applications = [
+        Restarted::start(Scene::at("mortal", &cluster.bootstrap_servers()), plain),
+        Restarted::start(Scene::at("mortal-named", &cluster.bootstrap_servers()), slow),
+    ];
+    for application in &applications {
+        application.await_done(2_000);
+    }
     for _ in 0..2 {
-        let done = scene.offsets_done();
+        let done = applications.each_ref().map(|application| application.scene.offsets_done());
         cluster.kill(1).expect("the broker can be killed");
         cluster.start_node(1).expect("the broker comes back");
-        scene.await_outputs(done + 4_000, &workers.each_ref());
+        for (application, done) in applications.iter_mut().zip(done) {
+            application.scene.reconnect();
+            application.await_done(done + 4_000);
+        }
     }
-    load.finish(&mut scene);
-    scene.count_input();
-    scene.await_outputs(scene.produced, &workers.each_ref());
-    assert!(workers.iter_mut().all(Worker::is_alive), "no worker has ended");
-    for worker in workers {
-        worker.stop().expect("a clean stop");
-    }
-    scene.verify(&["one", "two"]);
+    applications.iter_mut().for_each(Restarted::finish_load);
+    applications.into_iter().for_each(Restarted::verify);
 }
 
-/// SIGTERM under load: the batch in hand is committed, and the moment the process is gone nothing is left open, and
-/// outputs and offsets say the same.
+/// Two workers of one application, under load and watched.
+struct Restarted {
+    scene: Scene,
+    workers: [Worker; 2],
+    watch: Watch,
+    load: Option<Load>,
+}
+
+impl Restarted {
+    fn start(scene: Scene, config: fn(&Scene, &str) -> WorkerConfig) -> Self {
+        let (watch, load) = (scene.watch(), Some(scene.load(600)));
+        let workers = ["one", "two"].map(|worker| config(&scene, worker).start());
+        Self { scene, workers, watch, load }
+    }
+
+    fn await_done(&self, records: u64) {
+        self.scene.await_outputs(records, &self.workers.each_ref());
+    }
+
+    fn finish_load(&mut self) {
+        self.load.take().expect("it is finished once").finish(&mut self.scene);
+    }
+
+    fn verify(self) {
+        let Self { scene, mut workers, watch, .. } = self;
+        scene.await_outputs(scene.produced, &workers.each_ref());
+        assert!(workers.iter_mut().all(Worker::is_alive), "no worker has ended");
+        for worker in workers {
+            worker.stop().expect("a clean stop");
+        }
+        watch.finish(ENDS_MIN);
+        scene.verify(&["one", "two"]);
+    }
+}
+
+/// SIGTERM inside a transaction: the batch in hand is committed and not aborted, and a moment after the process is gone
+/// nothing is left open, and outputs and offsets say the same.
 #[test]
 fn a_clean_stop_commits_and_exits_zero() {
     let mut scene = Scene::new("stop");
     let config = slow(&scene, "one");
     let load = scene.load(1_000);
-    let mut stops = Vec::new();
-    for round in 1..=3 {
-        let worker = start(&config);
+    let mut stops: Vec<u64> = Vec::new();
+    for _ in 0..3 {
+        let mut worker = config.start();
         scene.await_outputs(stops.last().unwrap_or(&0) + 1_000, &[&worker]);
-        worker.stop().expect("exit code 0");
-        for topic in [scene.output(), scene.changelog()] {
-            let open = open_transactions(&scene.bootstrap, &topic).expect("the broker answers");
-            assert!(open.is_empty(), "transactions are open in {topic}: {open:?}");
-        }
-        let (outputs, offsets) = (scene.outputs(), scene.offsets_done());
-        assert_eq!(outputs, offsets, "round {round}");
-        stops.push(offsets);
+        let caught = scene.freeze_in_transaction(&mut worker);
+        worker.terminate().expect("a worker that runs can be asked to stop");
+        worker.thaw().expect("a frozen worker can go on");
+        worker.stopped().expect("exit code 0");
+        stops.push(scene.settled());
+        scene.assert_committed(&[caught]);
     }
     assert!(stops.is_sorted_by(|one, next| one < next), "there was load at every stop: {stops:?}");
     load.finish(&mut scene);
     assert!(stops[2] < scene.produced, "the last stop, too, was under load: {stops:?} of {}", scene.produced);
-    let worker = start(&config);
+    let worker = config.start();
     scene.await_outputs(scene.produced, &[&worker]);
     worker.stop().expect("exit code 0");
     scene.verify(&["one"]);

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use processor_integration_tests::client::read_committed;
 use processor_integration_tests::http::{get, series};
 use processor_integration_tests::oracle::{LedgerState, expected_ledger_state};
 use processor_integration_tests::scene::{PATIENCE, Scene};
@@ -15,7 +14,7 @@ use serde_json::{Value, json};
 const ANNOUNCED: &str = "http://";
 
 fn start(config: &WorkerConfig) -> (Worker, String) {
-    let worker = config.clone().with("http", "127.0.0.1:0").start().expect("the worker starts");
+    let worker = config.clone().with("http", "127.0.0.1:0").start();
     let address = address(&worker);
     (worker, address)
 }
@@ -34,7 +33,7 @@ fn await_ready(worker: &Worker, address: &str) {
 }
 
 fn expected(scene: &Scene) -> LedgerState {
-    expected_ledger_state(&read_committed(&scene.bootstrap, &scene.input()).expect("the input can be read"))
+    expected_ledger_state(&scene.read(&scene.input()))
 }
 
 /// All entries of the store, page by page.
@@ -184,7 +183,7 @@ fn queries_agree_with_the_oracle_and_say_what_is_elsewhere() {
 #[test]
 fn another_address_than_loopback_needs_a_token() {
     let scene = Scene::new("http-token");
-    let mut refused = scene.worker("one").with("http", "0.0.0.0:0").start().expect("the program starts");
+    let mut refused = scene.worker("one").with("http", "0.0.0.0:0").start();
     assert_eq!(refused.wait(PATIENCE).expect("it stops by itself").code(), Some(1));
     assert!(refused.log_since_start().contains("http.token.file"), "{}", refused.log_since_start());
 
@@ -192,7 +191,7 @@ fn another_address_than_loopback_needs_a_token() {
     let file = scene.dir.join("token");
     std::fs::write(&file, format!("{token}\n")).expect("the target directory can be written");
     let config = scene.worker("one").with("http", "0.0.0.0:0").with("http-token-file", file.display());
-    let worker = config.start().expect("the worker starts");
+    let worker = config.start();
     let address = address(&worker).replace("0.0.0.0", "127.0.0.1");
     await_ready(&worker, &address);
     assert_eq!(get(&address, "/stores", &[]).expect("it answers").status, 401);

@@ -3,24 +3,26 @@
 //!
 //! A request that arrives late must arrive *inside a later transaction*, or the test shows nothing. So the worker is
 //! frozen when such a transaction is open. It is known by its offsets: every record of the transaction that was hit lies
-//! below the ends of the output that were read after the hit, so what is unstable at or behind them is of a later one.
+//! below the ends of the output that were read when it was over, so what is unstable at or behind them is of a later one.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::thread::{self, JoinHandle};
+use std::thread;
+use std::time::Duration;
 
 use processor_integration_tests::broker::{self, ClusterConfig, KafkaCluster};
-use processor_integration_tests::client::{
-    ConcurrentReader, Isolation, committed_offsets, concurrent_reader, read_committed, watermarks,
-};
+use processor_integration_tests::client::Isolation;
 use processor_integration_tests::oracle;
 use processor_integration_tests::proxy::{ApiKey, Fault, Injection, Proxy, Request, Rule};
-use processor_integration_tests::scene::{OpenRange, PATIENCE, Scene};
+use processor_integration_tests::scene::{OpenRange, PATIENCE, Scene, Watch};
 use processor_integration_tests::worker::{Worker, WorkerConfig, await_condition};
 
 /// After so long librdkafka gives a request up and sends a copy.
 const SOCKET_TIMEOUT: &str = "producer.socket.timeout.ms=1000";
+/// Long enough for a test to do something while a request waits.
+const SOCKET_TIMEOUT_LONG: &str = "producer.socket.timeout.ms=9000";
+/// A record must be given up long before its transaction, so that its copy is in time.
+const REQUEST_TIMEOUT: &str = "producer.request.timeout.ms=1000";
 /// A record takes so long: nearly all of the time a transaction is open.
 const PAUSE_US: u32 = 1_000;
 const RECORDS: u64 = 5_000;
@@ -29,6 +31,8 @@ const TRANSACTION_TIMEOUT_MS: u32 = 10_000;
 const UNKNOWN_TRANSACTION_TIMEOUT_MS: u32 = 8_000;
 /// How often a worker is frozen until it is caught in the right transaction.
 const FREEZES_MAX: usize = 100;
+/// How a request can be late: the client waits for its answer, or loses its connection.
+const LATE: [Fault; 2] = [Fault::HoldAndTimeout, Fault::HoldAndReset];
 
 /// A broker and the proxy in front of it. The tests of this file keep apart by the client ids of their workers.
 struct Stage {
@@ -36,42 +40,94 @@ struct Stage {
     cluster: KafkaCluster,
 }
 
-fn stage() -> &'static Stage {
-    static STAGE: OnceLock<Stage> = OnceLock::new();
-    STAGE.get_or_init(|| {
+impl Stage {
+    fn set(name: &str, with: impl FnOnce(ClusterConfig) -> ClusterConfig) -> Self {
         let proxy = Proxy::bind().expect("a free port");
-        let dir = broker::test_dir("outcomes").expect("the target directory can be written");
+        let dir = broker::test_dir(name).expect("the target directory can be written");
         let config = ClusterConfig { proxy_ports: vec![proxy.port()], ..ClusterConfig::single(dir) };
-        let cluster = KafkaCluster::start(config).expect("the broker starts");
+        let cluster = KafkaCluster::start(with(config)).expect("the broker starts");
         proxy.forward_to(cluster.ports(1).behind_proxy);
-        Stage { proxy, cluster }
-    })
+        Self { proxy, cluster }
+    }
+
+    fn usual() -> &'static Self {
+        static STAGE: OnceLock<Stage> = OnceLock::new();
+        STAGE.get_or_init(|| Self::set("outcomes", |config| config))
+    }
+
+    /// Its broker takes what a dead producer sends, as all did before Kafka 3.6.
+    fn unverified() -> &'static Self {
+        static STAGE: OnceLock<Stage> = OnceLock::new();
+        let set =
+            || Self::set("unverified", |config| config.with("transaction.partition.verification.enable", "false"));
+        STAGE.get_or_init(set)
+    }
 }
 
 /// An application whose worker reaches the broker through the proxy.
 struct Faulty {
+    stage: &'static Stage,
     scene: Scene,
-    reader: ConcurrentReader,
+    watch: Watch,
+}
+
+type Ends = BTreeMap<i32, i64>;
+
+/// How it is known that the transaction that was hit is over.
+#[derive(Clone, Copy)]
+enum Over {
+    /// Its producer was tainted, and is being replaced.
+    Replaced,
+    /// It has committed.
+    Committed,
 }
 
 impl Faulty {
     fn new(name: &str) -> Self {
-        let scene = Scene::behind(name, &stage().cluster.bootstrap_servers(), &stage().proxy.bootstrap());
-        let reader = concurrent_reader(&scene.bootstrap, &scene.output()).expect("the output can be read");
-        Self { scene, reader }
+        Self::on(Stage::usual(), name)
+    }
+
+    fn on(stage: &'static Stage, name: &str) -> Self {
+        let scene = Scene::behind(name, &stage.cluster.bootstrap_servers(), &stage.proxy.bootstrap());
+        let watch = scene.watch();
+        Self { stage, scene, watch }
     }
 
     fn inject(&self, rule: Rule) -> Arc<Injection> {
-        stage().proxy.inject(rule.client_id_contains(&format!("{}:one:", self.scene.name)))
+        self.stage.proxy.inject(rule.client_id_contains(&format!("{}:one:", self.scene.name)))
     }
 
-    fn worker(&self) -> WorkerConfig {
-        self.worker_with(TRANSACTION_TIMEOUT_MS)
+    fn worker(&self, socket_timeout: &str) -> WorkerConfig {
+        self.worker_with(socket_timeout, TRANSACTION_TIMEOUT_MS)
     }
 
-    fn worker_with(&self, transaction_timeout_ms: u32) -> WorkerConfig {
-        let worker = self.scene.worker("one").with("instance-id", "one").with("kafka", SOCKET_TIMEOUT);
+    fn worker_with(&self, socket_timeout: &str, transaction_timeout_ms: u32) -> WorkerConfig {
+        let worker = self.scene.worker("one").with("instance-id", "one").with("kafka", socket_timeout);
         worker.with("pause-us", PAUSE_US).with("transaction-timeout-ms", transaction_timeout_ms)
+    }
+
+    /// The story of a late request: it is hit; its transaction ends without it; it arrives inside a later transaction of
+    /// the worker, which is frozen there. What the broker says to it.
+    fn late_in_a_later_transaction(&mut self, rule: Rule, over: Over, config: &WorkerConfig) -> (Worker, Option<i16>) {
+        let late = self.inject(rule);
+        self.scene.produce(RECORDS);
+        let mut worker = config.start();
+        await_fired(&late, &worker);
+        self.await_over(over, &worker);
+        let ends = self.ends(Isolation::ReadUncommitted);
+        let open = self.freeze_in_transaction_behind(&ends, &mut worker);
+        let answer = self.release_inside(&open, &late);
+        (worker, answer)
+    }
+
+    fn await_over(&self, over: Over, worker: &Worker) {
+        match over {
+            Over::Replaced => worker.await_log("(EO-11)", PATIENCE).expect("a tainted producer is replaced"),
+            Over::Committed => {
+                let outcome = await_condition("a commit", PATIENCE, || Ok(self.scene.offsets_done() > 0));
+                outcome.unwrap_or_else(|error| panic!("{error:#}; the worker's log:\n{}", worker.log_tail(40)));
+            }
+        }
     }
 
     /// Freezes the worker inside a transaction that began at or behind these ends of the output.
@@ -88,7 +144,7 @@ impl Faulty {
     }
 
     fn ends(&self, isolation: Isolation) -> Ends {
-        let found = watermarks(&self.scene.bootstrap, &self.scene.output(), isolation).expect("the broker answers");
+        let found = self.scene.kafka.watermarks(&self.scene.output(), isolation).expect("the broker answers");
         found.into_iter().map(|(partition, range)| (partition, range.end)).collect()
     }
 
@@ -102,19 +158,13 @@ impl Faulty {
         answer.error_code()
     }
 
-    /// Everything is processed, exactly once, and nobody has ever seen a part of a transaction.
+    /// Everything is processed, exactly once, nobody has ever seen a part of a transaction, and no offset went back.
     fn finish(self, worker: Worker) {
         self.scene.await_outputs(self.scene.produced, &[&worker]);
         worker.stop().expect("a clean stop");
+        self.watch.finish(1);
         self.scene.verify(&["one"]);
-        self.reader.finish().expect("the output can be read").assert_ok();
     }
-}
-
-type Ends = BTreeMap<i32, i64>;
-
-fn start(config: &WorkerConfig) -> Worker {
-    config.start().expect("the worker starts")
 }
 
 fn await_fired(injection: &Injection, worker: &Worker) {
@@ -125,24 +175,55 @@ fn scene_name(what: &str, fault: Fault) -> String {
     format!("{what}-{fault:?}").to_lowercase()
 }
 
+/// Runs a story with both ways of being late, at the same time.
+fn in_both_ways(story: impl Fn(Fault) + Sync) {
+    let story = &story;
+    thread::scope(|scope| LATE.map(|fault| scope.spawn(move || story(fault))).map(drop));
+}
+
+/// A late request of this kind meets another producer in its place, and is refused.
+fn refused_when_late(what: &str, rule: impl Fn(Fault) -> Rule, fault: Fault) {
+    let mut faulty = Faulty::new(&scene_name(what, fault));
+    let config = faulty.worker(SOCKET_TIMEOUT).with("kafka", REQUEST_TIMEOUT);
+    let (worker, answer) = faulty.late_in_a_later_transaction(rule(fault), Over::Replaced, &config);
+    worker.thaw().expect("a frozen worker can go on");
+    assert!(answer.is_some_and(|code| code != 0), "{what}: the broker refuses it: {answer:?}");
+    faulty.finish(worker);
+}
+
 /// The commit of transaction 1 is late. librdkafka sends a copy, which succeeds, and says OK. The original arrives in
 /// the middle of transaction 2: EO-11 has put another producer there, so the broker refuses it.
 #[test]
 fn a_late_commit_changes_nothing() {
-    for fault in [Fault::HoldAndTimeout, Fault::HoldAndReset] {
-        let mut faulty = Faulty::new(&scene_name("late-commit", fault));
-        let late = faulty.inject(Rule::end_txn(true, fault));
-        faulty.scene.produce(RECORDS);
-        let mut worker = start(&faulty.worker());
-        await_fired(&late, &worker);
-        let ends = faulty.ends(Isolation::ReadUncommitted);
-        worker.await_log("(EO-11)", PATIENCE).expect("a tainted producer is replaced");
-        let open = faulty.freeze_in_transaction_behind(&ends, &mut worker);
-        let answer = faulty.release_inside(&open, &late);
-        worker.thaw().expect("a frozen worker can go on");
-        assert!(answer.is_some_and(|code| code != 0), "the broker refuses the late commit: {answer:?}");
-        faulty.finish(worker);
+    in_both_ways(|fault| refused_when_late("late-commit", |fault| Rule::end_txn(true, fault), fault));
+}
+
+/// The offsets of transaction 1 arrive again inside a later transaction, which is about to commit higher ones.
+#[test]
+fn a_late_txn_offset_commit_does_not_move_offsets_back() {
+    in_both_ways(|fault| {
+        refused_when_late("late-offsets", |fault| Rule::new(ApiKey::TXN_OFFSET_COMMIT, fault), fault);
+    });
+}
+
+/// The requests that build a transaction up, each late once in either way.
+#[test]
+fn late_requests_of_each_kind() {
+    let controls =
+        [("late-add-partitions", ApiKey::ADD_PARTITIONS_TO_TXN), ("late-add-offsets", ApiKey::ADD_OFFSETS_TO_TXN)];
+    for (what, kind) in controls {
+        in_both_ways(|fault| refused_when_late(what, |fault| Rule::new(kind, fault), fault));
     }
+    // Records do not taint: one that is there already is acknowledged once more, all else belongs to an epoch that is
+    // over or to a sequence that went on.
+    in_both_ways(|fault| {
+        let mut faulty = Faulty::new(&scene_name("late-produce", fault));
+        let config = faulty.worker(SOCKET_TIMEOUT).with("kafka", REQUEST_TIMEOUT);
+        let rule = Rule::new(ApiKey::PRODUCE, fault);
+        let (worker, _) = faulty.late_in_a_later_transaction(rule, Over::Committed, &config);
+        worker.thaw().expect("a frozen worker can go on");
+        faulty.finish(worker);
+    });
 }
 
 /// The late commit arrives when its copy has succeeded and the new producer is not there yet: to the broker it is the
@@ -154,7 +235,7 @@ fn a_late_commit_before_the_new_producer_changes_nothing() {
     let hit = Arc::clone(&late);
     let init = faulty.inject(Rule::new(ApiKey::INIT_PRODUCER_ID, Fault::HoldAndTimeout).when(move |_| hit.fired()));
     faulty.scene.produce(RECORDS);
-    let worker = start(&faulty.worker().with("kafka", "producer.socket.timeout.ms=9000"));
+    let worker = faulty.worker(SOCKET_TIMEOUT_LONG).start();
     await_fired(&late, &worker);
     await_fired(&init, &worker);
     late.release();
@@ -165,38 +246,75 @@ fn a_late_commit_before_the_new_producer_changes_nothing() {
     faulty.finish(worker);
 }
 
-/// As above with the rule switched off: the late commit commits the first half of transaction 2, of which no offset is
-/// committed, so the worker that comes after the crash writes it again. This is what the suite must be able to see.
+/// With the rule switched off, the late commit commits the first half of transaction 2, of which no offset is committed,
+/// so the worker that comes after the crash writes it again. This is what the suite must be able to see.
 #[test]
 fn without_the_taint_rule_a_late_commit_is_visible() {
-    for fault in [Fault::HoldAndTimeout, Fault::HoldAndReset] {
+    in_both_ways(|fault| {
         let mut faulty = Faulty::new(&scene_name("without-taint-rule", fault));
-        let late = faulty.inject(Rule::end_txn(true, fault));
-        faulty.scene.produce(RECORDS);
-        let mut worker = start(&faulty.worker().with_flag("without-taint-rule"));
-        await_fired(&late, &worker);
-        let ends = faulty.ends(Isolation::ReadUncommitted);
-        let open = faulty.freeze_in_transaction_behind(&ends, &mut worker);
-        let answer = faulty.release_inside(&open, &late);
+        let config = faulty.worker(SOCKET_TIMEOUT).with_flag("without-taint-rule");
+        let rule = Rule::end_txn(true, fault);
+        let (mut worker, answer) = faulty.late_in_a_later_transaction(rule, Over::Committed, &config);
         assert_eq!(answer, Some(0), "the broker takes the late commit for the one of the open transaction");
         assert!(!worker.log().contains("EO-11"), "the rule is off:\n{}", worker.log_tail(40));
         worker.kill().expect("it runs");
 
-        let scene = &faulty.scene;
-        let worker = start(&scene.worker("one").with("instance-id", "one"));
-        scene.await_outputs(scene.produced, &[&worker]);
-        worker.stop().expect("a clean stop");
-        let [input, output] = [scene.input(), scene.output()]
-            .map(|topic| read_committed(&scene.bootstrap, &topic).expect("the topic can be read"));
-        let outputs = oracle::check_ledger(&input, &output);
+        let Faulty { scene, watch, .. } = faulty;
+        scene.run(&scene.worker("one").with("instance-id", "one")).stop().expect("a clean stop");
+        let outputs = oracle::check_ledger(&scene.read(&scene.input()), &scene.read(&scene.output()));
         assert!(outputs.doubled > 0, "the oracle sees the doubled outputs: {outputs}");
-        let batches = faulty.reader.finish().expect("the output can be read");
+        let batches = watch.finish_torn();
         assert!(batches.torn > 0, "the reader has seen a part of a transaction: {batches}");
-    }
+    });
 }
 
-/// Every `EndTxn(commit)` of the producer that sends the first one, copies included, and none of its successor.
-fn commits_of_one_producer(faulty: &Faulty, fault: Fault) -> Vec<Arc<Injection>> {
+/// A broker that does not verify transactions takes offsets of a producer that is gone, until it has seen offsets of its
+/// successor. So the successor begins with a fence transaction, and what comes late to a later one is refused.
+#[test]
+fn where_the_broker_does_not_verify_a_fence_keeps_late_offsets_out() {
+    in_both_ways(|fault| {
+        let mut faulty = Faulty::on(Stage::unverified(), &scene_name("fenced-offsets", fault));
+        let config = faulty.worker(SOCKET_TIMEOUT);
+        // The first of its kind is the first producer's own fence.
+        let rule = Rule::new(ApiKey::TXN_OFFSET_COMMIT, fault).nth(2);
+        let (worker, answer) = faulty.late_in_a_later_transaction(rule, Over::Replaced, &config);
+        worker.thaw().expect("a frozen worker can go on");
+        assert!(worker.log().contains("transaction.partition.verification.enable"), "it is told of the weakness");
+        assert!(answer.is_some_and(|code| code != 0), "the broker refuses the late offsets: {answer:?}");
+        faulty.finish(worker);
+    });
+}
+
+/// The late offsets arrive before the fence: such a broker takes them, which is what the fence is for. They wait for the
+/// end of the producer's next transaction; that is the fence, and it aborts.
+#[test]
+fn where_the_broker_does_not_verify_offsets_before_the_fence_end_with_it() {
+    let mut faulty = Faulty::on(Stage::unverified(), "before-the-fence");
+    let late = faulty.inject(Rule::new(ApiKey::TXN_OFFSET_COMMIT, Fault::HoldAndReset).nth(2));
+    let hit = Arc::clone(&late);
+    let seen = Fault::Delay(Duration::ZERO);
+    let init = faulty.inject(Rule::new(ApiKey::INIT_PRODUCER_ID, seen).when(move |_| hit.fired()));
+    let replaced = Arc::clone(&init);
+    let fence = Rule::new(ApiKey::ADD_OFFSETS_TO_TXN, Fault::HoldAndTimeout).when(move |_| replaced.fired());
+    let fence = faulty.inject(fence);
+    faulty.scene.produce(RECORDS);
+    let worker = faulty.worker(SOCKET_TIMEOUT_LONG).start();
+    await_fired(&late, &worker);
+    await_fired(&fence, &worker);
+    let before = faulty.scene.kafka.committed_offsets(&faulty.scene.input(), false).expect("the broker answers");
+    late.release();
+    let answer = late.wait_answer(PATIENCE).expect("the broker answers the late request");
+    assert_eq!(answer.error_code(), Some(0), "the broker takes the offsets of a producer that is gone");
+    assert!(fence.answer().is_none(), "the fence has not begun for the broker");
+    fence.release();
+    let after = faulty.scene.kafka.committed_offsets(&faulty.scene.input(), false).expect("the broker answers");
+    assert!(before.iter().all(|(partition, before)| after[partition].0 >= before.0), "{before:?}, then {after:?}");
+    faulty.finish(worker);
+}
+
+/// Every `EndTxn(commit)` of the producer that sends the first one, from its n-th commit on, copies included, and none of
+/// its successor.
+fn commits_of_one_producer(faulty: &Faulty, nth: u32, fault: Fault) -> Vec<Arc<Injection>> {
     const COPIES_MAX: u32 = 30;
     let hit = Arc::new(OnceLock::new());
     let is_hit = move |request: &Request| {
@@ -207,14 +325,14 @@ fn commits_of_one_producer(faulty: &Faulty, fault: Fault) -> Vec<Arc<Injection>>
         })
     };
     let rule = |nth| Rule::new(ApiKey::END_TXN, fault).when(is_hit.clone()).nth(nth);
-    (1..=COPIES_MAX).map(|nth| faulty.inject(rule(nth))).collect()
+    (nth..=COPIES_MAX).map(|nth| faulty.inject(rule(nth))).collect()
 }
 
-/// A commit whose outcome is unknown: the worker has given its producer up. What was committed by then, by partition.
+/// A commit whose outcome is unknown: the worker has given its producer up. What was written by then, by partition.
 fn unknown_commit(faulty: &mut Faulty, fault: Fault) -> (Worker, Vec<Arc<Injection>>, Ends) {
-    let commits = commits_of_one_producer(faulty, fault);
+    let commits = commits_of_one_producer(faulty, 1, fault);
     faulty.scene.produce(RECORDS);
-    let worker = start(&faulty.worker_with(UNKNOWN_TRANSACTION_TIMEOUT_MS));
+    let worker = faulty.worker_with(SOCKET_TIMEOUT, UNKNOWN_TRANSACTION_TIMEOUT_MS).start();
     await_fired(&commits[0], &worker);
     let ends = faulty.ends(Isolation::ReadUncommitted);
     worker.await_log("the producer is replaced and every task recovered", PATIENCE).expect("the producer is given up");
@@ -223,9 +341,17 @@ fn unknown_commit(faulty: &mut Faulty, fault: Fault) -> (Worker, Vec<Arc<Injecti
     (worker, commits, ends)
 }
 
+#[test]
+fn an_unknown_commit_counts_once_whether_or_not_it_took_effect() {
+    thread::scope(|scope| {
+        scope.spawn(an_unknown_commit_that_took_effect_is_found);
+        scope.spawn(an_unknown_commit_that_did_not_take_effect_is_redone);
+        scope.spawn(a_commit_whose_answer_no_one_lives_to_see_is_replayed);
+    });
+}
+
 /// The broker commits, and not one of its answers arrives. The worker gives the producer up without knowing, and finds
 /// its own commit when it recovers: nothing is done twice.
-#[test]
 fn an_unknown_commit_that_took_effect_is_found() {
     let mut faulty = Faulty::new("unknown-took-effect");
     let (worker, commits, _) = unknown_commit(&mut faulty, Fault::DropResponse);
@@ -236,7 +362,6 @@ fn an_unknown_commit_that_took_effect_is_found() {
 
 /// The broker never hears of the commit before the worker has given the producer up and done the batch again. The
 /// commits that then arrive in a later transaction change nothing.
-#[test]
 fn an_unknown_commit_that_did_not_take_effect_is_redone() {
     let mut faulty = Faulty::new("unknown-without-effect");
     let (mut worker, commits, ends) = unknown_commit(&mut faulty, Fault::HoldAndTimeout);
@@ -250,87 +375,29 @@ fn an_unknown_commit_that_did_not_take_effect_is_redone() {
     faulty.finish(worker);
 }
 
-/// Looks at a group's committed offsets all the time.
-struct OffsetsWatch {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<Vec<BTreeMap<i32, i64>>>,
-}
+/// The broker commits, and the worker is killed before it hears of it: the batch is on the topics and not in the base.
+/// The next start replays exactly that.
+fn a_commit_whose_answer_no_one_lives_to_see_is_replayed() {
+    let mut faulty = Faulty::new("unknown-and-killed");
+    let commits = commits_of_one_producer(&faulty, 3, Fault::DropResponse);
+    faulty.scene.produce(RECORDS);
+    let config = faulty.worker(SOCKET_TIMEOUT);
+    let mut worker = config.start();
+    await_fired(&commits[0], &worker);
+    worker.kill().expect("it runs");
+    assert_eq!(commits[0].answer().and_then(|answer| answer.error_code()), Some(0), "the broker has committed");
 
-impl OffsetsWatch {
-    fn start(scene: &Scene) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (bootstrap, group, topic) = (scene.bootstrap.clone(), scene.name.clone(), scene.input());
-        let stopping = Arc::clone(&stop);
-        let thread = thread::spawn(move || {
-            let mut seen = Vec::new();
-            while !stopping.load(Ordering::SeqCst) {
-                let offsets = committed_offsets(&bootstrap, &group, &topic, false).expect("the broker answers");
-                seen.push(offsets.into_iter().map(|(partition, (offset, _))| (partition, offset)).collect());
-            }
-            seen
-        });
-        Self { stop, thread }
-    }
-
-    fn finish(self) -> Vec<BTreeMap<i32, i64>> {
-        self.stop.store(true, Ordering::SeqCst);
-        self.thread.join().expect("the offsets can be read")
-    }
-}
-
-/// The offsets of transaction 1 arrive again inside a later transaction, which is about to commit higher ones.
-#[test]
-fn a_late_txn_offset_commit_does_not_move_offsets_back() {
-    for fault in [Fault::HoldAndTimeout, Fault::HoldAndReset] {
-        let mut faulty = Faulty::new(&scene_name("late-offsets", fault));
-        let late = faulty.inject(Rule::new(ApiKey::TXN_OFFSET_COMMIT, fault));
-        let watch = OffsetsWatch::start(&faulty.scene);
-        faulty.scene.produce(RECORDS);
-        let mut worker = start(&faulty.worker());
-        await_fired(&late, &worker);
-        let ends = faulty.ends(Isolation::ReadUncommitted);
-        worker.await_log("(EO-11)", PATIENCE).expect("a tainted producer is replaced");
-        let open = faulty.freeze_in_transaction_behind(&ends, &mut worker);
-        let answer = faulty.release_inside(&open, &late);
-        worker.thaw().expect("a frozen worker can go on");
-        assert!(answer.is_some_and(|code| code != 0), "the broker refuses the late offsets: {answer:?}");
-        faulty.finish(worker);
-        let seen = watch.finish();
-        assert!(seen.len() > 10, "the offsets were looked at {} times", seen.len());
-        oracle::check_offsets_monotone(&seen).assert_ok();
-    }
-}
-
-/// The requests that build a transaction up, each late once in either way.
-#[test]
-fn late_requests_of_each_kind() {
-    let kinds = [
-        ("add-partitions", ApiKey::ADD_PARTITIONS_TO_TXN),
-        ("add-offsets", ApiKey::ADD_OFFSETS_TO_TXN),
-        ("produce", ApiKey::PRODUCE),
-    ];
-    for (what, kind) in kinds {
-        for fault in [Fault::HoldAndTimeout, Fault::HoldAndReset] {
-            let mut faulty = Faulty::new(&scene_name(&format!("late-{what}"), fault));
-            let late = faulty.inject(Rule::new(kind, fault));
-            faulty.scene.produce(RECORDS);
-            // A record must be given up long before its transaction, so that its copy is in time.
-            let worker = faulty.worker().with("kafka", "producer.request.timeout.ms=1000");
-            let mut worker = start(&worker);
-            await_fired(&late, &worker);
-            await_condition(
-                "the transaction that was hit to be over",
-                PATIENCE,
-                || Ok(faulty.scene.offsets_done() > 0),
-            )
-            .unwrap_or_else(|error| panic!("{error:#}; the worker's log:\n{}", worker.log_tail(40)));
-            let ends = faulty.ends(Isolation::ReadUncommitted);
-            let open = faulty.freeze_in_transaction_behind(&ends, &mut worker);
-            let answer = faulty.release_inside(&open, &late);
-            worker.thaw().expect("a frozen worker can go on");
-            // A record that is there already is acknowledged once more; all else belongs to an epoch that is over.
-            assert!(kind == ApiKey::PRODUCE || answer.is_some_and(|code| code != 0), "{what}: {answer:?}");
-            faulty.finish(worker);
-        }
-    }
+    let scene = &faulty.scene;
+    scene.settled();
+    let (changelog, positions) = (scene.read(&scene.changelog()), scene.positions("one"));
+    let tails: BTreeMap<i32, u64> = changelog
+        .iter()
+        .map(|log| (log.partition, log.records.len() - log.below(positions[&log.partition]).records.len()))
+        .map(|(partition, tail)| (partition, tail as u64))
+        .collect();
+    assert!(tails.values().sum::<u64>() > 0, "the base lacks the last batch: {tails:?}");
+    let worker = config.start();
+    worker.await_running(4, PATIENCE).expect("all tasks run again");
+    assert_eq!(worker.replayed().into_iter().collect::<BTreeMap<_, _>>(), tails, "exactly what is missing is replayed");
+    faulty.finish(worker);
 }

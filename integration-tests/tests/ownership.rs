@@ -2,13 +2,14 @@
 //! name, and every input record still takes effect exactly once.
 
 use std::fs;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use processor_integration_tests::scene::{Caught, PATIENCE, Scene};
 use processor_integration_tests::worker::{Worker, WorkerConfig, await_condition};
-use rdkafka::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
 
+/// So often at least a reader must have stood behind new batches, for what it has seen to count.
+const ENDS_MIN: u64 = 20;
 const SESSION: Duration = Duration::from_secs(3);
 
 /// A worker whose partitions move 3 s after it fell silent, and whose operator takes its time.
@@ -22,13 +23,10 @@ fn named(scene: &Scene, worker: &str) -> WorkerConfig {
     slow(scene, worker).with("instance-id", worker)
 }
 
-fn start(config: &WorkerConfig) -> Worker {
-    config.start().expect("the worker starts")
-}
-
 /// A worker is frozen inside a transaction for longer than its session and its transaction may last. The other one takes
 /// over all partitions and processes everything. The zombie wakes in the middle of its batch, with records to send and
-/// offsets to commit: nothing of it may take effect. Then it joins again, and at last its directory, which has seen the
+/// offsets to commit: nothing of it may take effect, neither on the topics nor in its own base, which is looked at in the
+/// moment when the zombie has learnt what it is. Then it joins again, and at last its directory, which has seen the
 /// interrupted transaction, is all that is left.
 #[test]
 fn a_frozen_worker_that_comes_back_writes_nothing() {
@@ -36,8 +34,9 @@ fn a_frozen_worker_that_comes_back_writes_nothing() {
     let mut scene = Scene::new("frozen");
     let config = |worker| named(&scene, worker).with("transaction-timeout-ms", transaction_timeout.as_millis());
     let (zombie_config, other_config) = (config("zombie"), config("other"));
+    let watch = scene.watch();
     let load = scene.load(600);
-    let (mut zombie, other) = (start(&zombie_config), start(&other_config));
+    let (mut zombie, other) = (zombie_config.start(), other_config.start());
     for worker in [&zombie, &other] {
         worker.await_running(2, PATIENCE).expect("each has two partitions");
     }
@@ -51,18 +50,28 @@ fn a_frozen_worker_that_comes_back_writes_nothing() {
     scene.await_outputs(scene.produced, &[&other]);
     await_condition("both time-outs", PATIENCE, || Ok(frozen.elapsed() > SESSION.max(transaction_timeout)))
         .expect("time passes");
-    let visible = await_condition("all outputs to be visible", PATIENCE, || Ok(scene.outputs() == scene.produced));
-    visible.expect("the other has processed everything");
+    scene.await_visible(PATIENCE).expect("the other has processed everything");
+    assert_eq!(scene.outputs(), scene.produced);
+
     let slept = zombie.log().len();
+    let woke = |zombie: &Worker| zombie.log()[slept..].to_owned();
+    zombie.thaw().expect("a frozen worker can go on");
+    let learnt = await_condition("the zombie to learn what it is", PATIENCE, || {
+        let woke = woke(&zombie);
+        Ok(["fenced=true", "waiting for the rebalance", "lost=true"].iter().any(|sign| woke.contains(sign)))
+    });
+    learnt.unwrap_or_else(|error| panic!("{error:#}; since it woke:\n{}", woke(&zombie)));
+    zombie.freeze().expect("a worker that runs can be frozen");
+    assert!(!woke(&zombie).contains("}: running task="), "its own batch is still the last:\n{}", woke(&zombie));
+    let copies = scene.stores_of_frozen("zombie", &zombie);
+    assert!(copies.iter().any(|copy| copy.position.is_some()), "it has state: {copies:?}");
+    scene.assert_pasts(&copies, &scene.read(&scene.changelog()));
     zombie.thaw().expect("a frozen worker can go on");
 
-    let woke = || zombie.log()[slept..].to_owned();
     let back = await_condition("the zombie to run again", PATIENCE, || {
-        Ok(woke().contains("}: running task=") && zombie.assigned().len() == 2)
+        Ok(woke(&zombie).contains("}: running task=") && zombie.assigned().len() == 2)
     });
-    back.unwrap_or_else(|error| panic!("{error:#}; since it woke:\n{}", woke()));
-    let woke = woke();
-    assert!(["fenced=true", "waiting for the rebalance", "lost=true"].iter().any(|sign| woke.contains(sign)), "{woke}");
+    back.unwrap_or_else(|error| panic!("{error:#}; since it woke:\n{}", woke(&zombie)));
     assert_eq!(scene.outputs(), scene.produced, "the zombie has written nothing");
     scene.assert_aborted(&caught);
     scene.produce(2_000);
@@ -71,33 +80,33 @@ fn a_frozen_worker_that_comes_back_writes_nothing() {
     other.stop().expect("a clean stop");
     scene.verify(&["zombie", "other"]);
 
-    let zombie = start(&zombie_config);
+    let zombie = zombie_config.start();
     scene.produce(2_000);
     scene.await_outputs(scene.produced, &[&zombie]);
     zombie.stop().expect("a clean stop");
+    watch.finish(ENDS_MIN);
     scene.verify(&["zombie"]);
 }
 
 /// A worker dies inside a transaction that may stay open for a minute, and does not come back. Its successor ends the
 /// transaction as soon as the group knows that the worker is gone: neither the successor nor the readers of the outputs
-/// wait for the minute.
+/// wait for the minute. Once the dead worker has written its changelog, so that it is in its successor's way, and once
+/// outputs only.
 #[test]
-fn a_dead_worker_does_not_block_its_successor_until_the_transaction_times_out() {
-    dead("dead", |scene, caught| caught.open.iter().any(|range| range.topic == scene.changelog()));
-}
-
-/// The same where the dead worker had written outputs and nothing else yet, so that nothing is in its successor's way.
-#[test]
-fn a_dead_worker_does_not_block_readers_of_its_outputs_until_the_transaction_times_out() {
-    dead("dead-early", |scene, caught| caught.open.iter().all(|range| range.topic == scene.output()));
+fn a_dead_worker_blocks_neither_its_successor_nor_readers_until_its_transaction_times_out() {
+    thread::scope(|scope| {
+        scope.spawn(|| dead("dead", |scene, caught| caught.open.iter().any(|it| it.topic == scene.changelog())));
+        scope.spawn(|| dead("dead-early", |scene, caught| caught.open.iter().all(|it| it.topic == scene.output())));
+    });
 }
 
 fn dead(name: &str, is_wanted: fn(&Scene, &Caught) -> bool) {
     let mut scene = Scene::new(name);
     let config = |worker| named(&scene, worker).with("transaction-timeout-ms", 60_000);
     let (dead_config, heir_config) = (config("dead"), config("heir"));
+    let watch = scene.watch();
     let load = scene.load(600);
-    let (mut dead, heir) = (start(&dead_config), start(&heir_config));
+    let (mut dead, heir) = (dead_config.start(), heir_config.start());
     for worker in [&dead, &heir] {
         worker.await_running(2, PATIENCE).expect("each has two partitions");
     }
@@ -117,7 +126,7 @@ fn dead(name: &str, is_wanted: fn(&Scene, &Caught) -> bool) {
     let taken_over = killed.elapsed();
     load.finish(&mut scene);
     scene.await_outputs(scene.produced, &[&heir]);
-    let visible = await_condition("all outputs to be visible", PATIENCE * 2, || Ok(scene.outputs() == scene.produced));
+    let visible = scene.await_visible(PATIENCE * 2);
     visible.unwrap_or_else(|error| panic!("{error:#}; the heir's log ends:\n{}", heir.log_tail(30)));
     let all_visible = killed.elapsed();
     eprintln!("killed; taken over after {taken_over:.1?}, all outputs visible after {all_visible:.1?}");
@@ -125,6 +134,7 @@ fn dead(name: &str, is_wanted: fn(&Scene, &Caught) -> bool) {
     assert!(all_visible < Duration::from_secs(40), "{all_visible:?}; the heir's log:\n{}", heir.log());
     assert!(heir.log().contains("fencing"), "the heir fences the dead; its log:\n{}", heir.log());
     heir.stop().expect("a clean stop");
+    watch.finish(ENDS_MIN);
     scene.verify(&["dead", "heir"]);
     scene.assert_aborted(&caught);
 }
@@ -137,10 +147,10 @@ fn two_workers_with_one_instance_id_do_not_fight() {
     let config = |worker| slow(&scene, worker).with("instance-id", "twin");
     let configs = [config("one"), config("two")];
     let load = scene.load(600);
-    let one = start(&configs[0]);
+    let one = configs[0].start();
     one.await_running(4, PATIENCE).expect("the first has all partitions");
     scene.await_outputs(1_000, &[&one]);
-    let mut twins = [one, start(&configs[1])];
+    let mut twins = [one, configs[1].start()];
     let ended =
         await_condition("one of the two to stop", PATIENCE, || Ok(twins.iter_mut().any(|twin| !twin.is_alive())));
     let logs = |twins: &[Worker; 2]| twins.each_ref().map(|twin| twin.log_tail(30)).join("\n---\n");
@@ -165,27 +175,26 @@ fn two_workers_with_one_instance_id_do_not_fight() {
     scene.verify(&["one", "two"]);
 }
 
-/// One worker, then three, then one again, under load. Without names a worker that stops leaves the group at once.
+/// One worker, then three, then one again, under load. Without names a worker that stops leaves the group at once; with
+/// names its partitions wait for it until its session is over.
 #[test]
 fn scaling_from_one_to_three_and_back_moves_partitions_without_loss() {
-    scaling("scaling", slow);
-}
-
-/// The same with names: the partitions of a worker that was stopped wait for it until its session is over.
-#[test]
-fn scaling_named_workers_moves_partitions_without_loss() {
-    scaling("scaling-named", named);
+    thread::scope(|scope| {
+        scope.spawn(|| scaling("scaling", slow));
+        scope.spawn(|| scaling("scaling-named", named));
+    });
 }
 
 fn scaling(name: &str, config: fn(&Scene, &str) -> WorkerConfig) {
     let mut scene = Scene::new(name);
     let configs = ["one", "two", "three"].map(|worker| config(&scene, worker));
+    let watch = scene.watch();
     let load = scene.load(600);
-    let one = start(&configs[0]);
+    let one = configs[0].start();
     one.await_running(4, PATIENCE).expect("the first has all partitions");
     scene.await_outputs(1_000, &[&one]);
 
-    let (two, three) = (start(&configs[1]), start(&configs[2]));
+    let (two, three) = (configs[1].start(), configs[2].start());
     let all = [&one, &two, &three];
     let shared = await_condition("three to share four partitions", PATIENCE, || {
         let mut shares = all.map(|worker| worker.assigned().len());
@@ -207,6 +216,7 @@ fn scaling(name: &str, config: fn(&Scene, &str) -> WorkerConfig) {
     load.finish(&mut scene);
     scene.await_outputs(scene.produced, &[&one]);
     one.stop().expect("a clean stop");
+    watch.finish(ENDS_MIN);
     scene.verify(&["one", "two", "three"]);
     scene.verify(&["one"]);
 }
@@ -217,8 +227,9 @@ fn scaling(name: &str, config: fn(&Scene, &str) -> WorkerConfig) {
 fn three_threads_in_one_process_share_the_partitions() {
     let mut scene = Scene::new("threads");
     let config = named(&scene, "one").with("threads", 3);
+    let watch = scene.watch();
     let load = scene.load(1_000);
-    let mut worker = start(&config);
+    let mut worker = config.start();
     let at_work = |worker: &Worker| {
         for thread in 0..3 {
             let works = format!("thread{{id=threads:one:{thread}}}: running task=");
@@ -230,18 +241,20 @@ fn three_threads_in_one_process_share_the_partitions() {
     scene.await_outputs(3_000, &[&worker]);
     let caught = [scene.freeze_in_transaction(&mut worker)];
     worker.kill().expect("a frozen worker can be killed");
-    let worker = start(&config);
+    let worker = config.start();
     at_work(&worker);
     load.finish(&mut scene);
     scene.await_outputs(scene.produced, &[&worker]);
     worker.stop().expect("a clean stop");
+    watch.finish(ENDS_MIN);
     scene.verify(&["one"]);
     scene.assert_aborted(&caught);
 }
 
 /// A worker with an empty directory is held in the middle of its restore until another one wants to join. So the
 /// assignment under which it restores ends before the restore does, twice: the other one is killed while it restores,
-/// too. What was read under an assignment that is over must not count for the next.
+/// too. What was read under an assignment that is over must not count for the next. In the middle means that a part of a
+/// changelog is in the base on disk, and what is there is exactly that part.
 #[test]
 fn a_rebalance_during_restore_is_survived() {
     let mut scene = Scene::new("interrupted");
@@ -252,18 +265,19 @@ fn a_rebalance_during_restore_is_survived() {
         config.with("instance-id", worker)
     };
     let (one_config, two_config) = (config("one"), config("two"));
-    let one = start(&one_config);
+    let one = one_config.start();
     scene.await_outputs(scene.produced, &[&one]);
     one.stop().expect("a clean stop");
     fs::remove_dir_all(scene.state_dir("one")).expect("the directory can be removed");
+    let changelog = scene.read(&scene.changelog());
 
-    let one = start(&one_config);
-    freeze_in_restore(&one);
-    let two = start(&two_config);
-    await_rebalance(&scene);
+    let one = one_config.start();
+    scene.assert_pasts(&scene.freeze_in_restore("one", &one), &changelog);
+    let mut two = two_config.start();
+    scene.await_rebalance();
     one.thaw().expect("a frozen worker can go on");
     one.await_since_start("}: revoked ", PATIENCE).expect("the rebalance reaches the first");
-    freeze_in_restore(&two);
+    scene.assert_pasts(&scene.freeze_in_restore("two", &two), &changelog);
     two.kill().expect("a frozen worker can be killed");
     one.await_running(4, PATIENCE).expect("the first has all partitions again");
 
@@ -275,23 +289,5 @@ fn a_rebalance_during_restore_is_survived() {
     scene.produce(20_000);
     scene.await_outputs(scene.produced, &[&one]);
     one.stop().expect("a clean stop");
-    scene.verify(&["one"]);
-}
-
-fn freeze_in_restore(worker: &Worker) {
-    worker.await_since_start("}: assigned ", PATIENCE).expect("the worker is given partitions");
-    worker.freeze().expect("a worker that runs can be frozen");
-    let log = worker.log_since_start();
-    assert!(!log.contains("}: running task="), "its restore was over before it was frozen:\n{log}");
-}
-
-/// Waits until a member wants to join and the group waits for the others.
-fn await_rebalance(scene: &Scene) {
-    let created = ClientConfig::new().set("bootstrap.servers", &scene.bootstrap).set("group.id", "looks").create();
-    let client: BaseConsumer = created.expect("the settings are sound");
-    let rebalancing = await_condition("a rebalance", PATIENCE, || {
-        let list = client.fetch_group_list(Some(&scene.name), Duration::from_secs(10))?;
-        Ok(list.groups().iter().any(|group| group.state() == "PreparingRebalance"))
-    });
-    rebalancing.expect("the other one joins");
+    scene.verify(&["one", "two"]);
 }

@@ -23,7 +23,7 @@ fn a_worker_whose_clients_lost_every_broker_comes_back() {
     // Every client asks once a second.
     let worker = worker.with("kafka", "topic.metadata.refresh.interval.ms=1000").with("pause-us", 500);
     let load = scene.load(500);
-    let worker = worker.start().expect("the worker starts");
+    let worker = worker.start();
     scene.await_outputs(2_000, &[&worker]);
 
     let blind: Vec<_> = (1..=BLIND_ANSWERS)

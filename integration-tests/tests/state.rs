@@ -3,63 +3,24 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
 
-use processor_core::ids::{Partition, TaskId};
-use processor_integration_tests::client::{
-    Workload, alter_topic, committed_offsets, partition_count, produce_ledger, read_committed,
-};
+use processor_integration_tests::client::{Workload, alter_topic, block_on, produce_ledger};
 use processor_integration_tests::oracle::{PartitionLog, input_ends};
-use processor_integration_tests::scene::{PATIENCE, Scene};
-use processor_integration_tests::worker::{Worker, WorkerConfig, await_condition};
-use processor_runtime::state::{application_directory, read_task_offline};
+use processor_integration_tests::scene::{PATIENCE, Scene, copy_directory};
+use processor_integration_tests::worker::{Worker, await_condition};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-/// Starts a member that leaves the group when it is stopped, so that nothing waits for a session to time out.
-fn start(config: &WorkerConfig) -> Worker {
-    config.start().expect("the worker starts")
+/// Runs a member that leaves the group when it is stopped, so that nothing waits for a session to time out, until
+/// everything that was produced is processed.
+fn run(scene: &Scene) -> Worker {
+    scene.run(&scene.worker("one"))
 }
 
-/// Runs a worker until everything that was produced is processed.
-fn run(scene: &Scene, config: &WorkerConfig) -> Worker {
-    let worker = start(config);
-    scene.await_outputs(scene.produced, &[&worker]);
-    worker
-}
-
-/// Runs a worker that must refuse to start, or stop by itself; its log.
-fn refused(config: &WorkerConfig) -> String {
-    let mut worker = start(config);
-    let status = worker.wait(PATIENCE).expect("the worker stops by itself");
-    let log = worker.log_since_start();
-    assert_eq!(status.code(), Some(1), "{log}");
-    log
-}
-
-fn state_of(scene: &Scene, worker: &str) -> PathBuf {
-    application_directory(&scene.state_dir(worker), &scene.name)
-}
-
-fn task(partition: i32) -> TaskId {
-    TaskId::new("entries", Partition::new(partition))
-}
-
-fn copy_directory(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("the target directory can be written");
-    for entry in fs::read_dir(from).expect("the directory is there") {
-        let entry = entry.expect("a listed directory can be read on");
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy_directory(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).expect("the file can be copied");
-        }
-    }
+fn run_and_stop(scene: &Scene) {
+    run(scene).stop().expect("a clean stop");
 }
 
 fn put_back(backup: &Path, directory: &Path) {
@@ -71,11 +32,11 @@ fn put_back(backup: &Path, directory: &Path) {
 fn a_state_directory_in_use_is_refused() {
     let mut scene = Scene::new("in-use");
     scene.produce(2_000);
-    let first = run(&scene, &scene.worker("one"));
+    let first = run(&scene);
     let mut second = scene.worker("one");
     second.log = scene.dir.join("second.log");
-    let log = refused(&second);
-    let directory = state_of(&scene, "one");
+    let log = second.refused(1);
+    let directory = scene.application_dir("one");
     assert!(log.contains(&format!("{} is in use by process {}", directory.display(), first.pid())), "{log}");
     scene.produce(1_000);
     scene.await_outputs(scene.produced, &[&first]);
@@ -87,18 +48,18 @@ fn a_state_directory_in_use_is_refused() {
 fn a_state_directory_of_another_application_is_refused() {
     let mut owner = Scene::new("owner");
     owner.produce(500);
-    run(&owner, &owner.worker("one")).stop().expect("a clean stop");
+    run_and_stop(&owner);
 
     let mut other = Scene::new("other");
     other.produce(500);
-    copy_directory(&state_of(&owner, "one"), &state_of(&other, "one"));
-    let log = refused(&other.worker("one"));
+    copy_directory(&owner.application_dir("one"), &other.application_dir("one"));
+    let log = other.worker("one").refused(1);
     assert!(log.contains("belongs to application `owner`, and this is `other`"), "{log}");
-    assert!(log.contains(&state_of(&other, "one").display().to_string()), "{log}");
-    assert!(partition_count(&other.bootstrap, &other.changelog()).is_err(), "it stopped before it made a topic");
+    assert!(log.contains(&other.application_dir("one").display().to_string()), "{log}");
+    assert!(other.kafka.partition_count(&other.changelog()).is_err(), "it stopped before it made a topic");
 
-    fs::remove_dir_all(state_of(&other, "one")).expect("it is there");
-    run(&other, &other.worker("one")).stop().expect("a clean stop");
+    fs::remove_dir_all(other.application_dir("one")).expect("it is there");
+    run_and_stop(&other);
     other.verify(&["one"]);
 }
 
@@ -127,10 +88,9 @@ fn damage(file: &Path, damage: Damage) {
     }
 }
 
-/// The files of a kind in all task directories of a worker that is stopped.
-fn files_of(scene: &Scene, is_kind: fn(&Path) -> bool) -> Vec<PathBuf> {
-    let directories = (0..scene.partitions).map(|partition| state_of(scene, "one").join(task(partition).to_string()));
-    let files = directories.flat_map(|directory| fs::read_dir(directory).expect("the task has a directory"));
+/// The files of a kind in a task's directory, of a worker that is stopped.
+fn files_of(scene: &Scene, partition: i32, is_kind: fn(&Path) -> bool) -> Vec<PathBuf> {
+    let files = fs::read_dir(scene.task_dir("one", partition)).expect("the task has a directory");
     let paths = files.map(|file| file.expect("a listed directory can be read on").path());
     paths.filter(|path| is_kind(path)).collect()
 }
@@ -155,8 +115,9 @@ fn is_table_of_store(path: &Path) -> bool {
     is_table(path) && fs::read(path).is_ok_and(|bytes| bytes.windows(8).any(|window| window == b"account-"))
 }
 
-/// Every file of every task's database, damaged in every way: the worker starts, says what it found, and everything is
-/// exact. A write-ahead log that lost its end leaves older state, which is sound: then only the tail is replayed.
+/// Files of each kind, damaged in each way, each way in another task and one task left whole: the worker starts, every
+/// task that was hit says what it found, the one that was not says nothing, and everything is exact. A write-ahead log
+/// that lost its end leaves older state, which is sound: then only the tail is replayed.
 #[test]
 fn damaged_state_is_wiped_and_restored() {
     type Kind = (&'static str, fn(&Path) -> bool, bool);
@@ -167,34 +128,41 @@ fn damaged_state_is_wiped_and_restored() {
         ("tables", is_table, true),
         ("tables of the store", is_table_of_store, true),
     ];
+    let damages = [(0, Damage::Flipped), (1, Damage::Truncated), (2, Damage::Missing)];
+    let whole = 3;
     let mut scene = Scene::new("damaged");
     scene.produce(4_000);
-    run(&scene, &scene.worker("one")).stop().expect("a clean stop");
+    run_and_stop(&scene);
     for (what, is_kind, is_wiped) in kinds {
-        for how in [Damage::Flipped, Damage::Truncated, Damage::Missing] {
-            // Tables are made when a write-ahead log is opened again, and logs when records are processed.
+        // Tables are made when a write-ahead log is opened again, and logs when records are processed.
+        while damages.iter().any(|(partition, _)| files_of(&scene, *partition, is_kind).is_empty()) {
             scene.produce(1_000);
-            run(&scene, &scene.worker("one")).stop().expect("a clean stop");
-            if files_of(&scene, is_table_of_store).is_empty() {
-                scene.produce(1_000);
-                run(&scene, &scene.worker("one")).stop().expect("a clean stop");
-            }
-            let files = files_of(&scene, is_kind);
-            assert!(files.len() >= scene.partitions as usize, "{what}: there is one a task: {files:?}");
-            for file in &files {
-                damage(file, how);
-            }
-
-            scene.produce(1_000);
-            let worker = run(&scene, &scene.worker("one"));
-            let (log, replayed) = (worker.log_since_start(), worker.replayed().iter().sum::<u64>());
-            worker.stop().expect("a clean stop");
-            let loud = log.matches("wiped").count() >= scene.partitions as usize && log.contains("restored in full");
-            assert!(loud || !is_wiped, "{what} {how:?}: every task says that its state is wiped:\n{log}");
-            assert!(replayed > 0, "{what} {how:?}: what was damaged is replayed:\n{log}");
-            scene.verify(&["one"]);
+            run_and_stop(&scene);
         }
+        for (partition, how) in damages {
+            for file in files_of(&scene, partition, is_kind) {
+                damage(&file, how);
+            }
+        }
+        scene.produce(1_000);
+        let worker = run(&scene);
+        let (log, replayed) = (worker.log_since_start(), BTreeMap::from_iter(worker.replayed()));
+        worker.stop().expect("a clean stop");
+        for (partition, how) in damages {
+            let wiped = is_said_to_be_wiped(&log, partition);
+            assert!(wiped || !is_wiped, "{what} {how:?}: task {partition} says that its state is wiped:\n{log}");
+            assert!(replayed[&partition] > 0, "{what} {how:?}: task {partition} replays what was damaged:\n{log}");
+        }
+        assert!(!is_said_to_be_wiped(&log, whole), "{what}: task {whole} was left whole:\n{log}");
+        assert_eq!(replayed[&whole], 0, "{what}: task {whole} lacks nothing:\n{log}");
+        scene.verify(&["one"]);
     }
+}
+
+/// Whether a line of the log says of this task that its state is wiped or restored in full.
+fn is_said_to_be_wiped(log: &str, partition: i32) -> bool {
+    let of_task = |line: &&str| line.contains(&format!("entries_{partition}"));
+    log.lines().filter(of_task).any(|line| line.contains("wiped") || line.contains("restored in full"))
 }
 
 /// A block of values is damaged, and nobody notices before a record wants to read it: the batch is given up, the store
@@ -203,12 +171,13 @@ fn damaged_state_is_wiped_and_restored() {
 fn damage_that_a_record_meets_is_wiped_and_restored() {
     let mut scene = Scene::new("damaged-block");
     scene.produce(4_000);
-    run(&scene, &scene.worker("one")).stop().expect("a clean stop");
+    run_and_stop(&scene);
     // What stands in the log becomes a table when it is opened again.
-    let worker = start(&scene.worker("one"));
+    let worker = scene.worker("one").start();
     worker.await_running(4, PATIENCE).expect("the databases open");
     worker.stop().expect("a clean stop");
-    let tables = files_of(&scene, is_table_of_store);
+    let of_task = |partition| files_of(&scene, partition, is_table_of_store);
+    let tables: Vec<PathBuf> = (0..scene.partitions).flat_map(of_task).collect();
     assert_eq!(tables.len(), 4, "each task has a table of its store: {tables:?}");
     for table in &tables {
         let mut bytes = fs::read(table).expect("the file can be read");
@@ -216,7 +185,7 @@ fn damage_that_a_record_meets_is_wiped_and_restored() {
         bytes[40..60].iter_mut().for_each(|byte| *byte ^= 0x55);
         fs::write(table, bytes).expect("the file can be written");
     }
-    let worker = start(&scene.worker("one"));
+    let worker = scene.worker("one").start();
     worker.await_running(4, PATIENCE).expect("the databases open");
     assert!(!worker.log_since_start().contains("wiped"), "nobody has noticed:\n{}", worker.log_since_start());
     scene.produce(4_000);
@@ -227,64 +196,26 @@ fn damage_that_a_record_meets_is_wiped_and_restored() {
     scene.verify(&["one"]);
 }
 
-/// A group cannot be deleted before its last member has left, which the broker learns a moment after the member's end.
-fn delete_group(scene: &Scene) {
-    let (admin, options) = admin(scene);
-    let outcome = await_condition("the group to be deleted", PATIENCE, || {
-        let deleted = block_on(admin.delete_groups(&[&scene.name], &options))?;
-        Ok(deleted.iter().all(Result::is_ok))
-    });
-    outcome.expect("the broker deletes the group");
-    let offsets = committed_offsets(&scene.bootstrap, &scene.name, &scene.input(), true).expect("the broker answers");
-    assert!(offsets.is_empty(), "the offsets are gone: {offsets:?}");
-}
-
-fn admin(scene: &Scene) -> (AdminClient<DefaultClientContext>, AdminOptions) {
-    let admin = ClientConfig::new().set("bootstrap.servers", &scene.bootstrap).create();
-    (admin.expect("the settings are sound"), AdminOptions::new().request_timeout(Some(PATIENCE)))
-}
-
-/// rdkafka's admin futures are completed by its own thread.
-fn block_on<F: Future>(future: F) -> F::Output {
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => std::thread::yield_now(),
-        }
-    }
-}
-
 /// The group's offsets are deleted while the changelog is full of state: to begin at the start of the input would apply
 /// everything twice, so the worker stops, with and without local state. It goes on where a person says.
 #[test]
 fn state_without_offsets_is_refused() {
     let mut scene = Scene::new("offsets-lost");
     scene.produce(2_000);
-    run(&scene, &scene.worker("one")).stop().expect("a clean stop");
-    delete_group(&scene);
+    run_and_stop(&scene);
+    scene.delete_group();
     for worker in ["one", "empty"] {
-        let log = refused(&scene.worker(worker));
+        let log = scene.worker(worker).refused(1);
         assert!(log.contains("there is committed state in offsets-lost-accounts-changelog-"), "{worker}: {log}");
         assert!(log.contains("kafka-consumer-groups --reset-offsets"), "{worker}: {log}");
     }
     assert_eq!(scene.outputs(), 2_000, "nothing was processed");
 
-    let input = read_committed(&scene.bootstrap, &scene.input()).expect("the input can be read");
+    let input = scene.read(&scene.input());
     scene.set_offsets(&input_ends(&input));
     scene.produce(1_000);
-    run(&scene, &scene.worker("one")).stop().expect("a clean stop");
+    run_and_stop(&scene);
     scene.verify(&["one"]);
-}
-
-/// How far each task's local state contains its changelog.
-fn stored_positions(scene: &Scene) -> BTreeMap<i32, i64> {
-    let stored = |partition| {
-        let dump = read_task_offline(&state_of(scene, "one"), &task(partition)).expect("the state can be read");
-        let store = &dump.expect("the task has state").stores["accounts"];
-        (partition, store.position.as_ref().expect("the store has a position").offset.get())
-    };
-    (0..scene.partitions).map(stored).collect()
 }
 
 /// Produces entries of few accounts, so that every one of them is written again and again.
@@ -298,23 +229,23 @@ fn produce_few_accounts(scene: &mut Scene, count: u64) {
 fn an_old_copy_of_the_state_directory_catches_up() {
     let mut scene = Scene::new("old-copy");
     scene.produce(3_000);
-    run(&scene, &scene.worker("one")).stop().expect("a clean stop");
+    run_and_stop(&scene);
     let backup = scene.dir.join("backup");
-    copy_directory(&state_of(&scene, "one"), &backup);
-    let old = stored_positions(&scene);
+    copy_directory(&scene.application_dir("one"), &backup);
+    let old = scene.positions("one");
     scene.produce(5_000);
-    run(&scene, &scene.worker("one")).stop().expect("a clean stop");
-    let new = stored_positions(&scene);
-    put_back(&backup, &state_of(&scene, "one"));
-    assert_eq!(stored_positions(&scene), old, "the state is an old one");
+    run_and_stop(&scene);
+    let new = scene.positions("one");
+    put_back(&backup, &scene.application_dir("one"));
+    assert_eq!(scene.positions("one"), old, "the state is an old one");
     assert!(old.iter().all(|(partition, old)| *old < new[partition]), "{old:?} {new:?}");
 
     scene.produce(1_000);
-    let worker = run(&scene, &scene.worker("one"));
+    let worker = run(&scene);
     let (log, replayed) = (worker.log_since_start(), worker.replayed());
     worker.stop().expect("a clean stop");
     assert!(!log.contains("wiped"), "an old state is a sound state:\n{log}");
-    assert!(replayed.len() == 4 && replayed.iter().all(|replayed| *replayed > 0), "{replayed:?}:\n{log}");
+    assert!(replayed.len() == 4 && replayed.iter().all(|(_, replayed)| *replayed > 0), "{replayed:?}:\n{log}");
     scene.verify(&["one"]);
 }
 
@@ -339,7 +270,9 @@ fn delete_records(scene: &Scene, topic: &str, before: &BTreeMap<i32, i64>) {
         let added = offsets.add_partition_offset(topic, *partition, Offset::Offset(*offset));
         added.expect("an offset is not negative");
     }
-    let (admin, options) = admin(scene);
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", &scene.bootstrap).create().expect("the settings are sound");
+    let options = AdminOptions::new().request_timeout(Some(PATIENCE));
     let outcome = await_condition("the records to be deleted", PATIENCE, || {
         let deleted = block_on(admin.delete_records(&offsets, &options))?;
         Ok(deleted.elements().iter().all(|element| element.error().is_ok()))
@@ -355,21 +288,21 @@ fn delete_records(scene: &Scene, topic: &str, before: &BTreeMap<i32, i64>) {
 fn a_changelog_truncated_below_the_stored_position_is_restored_in_full() {
     let mut scene = Scene::new("truncated");
     produce_few_accounts(&mut scene, 2_000);
-    run(&scene, &scene.worker("one")).stop().expect("a clean stop");
+    run_and_stop(&scene);
     let backup = scene.dir.join("backup");
-    copy_directory(&state_of(&scene, "one"), &backup);
-    let old = stored_positions(&scene);
+    copy_directory(&scene.application_dir("one"), &backup);
+    let old = scene.positions("one");
     for _ in 0..3 {
         produce_few_accounts(&mut scene, 2_000);
-        run(&scene, &scene.worker("one")).stop().expect("a clean stop");
+        run_and_stop(&scene);
     }
-    let changelog = read_committed(&scene.bootstrap, &scene.changelog()).expect("the changelog can be read");
+    let changelog = scene.read(&scene.changelog());
     let needed = changelog.iter().map(|log| (log.partition, first_needed(log))).collect();
     delete_records(&scene, &scene.changelog(), &needed);
-    put_back(&backup, &state_of(&scene, "one"));
+    put_back(&backup, &scene.application_dir("one"));
     assert!(old.iter().all(|(partition, old)| *old < needed[partition]), "{old:?} lies before {needed:?}");
 
-    let worker = start(&scene.worker("one"));
+    let worker = scene.worker("one").start();
     worker.await_running(4, PATIENCE).expect("the state is restored");
     produce_few_accounts(&mut scene, 1_000);
     scene.await_outputs(scene.produced, &[&worker]);

@@ -2,6 +2,7 @@
 //! record it comes from, and which batch of its task it belongs to, so that an oracle can check it without the engine.
 
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::time::Duration;
 
 use processor_core::prelude::*;
@@ -10,8 +11,29 @@ use processor_runtime::seeded_bugs::{Rule, switch_off};
 /// Balance, and number of entries, of each account.
 const ACCOUNTS: KeyValueStoreDef<String, (i64, u64)> = KeyValueStoreDef::new("accounts");
 
+#[derive(Clone, Copy)]
 struct Ledger {
     pause: Duration,
+    fail_at: Option<Place>,
+    panic_at: Option<Place>,
+}
+
+/// A record of the input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    partition: i32,
+    offset: i64,
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parsed = text.split_once('@').and_then(|(partition, offset)| {
+            Some(Self { partition: partition.parse().ok()?, offset: offset.parse().ok()? })
+        });
+        parsed.ok_or_else(|| format!("'{text}' is not a place: write partition@offset, such as 1@500"))
+    }
 }
 
 impl Operator for Ledger {
@@ -45,7 +67,11 @@ impl Operator for Ledger {
         entry.extend_from_slice(&batch.size.to_be_bytes());
         entry.extend_from_slice(&balance.to_be_bytes());
         entry.extend_from_slice(&count.to_be_bytes());
-        ctx.forward(record.with_value(entry))
+        let at = Some(Place { partition: from.partition.get(), offset: from.offset.get() });
+        ctx.forward(record.with_value(entry))?;
+        // Behind all that it does, so that there is something to undo.
+        assert!(at != self.panic_at, "told to panic here");
+        if at == self.fail_at { Err(OperatorError::message("told to fail here")) } else { Ok(()) }
     }
 }
 
@@ -58,6 +84,12 @@ struct Args {
     /// How long to pause at each record, in microseconds.
     #[arg(long, default_value_t = 0)]
     pause_us: u64,
+    /// Fails at this record, partition@offset, when all is done for it.
+    #[arg(long)]
+    fail_at: Option<Place>,
+    /// Panics at this record, partition@offset, when all is done for it.
+    #[arg(long)]
+    panic_at: Option<Place>,
     /// Breaks EO-11: a tainted producer is used again.
     #[arg(long)]
     without_taint_rule: bool,
@@ -68,10 +100,11 @@ fn topology(args: &Args) -> Result<Topology, TopologyError> {
         switch_off(Rule::TaintedProducerIsReplaced);
     }
     let pause = Duration::from_micros(args.pause_us);
+    let ledger = Ledger { pause, fail_at: args.fail_at, panic_at: args.panic_at };
     let mut topology = Topology::builder();
     topology
         .source("entries", &args.input, (Utf8, JavaLong))
-        .process("ledger", move || Ledger { pause })
+        .process("ledger", move || ledger)
         .with_store(&ACCOUNTS)
         .sink("balances", &args.output, (Utf8, Raw))
         .to_source_partition();

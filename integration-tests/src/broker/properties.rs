@@ -67,8 +67,10 @@ fn replication(nodes: u16) -> [(&'static str, u16); 8] {
 
 /// Fewer internal partitions and threads start faster; bounds are opened so that a test may choose short timeouts.
 /// A killed broker may register again only when its session is over, so that decides how fast it is back (4 s, Kafka's
-/// default is 9 s). What decides about correctness, such as the transaction timeouts, keeps Kafka's defaults.
-const SMALL_AND_FAST: [(&str, &str); 17] = [
+/// default is 9 s), as the sweep for transactions that took too long decides when one is aborted (Kafka sweeps every 10 s).
+/// What decides about correctness, such as the transaction timeouts, keeps Kafka's defaults.
+const SMALL_AND_FAST: [(&str, &str); 18] = [
+    ("transaction.abort.timed.out.transaction.cleanup.interval.ms", "500"),
     ("broker.session.timeout.ms", "4000"),
     ("broker.heartbeat.interval.ms", "500"),
     ("auto.create.topics.enable", "false"),

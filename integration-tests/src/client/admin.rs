@@ -8,7 +8,7 @@ use std::task::{Context as TaskContext, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, ConfigEntry, ConfigSource, NewTopic, ResourceSpecifier, TopicReplication,
@@ -80,16 +80,6 @@ pub fn alter_topic(bootstrap: &str, name: &str, config: &[(&str, &str)]) -> Resu
     Ok(())
 }
 
-/// How many partitions a topic has.
-///
-/// # Errors
-/// There is no such topic, or the cluster does not answer in time.
-pub fn partition_count(bootstrap: &str, topic: &str) -> Result<i32> {
-    let leaders = leaders(&admin(bootstrap)?, topic)?;
-    ensure!(!leaders.is_empty(), "topic {topic} does not exist");
-    i32::try_from(leaders.len()).context("a topic has fewer partitions than that")
-}
-
 type Admin = AdminClient<DefaultClientContext>;
 
 fn admin(bootstrap: &str) -> Result<Admin> {
@@ -134,7 +124,7 @@ fn await_leaders(admin: &Admin, topic: &str, partitions: i32) -> Result<()> {
 }
 
 /// Runs a future on this thread. rdkafka's admin futures are woken by its own thread.
-fn block_on<F: Future>(future: F) -> F::Output {
+pub fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     loop {

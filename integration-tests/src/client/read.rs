@@ -1,4 +1,4 @@
-//! Reads a topic from its start to its end, as it is now.
+//! Reads ranges of a topic, record by record, through failures of brokers.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -9,48 +9,10 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::{Isolation, PATIENCE, Watermarks, reader, wait_no_open_transactions, watermarks};
-use crate::oracle::{LogRecord, PartitionLog};
+use super::{Isolation, PATIENCE, Watermarks, reader};
+use crate::oracle::LogRecord;
 
 const POLL_TIMEOUT: Duration = Duration::from_millis(100);
-
-/// Records of whatever became of their transactions: not evidence of what was committed, so a type of its own.
-#[derive(Clone, Debug)]
-pub struct Uncommitted(pub Vec<PartitionLog>);
-
-/// Waits until no transaction is open and reads every committed record.
-///
-/// # Errors
-/// A transaction stays open, there is no such topic, or reading makes no progress for two minutes.
-pub fn read_committed(bootstrap: &str, topic: &str) -> Result<Vec<PartitionLog>> {
-    wait_no_open_transactions(bootstrap, topic)?;
-    read_committed_so_far(bootstrap, topic)
-}
-
-/// Reads every committed record up to the last stable offsets of now, which an open transaction holds back.
-///
-/// # Errors
-/// There is no such topic, or reading makes no progress for two minutes.
-pub fn read_committed_so_far(bootstrap: &str, topic: &str) -> Result<Vec<PartitionLog>> {
-    read(bootstrap, topic, Isolation::ReadCommitted)
-}
-
-/// Reads every record up to the high watermarks of now, aborted ones and those of open transactions included.
-///
-/// # Errors
-/// There is no such topic, or reading makes no progress for two minutes.
-pub fn read_uncommitted(bootstrap: &str, topic: &str) -> Result<Uncommitted> {
-    read(bootstrap, topic, Isolation::ReadUncommitted).map(Uncommitted)
-}
-
-fn read(bootstrap: &str, topic: &str, isolation: Isolation) -> Result<Vec<PartitionLog>> {
-    let ranges = watermarks(bootstrap, topic, isolation)?;
-    let mut logs: BTreeMap<i32, Vec<LogRecord>> = ranges.keys().map(|partition| (*partition, Vec::new())).collect();
-    read_ranges(bootstrap, topic, isolation, &ranges, |partition, record| {
-        logs.entry(partition).or_default().push(record);
-    })?;
-    Ok(logs.into_iter().map(|(partition, records)| PartitionLog { partition, records }).collect())
-}
 
 /// Gives every record of the ranges to `take`, in order for each partition.
 pub(super) fn read_ranges(

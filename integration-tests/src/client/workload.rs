@@ -1,26 +1,15 @@
 //! The inputs of the two workloads: readings for the moving average, entries for the ledger.
 //!
 //! A seed decides every key and value; record `i` has the timestamp `base_timestamp + i`, so that no two records of a
-//! partition share one, and goes to the partition that a Java producer would choose. Producing is idempotent and waits
-//! for every acknowledgement: what was produced is in the topic once, also when brokers fail meanwhile.
+//! partition share one, and goes to the partition that a Java producer would choose.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use anyhow::Result;
 
-use anyhow::{Context, Result, ensure};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
-use rdkafka::{ClientConfig, ClientContext};
-
+use super::paced::{Pace, PacedProducer};
 use super::random::SplitMix64;
 
-/// Long enough for brokers to be killed and come back.
-const DELIVERY_TIMEOUT: Duration = Duration::from_mins(5);
-const QUEUE_FULL_POLL: Duration = Duration::from_millis(5);
-/// Delivery reports are collected once in so many records.
-const POLL_EVERY: u64 = 1_000;
+/// Records share requests for so long.
+const LINGER_MS: u64 = 5;
 
 /// What to produce.
 #[derive(Clone, Debug)]
@@ -72,90 +61,14 @@ pub fn partition_of(key: &[u8], partitions: i32) -> i32 {
 }
 
 fn produce(bootstrap: &str, workload: &Workload, kind: &str, value: fn(&mut SplitMix64) -> [u8; 8]) -> Result<()> {
-    assert!(workload.base_timestamp >= 1, "timestamp 0 would become the wall clock");
-    let deliveries = Arc::new(Deliveries::default());
-    let producer = producer(bootstrap, &deliveries)?;
+    let pace = Pace { rate: workload.rate, linger_ms: LINGER_MS };
+    let mut producer = PacedProducer::new(bootstrap, &workload.topic, workload.partitions, pace)?;
     let mut random = SplitMix64::new(workload.seed);
-    let started = Instant::now();
     for index in 0..workload.count {
-        pace(workload.rate, index, started, &producer);
         let key = format!("{kind}-{}", random.below(workload.keys));
-        let value = value(&mut random);
-        let record = BaseRecord::to(&workload.topic)
-            .key(&key)
-            .payload(&value[..])
-            .partition(partition_of(key.as_bytes(), workload.partitions))
-            .timestamp(workload.base_timestamp + index as i64);
-        send(&producer, record).with_context(|| format!("produce record {index} to {}", workload.topic))?;
-        if index % POLL_EVERY == 0 {
-            producer.poll(Duration::ZERO);
-        }
+        producer.send(&key, &value(&mut random), workload.base_timestamp + index as i64)?;
     }
-    producer.flush(DELIVERY_TIMEOUT).with_context(|| format!("deliver records to {}", workload.topic))?;
-    let (delivered, failed) = (deliveries.delivered.load(Ordering::SeqCst), deliveries.failed.load(Ordering::SeqCst));
-    ensure!(
-        (delivered, failed) == (workload.count, 0),
-        "{delivered} of {} records were delivered to {}, {failed} failed",
-        workload.count,
-        workload.topic
-    );
-    Ok(())
-}
-
-fn producer(bootstrap: &str, deliveries: &Arc<Deliveries>) -> Result<BaseProducer<Deliver>> {
-    let created = ClientConfig::new()
-        .set("bootstrap.servers", bootstrap)
-        .set("client.id", "workload")
-        .set("enable.idempotence", "true")
-        .set("message.timeout.ms", DELIVERY_TIMEOUT.as_millis().to_string())
-        .set("linger.ms", "5")
-        .set("reconnect.backoff.max.ms", "1000")
-        .create_with_context(Deliver(Arc::clone(deliveries)));
-    created.with_context(|| format!("create a producer for {bootstrap}"))
-}
-
-fn send(producer: &BaseProducer<Deliver>, mut record: BaseRecord<'_, String, [u8]>) -> Result<()> {
-    let deadline = Instant::now() + DELIVERY_TIMEOUT;
-    loop {
-        match producer.send(record) {
-            Ok(()) => return Ok(()),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) if Instant::now() < deadline => {
-                producer.poll(QUEUE_FULL_POLL);
-                record = back;
-            }
-            Err((error, _)) => return Err(error.into()),
-        }
-    }
-}
-
-/// Waits until record `index` is due, serving delivery reports meanwhile.
-fn pace(rate: Option<u64>, index: u64, started: Instant, producer: &BaseProducer<Deliver>) {
-    let Some(rate) = rate else { return };
-    let due = started + Duration::from_secs_f64(index as f64 / rate as f64);
-    let early = due.saturating_duration_since(Instant::now());
-    if !early.is_zero() {
-        producer.poll(Duration::ZERO);
-        thread::sleep(early);
-    }
-}
-
-#[derive(Debug, Default)]
-struct Deliveries {
-    delivered: AtomicU64,
-    failed: AtomicU64,
-}
-
-struct Deliver(Arc<Deliveries>);
-
-impl ClientContext for Deliver {}
-
-impl ProducerContext for Deliver {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, _opaque: ()) {
-        let counter = if result.is_ok() { &self.0.delivered } else { &self.0.failed };
-        counter.fetch_add(1, Ordering::SeqCst);
-    }
+    producer.finish()
 }
 
 /// As in `org.apache.kafka.common.utils.Utils`.

@@ -78,14 +78,16 @@ impl FakeChangelog {
     /// The next event of any partition, in their order.
     fn next_of_all(&mut self) -> Result<Option<(TopicPartition, Met)>, KafkaError> {
         let shared = self.handle.alive()?;
-        let model = shared.lock();
+        let mut model = shared.lock();
         let mut reading = std::mem::take(&mut self.reading);
         let met = reading.iter_mut().find_map(|(partition, progress)| {
             let log = model.log(partition).expect("only known partitions are read");
             Some((partition.clone(), self.next(log, progress)?))
         });
-        if let Some((partition, Met::OutOfRange)) = &met {
-            reading.remove(partition);
+        match &met {
+            Some((partition, Met::OutOfRange)) => drop(reading.remove(partition)),
+            Some((_, Met::Record(..))) => model.happened.replayed += 1,
+            Some((_, Met::End(_))) | None => {}
         }
         self.reading = reading;
         Ok(met)

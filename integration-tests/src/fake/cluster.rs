@@ -37,6 +37,8 @@ pub enum Fault {
     DrainFails(TxnErrorKind),
     /// The next `send_offsets` fails with this and has no effect.
     SendOffsetsFails(TxnErrorKind),
+    /// The next `send_offsets` succeeds, but a copy of its request is still under way, as with `CommitLeavesLateCopy`.
+    SendOffsetsLeavesLateCopy,
     /// The next `abort` fails with this and has no effect.
     AbortFails(TxnErrorKind),
     /// The next abort succeeds, but a copy of its request is still under way, as with `CommitLeavesLateCopy`.
@@ -45,6 +47,23 @@ pub enum Fault {
     InitTakes(u32),
     /// The next `init` fails with this and has no effect.
     InitFails(TxnErrorKind),
+}
+
+/// What has happened to a cluster so far. What a test has asked for and what has come of it are not the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Happened {
+    /// How often faults have struck, by [`Fault::kind`].
+    pub struck: BTreeMap<&'static str, u64>,
+    /// How many rebalances of the group have come to an end.
+    pub rebalances: u64,
+    /// How many changelog records were read.
+    pub replayed: u64,
+    /// How many late copies of requests have arrived.
+    pub late: u64,
+    /// How many late ends of transactions have ended a later one.
+    pub late_ends_taken: u64,
+    /// How many late offsets were taken into a later transaction.
+    pub late_offsets_taken: u64,
 }
 
 /// The call that a fault waits for.
@@ -61,6 +80,26 @@ pub(super) enum Call {
 }
 
 impl Fault {
+    /// What kind of fault it is, without its particulars.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::CommitTimesOut { took_effect: true } => "commit took effect unheard",
+            Self::CommitTimesOut { took_effect: false } => "commit was never heard of",
+            Self::CommitFails(_) => "commit failed",
+            Self::CommitLeavesLateCopy => "commit left a late copy",
+            Self::CommitHoldsMarkers => "commit held markers",
+            Self::SendFails(_) => "send failed",
+            Self::RecordRefused => "a record was refused",
+            Self::DrainFails(_) => "drain failed",
+            Self::SendOffsetsFails(_) => "send offsets failed",
+            Self::SendOffsetsLeavesLateCopy => "send offsets left a late copy",
+            Self::AbortFails(_) => "abort failed",
+            Self::AbortLeavesLateCopy => "abort left a late copy",
+            Self::InitTakes(_) => "init took long",
+            Self::InitFails(_) => "init failed",
+        }
+    }
+
     fn strikes(self) -> Call {
         match self {
             Self::CommitTimesOut { .. }
@@ -70,7 +109,7 @@ impl Fault {
             Self::SendFails(_) => Call::Send,
             Self::RecordRefused => Call::SendNumbered,
             Self::DrainFails(_) => Call::Drain,
-            Self::SendOffsetsFails(_) => Call::SendOffsets,
+            Self::SendOffsetsFails(_) | Self::SendOffsetsLeavesLateCopy => Call::SendOffsets,
             Self::AbortFails(_) | Self::AbortLeavesLateCopy => Call::Abort,
             Self::InitTakes(_) | Self::InitFails(_) => Call::Init,
         }
@@ -114,15 +153,23 @@ struct Coordinator {
     state: TransactionState,
     partitions: BTreeSet<TopicPartition>,
     offsets: BTreeMap<TopicPartition, (Offset, String)>,
+    /// The newest epoch that the group's own coordinator has seen: it learns epochs from offsets and markers only.
+    offsets_seen: Epoch,
     markers_held: bool,
 }
 
 /// A copy of a request that arrives later. The protocol that librdkafka speaks cannot tell it from a new one.
 #[derive(Debug)]
-struct LateEnd {
+struct Late {
     id: TransactionalId,
     epoch: Epoch,
-    commit: bool,
+    request: LateRequest,
+}
+
+#[derive(Debug)]
+enum LateRequest {
+    End { commit: bool },
+    Offsets(Membership, Vec<(TopicPartition, Offset, String)>),
 }
 
 /// The cluster.
@@ -131,12 +178,16 @@ pub(super) struct Model {
     topics: BTreeMap<Arc<str>, Vec<Log>>,
     coordinators: BTreeMap<TransactionalId, Coordinator>,
     pub(super) group: Group,
-    late: Vec<LateEnd>,
+    late: Vec<Late>,
+    /// Whether offsets are taken without a look at the transaction (`transaction.partition.verification.enable=false`).
+    pub(super) lenient: bool,
     faults: VecDeque<(Option<TransactionalId>, Fault)>,
     /// Clients that will hang the next time they lose their place in the group.
     pub(super) hanging: BTreeSet<String>,
     /// After how many polls a question is answered.
     pub(super) answer_delay: usize,
+    /// What has come of it all; the group counts its generations itself.
+    pub(super) happened: Happened,
     /// How often each worker has crashed.
     pub(super) crashes: BTreeMap<Arc<str>, u64>,
 }
@@ -188,7 +239,9 @@ impl Model {
             fault.strikes() == call && of.as_ref().is_none_or(|of| of == id)
         };
         let at = self.faults.iter().position(strikes)?;
-        self.faults.remove(at).map(|(_, fault)| fault)
+        let (_, fault) = self.faults.remove(at)?;
+        *self.happened.struck.entry(fault.kind()).or_default() += 1;
+        Some(fault)
     }
 
     /// What the group has committed for a partition; with `stable`, not while that may change.
@@ -256,10 +309,7 @@ impl Model {
     ) -> Result<(), Refusal> {
         self.ongoing(id, epoch)?;
         self.group.check(membership).map_err(Refusal::Group)?;
-        let coordinator = self.ongoing(id, epoch)?;
-        coordinator
-            .offsets
-            .extend(offsets.into_iter().map(|(partition, offset, metadata)| (partition, (offset, metadata))));
+        self.ongoing(id, epoch)?.add(offsets, epoch);
         Ok(())
     }
 
@@ -283,23 +333,46 @@ impl Model {
 
     /// Remembers a copy of an `EndTxn` that will arrive later.
     pub(super) fn leave_late_end(&mut self, id: &TransactionalId, epoch: Epoch, commit: bool) {
-        self.late.push(LateEnd { id: id.clone(), epoch, commit });
+        self.late.push(Late { id: id.clone(), epoch, request: LateRequest::End { commit } });
+    }
+
+    /// Remembers a copy of a `TxnOffsetCommit` that will arrive later.
+    pub(super) fn leave_late_offsets(
+        &mut self,
+        id: &TransactionalId,
+        epoch: Epoch,
+        membership: Membership,
+        offsets: Vec<(TopicPartition, Offset, String)>,
+    ) {
+        self.late.push(Late { id: id.clone(), epoch, request: LateRequest::Offsets(membership, offsets) });
     }
 
     /// Lets late copies arrive; returns how many had an effect.
     pub(super) fn deliver_late(&mut self) -> usize {
-        let ongoing = |model: &Self, late: &LateEnd| {
-            let coordinator = &model.coordinators[&late.id];
-            coordinator.epoch == late.epoch && coordinator.state == TransactionState::Ongoing
-        };
-        let mut effective = 0;
-        for late in std::mem::take(&mut self.late) {
-            if ongoing(self, &late) {
-                self.end(&late.id, late.epoch, late.commit, false).expect("an ongoing transaction can end");
-                effective += 1;
+        let late = std::mem::take(&mut self.late);
+        self.happened.late += late.len() as u64;
+        late.into_iter().filter(|late| self.take_late(late)).count()
+    }
+
+    fn take_late(&mut self, late: &Late) -> bool {
+        let coordinator = self.coordinators.get_mut(&late.id).expect("an epoch comes from `init`");
+        let ongoing = coordinator.epoch == late.epoch && coordinator.state == TransactionState::Ongoing;
+        match &late.request {
+            LateRequest::End { commit } if ongoing => {
+                self.happened.late_ends_taken += 1;
+                self.end(&late.id, late.epoch, *commit, false).expect("an ongoing transaction can end");
+                true
             }
+            LateRequest::Offsets(membership, offsets)
+                if self.group.check(membership).is_ok()
+                    && (ongoing || self.lenient && late.epoch >= coordinator.offsets_seen) =>
+            {
+                self.happened.late_offsets_taken += 1;
+                coordinator.add(offsets.clone(), late.epoch);
+                true
+            }
+            LateRequest::End { .. } | LateRequest::Offsets(..) => false,
         }
-        effective
     }
 
     /// Writes all markers that were held back.
@@ -340,6 +413,9 @@ impl Model {
         coordinator.markers_held = false;
         let producer = coordinator.producer;
         let offsets = std::mem::take(&mut coordinator.offsets);
+        if !offsets.is_empty() {
+            coordinator.offsets_seen = coordinator.epoch;
+        }
         for partition in std::mem::take(&mut coordinator.partitions) {
             self.log_mut(&partition).expect("only known partitions are added").mark(producer, commit);
         }
@@ -374,7 +450,15 @@ impl Coordinator {
             state: TransactionState::Empty,
             partitions: BTreeSet::new(),
             offsets: BTreeMap::new(),
+            offsets_seen: Epoch(-1),
             markers_held: false,
         }
+    }
+
+    /// Offsets that count when the transaction commits.
+    fn add(&mut self, offsets: Vec<(TopicPartition, Offset, String)>, epoch: Epoch) {
+        let offsets = offsets.into_iter().map(|(partition, offset, metadata)| (partition, (offset, metadata)));
+        self.offsets.extend(offsets);
+        self.offsets_seen = epoch;
     }
 }

@@ -153,6 +153,11 @@ impl Group {
         self.offsets.clear();
     }
 
+    /// How many generations there have been: one for each rebalance that has come to its end.
+    pub fn generations(&self) -> u64 {
+        u64::try_from(self.generation).expect("generations are counted from 0")
+    }
+
     /// Makes every member come back.
     pub fn begin_rebalance(&mut self) {
         self.rebalancing = true;

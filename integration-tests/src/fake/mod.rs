@@ -34,7 +34,7 @@ use log::{Entry, Log, Written};
 
 pub use changelog::FakeChangelog;
 pub use clock::FakeClock;
-pub use cluster::Fault;
+pub use cluster::{Fault, Happened};
 pub use consumer::{FakeConsumer, FakeMetadata, FakeRecord};
 pub use producer::FakeProducer;
 pub use state::{Entries, FakeDirectory, FakeTask};
@@ -58,6 +58,12 @@ impl FakeCluster {
     /// An empty cluster.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// From now on, offsets are taken without a look at the transaction that they should belong to
+    /// (`transaction.partition.verification.enable=false`).
+    pub fn verify_nothing(&self) {
+        self.model.lock().lenient = true;
     }
 
     /// Makes a topic.
@@ -160,6 +166,12 @@ impl FakeCluster {
     /// How many scripted faults have not struck yet.
     pub fn faults_left(&self) -> usize {
         self.model.lock().scripted()
+    }
+
+    /// What has happened so far.
+    pub fn happened(&self) -> Happened {
+        let model = self.model.lock();
+        Happened { rebalances: model.group.generations(), ..model.happened.clone() }
     }
 
     /// From now on, questions are answered so many polls after they were asked, as things were when they were asked.

@@ -240,7 +240,8 @@ impl TransactionalProducer for FakeProducer {
         let shared = self.handle.alive_txn(call)?;
         let mut model = shared.lock();
         assert!(self.waiting.is_empty() && self.failed.is_none(), "{} sends offsets before it is drained", self.id);
-        if let Some(Fault::SendOffsetsFails(kind)) = model.strike(&self.id, Call::SendOffsets) {
+        let fault = model.strike(&self.id, Call::SendOffsets);
+        if let Some(Fault::SendOffsetsFails(kind)) = fault {
             return Err(self.struck(call, kind));
         }
         let own = |offset: &OffsetToCommit<'_>| {
@@ -248,7 +249,11 @@ impl TransactionalProducer for FakeProducer {
             assert!(offset.metadata.len() < 1024, "metadata of {} is too long", offset.partition);
             (offset.partition.clone(), offset.offset, offset.metadata.to_owned())
         };
-        let offsets = offsets.iter().map(own).collect();
+        let offsets: Vec<_> = offsets.iter().map(own).collect();
+        if fault == Some(Fault::SendOffsetsLeavesLateCopy) {
+            self.taint.control = Some("TxnOffsetCommit");
+            model.leave_late_offsets(&self.id, epoch, group.membership(), offsets.clone());
+        }
         let added = model.add_offsets(&self.id, epoch, &group.membership(), offsets);
         added.map_err(|refusal| self.refused(call, refusal))
     }

@@ -147,12 +147,14 @@ impl Shared {
     }
 
     fn saw(&self, partition: i32, offset: i64) {
-        self.visible.fetch_add(1, Ordering::SeqCst);
         let mut awaited = self.awaited();
         if awaited.offsets.get(&partition).is_some_and(|from| offset >= *from) {
             awaited.offsets.remove(&partition);
             awaited.reached = Some(Instant::now());
         }
+        drop(awaited);
+        // Counted last: whoever sees that all are visible also sees what was reached with the last of them.
+        self.visible.fetch_add(1, Ordering::SeqCst);
     }
 }
 

@@ -9,7 +9,7 @@
 use std::convert::Infallible;
 use std::fs::{self, OpenOptions};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,9 +21,9 @@ use nix::sys::signal::Signal;
 
 use super::interrupt::signals;
 use crate::broker::process;
+use crate::log_file;
 
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
-const TAIL_LINES: usize = 30;
 /// This program as it was started, also when a build has replaced its file since.
 pub const OWN_FILE: &str = "/proc/self/exe";
 /// `USER_HZ` is 100 on every Linux, whatever the kernel itself counts in.
@@ -87,6 +87,11 @@ impl Program {
         let child = command.spawn().with_context(|| format!("cannot start {}", self.name))?;
         Ok(Running { name: self.name.clone(), log: self.log.clone(), child, kill_on_drop: true })
     }
+
+    /// The end of its log, for messages.
+    pub fn log_tail(&self) -> String {
+        log_file::quoted_tail(&self.log)
+    }
 }
 
 /// The executable `name` that was built together with this one.
@@ -129,7 +134,7 @@ impl Running {
 
     /// The end of its log, for messages.
     pub fn log_tail(&self) -> String {
-        log_tail(&self.log)
+        log_file::quoted_tail(&self.log)
     }
 
     /// Fails if it has ended.
@@ -210,15 +215,6 @@ impl Drop for Running {
 
 fn ended(status: ExitStatus) -> String {
     format!("ended with {status} instead of exit code 0")
-}
-
-/// The last lines of a log, indented, with the file's name before them.
-pub fn log_tail(log: &Path) -> String {
-    let text = fs::read(log).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let lines: Vec<&str> = text.lines().collect();
-    let tail = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n  ");
-    format!(" the end of {}:\n  {tail}", log.display())
 }
 
 /// User and system time of all threads that a process has or had, in steps of 10 ms.

@@ -157,6 +157,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
 
     /// The batch is void: what was polled is read again, from where the tasks stood before it.
     fn abandon_batch(&mut self) {
+        self.records.clear();
         self.tasks.iter_mut().for_each(Running::abandon);
         self.refetch = true;
     }

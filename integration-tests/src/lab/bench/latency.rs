@@ -14,14 +14,13 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde::Serialize;
 
 use super::figures::percentile;
 use super::subject::{Subject, hand_loop, moving_average};
 use super::{Bench, TOPIC, WINDOW};
-use crate::client::{SplitMix64, create_topic, partition_of, read_committed};
+use crate::client::{Observer, Pace, PacedProducer, SplitMix64, create_topic};
 use crate::lab::interrupt::Interrupt;
 use crate::lab::program::Running;
 use crate::oracle::check_moving_average;
@@ -66,11 +65,9 @@ pub(super) fn measure(bench: &Bench<'_>, subject: Subject) -> Result<Latency> {
     let mut result = observe(bench, topics, &process, warm_up, count).with_context(|| process.log_tail())?;
     result.others_percent = bench.load(Some(process.pid()))?.others_percent_since(&load);
     subject.end(process)?;
-    let verdict = check_moving_average(
-        &read_committed(bench.bootstrap, &topics.input)?,
-        &read_committed(bench.bootstrap, &topics.output)?,
-        WINDOW,
-    );
+    let kafka = Observer::new(bench.bootstrap, &topics.group)?;
+    let verdict =
+        check_moving_average(&kafka.read_committed(&topics.input)?, &kafka.read_committed(&topics.output)?, WINDOW);
     ensure!(verdict.is_ok(), "the averages are wrong, so their speed means nothing: {verdict}");
     let Latency { p50, p90, p99, max, others_percent, .. } = result;
     bench.say(&format!(
@@ -123,34 +120,19 @@ fn observe(bench: &Bench<'_>, topics: &Topics, process: &Running, warm_up: u64, 
 
 /// When each record was handed over.
 fn produce(bootstrap: &str, topic: &str, partitions: i32, count: u64, stop: &AtomicBool) -> Result<Vec<Instant>> {
-    let producer: BaseProducer = ClientConfig::new()
-        .set("bootstrap.servers", bootstrap)
-        .set("client.id", "bench-latency")
-        .set("enable.idempotence", "true")
-        .set("linger.ms", "0")
-        .create()
-        .with_context(|| format!("create a producer for {bootstrap}"))?;
+    let pace = Pace { rate: Some(RATE), linger_ms: 0 };
+    let mut producer = PacedProducer::new(bootstrap, topic, partitions, pace)?;
     let mut random = SplitMix64::new(1);
     let mut sent = Vec::new();
-    let started = Instant::now();
     for index in 0..count {
-        let due = started + Duration::from_secs_f64(index as f64 / RATE as f64);
-        thread::sleep(due.saturating_duration_since(Instant::now()));
         if stop.load(Ordering::SeqCst) {
             break;
         }
         let key = format!("sensor-{}", random.below(KEYS));
         let value = (random.unit() * 100.0).to_be_bytes();
-        let record = BaseRecord::to(topic)
-            .key(&key)
-            .payload(&value[..])
-            .partition(partition_of(key.as_bytes(), partitions))
-            .timestamp(FIRST_TIMESTAMP + index as i64);
-        sent.push(Instant::now());
-        producer.send(record).map_err(|(error, _)| error).context("produce a record")?;
-        producer.poll(Duration::ZERO);
+        sent.push(producer.send(&key, &value, FIRST_TIMESTAMP + index as i64)?);
     }
-    producer.flush(LOST_AFTER).context("deliver the records")?;
+    producer.finish()?;
     Ok(sent)
 }
 

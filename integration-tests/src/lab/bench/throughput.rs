@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::committed::Committed;
 use super::subject::{Subject, hand_loop, moving_average};
 use super::{Bench, TOPIC, WINDOW};
-use crate::client::{Workload, create_topic, delete_topic, produce_readings, read_committed};
+use crate::client::{Observer, Workload, create_topic, delete_topic, produce_readings};
 use crate::lab::program::Running;
 use crate::oracle::{PartitionLog, check_moving_average, grouped};
 
@@ -54,7 +54,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Throughput> {
     let workload = Workload { keys: args.keys, ..Workload::new(INPUT, args.records, args.partitions) };
     bench.say(&format!("producing {} records", grouped(args.records)));
     produce_readings(bench.bootstrap, &workload)?;
-    let input = read_committed(bench.bootstrap, INPUT)?;
+    let input = Observer::new(bench.bootstrap, INPUT)?.read_committed(INPUT)?;
 
     let (records, keys, partitions) = (args.records, args.keys, args.partitions);
     let mut result = Throughput { records, keys, partitions, ..Throughput::default() };
@@ -87,7 +87,7 @@ fn run(bench: &Bench<'_>, subject: Subject, round: u32, input: &[PartitionLog]) 
     let process = program.start()?;
     let run = watch(bench, &process, &committed).with_context(|| format!("{group};{}", process.log_tail()))?;
     subject.end(process)?;
-    let outputs = read_committed(bench.bootstrap, &output)?;
+    let outputs = Observer::new(bench.bootstrap, &output)?.read_committed(&output)?;
     let verdict = check_moving_average(input, &outputs, WINDOW);
     if !verdict.is_ok() || verdict.inputs != bench.args.records {
         bail!("{group} is wrong, so its speed means nothing: {verdict}");

@@ -4,24 +4,18 @@
 //! readings share one.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow};
 use clap::ValueEnum;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
-use rdkafka::{ClientConfig, ClientContext};
 
-use crate::client::{SplitMix64, partition_of};
+use crate::client::{Deliveries, Pace, PacedProducer, SplitMix64};
 use crate::oracle::PartitionLog;
 
-const DELIVERY_TIMEOUT: Duration = Duration::from_mins(1);
-const POLL: Duration = Duration::from_millis(2);
-/// The clock is looked at once in so many readings.
-const PACE_EVERY: u64 = 50;
+/// Readings share requests for so long.
+const LINGER_MS: u64 = 5;
 
 /// How values are written into the topics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -84,15 +78,9 @@ pub(super) struct Readings {
 /// A thread that produces. Dropping it makes it stop early.
 #[derive(Debug)]
 pub(super) struct Producing {
-    shared: Arc<Shared>,
+    stop: Arc<AtomicBool>,
+    deliveries: Arc<Deliveries>,
     thread: Option<JoinHandle<Result<()>>>,
-}
-
-#[derive(Debug, Default)]
-struct Shared {
-    stop: AtomicBool,
-    delivered: AtomicU64,
-    failed: AtomicU64,
 }
 
 impl Producing {
@@ -101,29 +89,24 @@ impl Producing {
     /// # Errors
     /// The client or the thread cannot be made.
     pub(super) fn start(bootstrap: &str, readings: Readings) -> Result<Self> {
-        let shared = Arc::new(Shared::default());
-        let producer: BaseProducer<Deliver> = ClientConfig::new()
-            .set("bootstrap.servers", bootstrap)
-            .set("client.id", "demo-readings")
-            .set("enable.idempotence", "true")
-            .set("linger.ms", "5")
-            .create_with_context(Deliver(Arc::clone(&shared)))
-            .with_context(|| format!("create a producer for {bootstrap}"))?;
-        let noted = Arc::clone(&shared);
+        let pace = Pace { rate: Some(readings.rate), linger_ms: LINGER_MS };
+        let producer = PacedProducer::new(bootstrap, &readings.topic, readings.partitions, pace)?;
+        let (stop, deliveries) = (Arc::new(AtomicBool::new(false)), producer.deliveries());
+        let stopped = Arc::clone(&stop);
         let builder = thread::Builder::new().name("readings".to_owned());
-        let thread = builder.spawn(move || readings.produce(&producer, &noted)).context("start the producer")?;
-        Ok(Self { shared, thread: Some(thread) })
+        let thread = builder.spawn(move || readings.produce(producer, &stopped)).context("start the producer")?;
+        Ok(Self { stop, deliveries, thread: Some(thread) })
     }
 
-    /// How many readings are in the topic.
+    /// How many readings the broker has acknowledged.
     pub(super) fn delivered(&self) -> u64 {
-        self.shared.delivered.load(Ordering::SeqCst)
+        self.deliveries.delivered()
     }
 
-    /// Fails if producing has failed; otherwise says whether it is done.
+    /// Whether all are delivered.
     ///
     /// # Errors
-    /// A reading could not be delivered.
+    /// One could not be delivered.
     pub(super) fn is_done(&mut self) -> Result<bool> {
         if self.thread.as_ref().is_some_and(JoinHandle::is_finished) {
             let thread = self.thread.take().expect("it was just looked at");
@@ -135,43 +118,23 @@ impl Producing {
 
 impl Drop for Producing {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::SeqCst);
+        self.stop.store(true, Ordering::SeqCst);
     }
 }
 
 impl Readings {
-    fn produce(&self, producer: &BaseProducer<Deliver>, shared: &Shared) -> Result<()> {
+    fn produce(&self, mut producer: PacedProducer, stop: &AtomicBool) -> Result<()> {
         let mut random = SplitMix64::new(self.seed);
         let first_timestamp = now_ms() - self.count as i64;
-        let started = Instant::now();
         for index in 0..self.count {
-            if index.is_multiple_of(PACE_EVERY) {
-                self.pace(index, started, producer, shared);
-                if shared.stop.load(Ordering::SeqCst) {
-                    return Ok(());
-                }
+            if stop.load(Ordering::SeqCst) {
+                return Ok(());
             }
             let (sensor, value) = reading(&mut random, self.sensors);
-            let (key, value) = (format!("sensor-{sensor}"), self.format.encode(value));
-            let record = BaseRecord::to(&self.topic)
-                .key(&key)
-                .payload(&value)
-                .partition(partition_of(key.as_bytes(), self.partitions))
-                .timestamp(first_timestamp + index as i64);
-            send(producer, record).with_context(|| format!("produce reading {index}"))?;
+            let value = self.format.encode(value);
+            producer.send(&format!("sensor-{sensor}"), &value, first_timestamp + index as i64)?;
         }
-        producer.flush(DELIVERY_TIMEOUT).context("deliver the readings")?;
-        let (delivered, failed) = (shared.delivered.load(Ordering::SeqCst), shared.failed.load(Ordering::SeqCst));
-        ensure!(delivered == self.count && failed == 0, "{delivered} of {} readings delivered", self.count);
-        Ok(())
-    }
-
-    fn pace(&self, index: u64, started: Instant, producer: &BaseProducer<Deliver>, shared: &Shared) {
-        let due = started + Duration::from_secs_f64(index as f64 / self.rate as f64);
-        producer.poll(Duration::ZERO);
-        while !shared.stop.load(Ordering::SeqCst) && Instant::now() < due {
-            producer.poll(POLL);
-        }
+        producer.finish()
     }
 }
 
@@ -185,33 +148,6 @@ fn reading(random: &mut SplitMix64, sensors: u64) -> (u64, f64) {
 
 fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
-}
-
-fn send(producer: &BaseProducer<Deliver>, mut record: BaseRecord<'_, String, Vec<u8>>) -> Result<()> {
-    let deadline = Instant::now() + DELIVERY_TIMEOUT;
-    loop {
-        match producer.send(record) {
-            Ok(()) => return Ok(()),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) if Instant::now() < deadline => {
-                producer.poll(POLL);
-                record = back;
-            }
-            Err((error, _)) => return Err(error.into()),
-        }
-    }
-}
-
-struct Deliver(Arc<Shared>);
-
-impl ClientContext for Deliver {}
-
-impl ProducerContext for Deliver {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, _opaque: ()) {
-        let counter = if result.is_ok() { &self.0.delivered } else { &self.0.failed };
-        counter.fetch_add(1, Ordering::SeqCst);
-    }
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::store::{Base, KeyPrefix, KeyRange, KeyScan, Overlay, OverlayError, St
 /// const PENDING: KeyValueStoreDef<String, u64> = KeyValueStoreDef::new("pending");
 ///
 /// fn order(customer: &String, amount: u64, ctx: &mut Context<'_, String, u64>) -> Result<u64, OperatorError> {
-///     let now = ctx.stream_time();
+///     let now = ctx.stream_time().expect("the record in process has a time");
 ///     ctx.store(&ORDERS).put(&(customer.clone(), now), amount);
 ///     // Of the last ten of this customer, the newest first, those that were large.
 ///     let mut large = 0;

@@ -55,7 +55,8 @@ fn root(parts: &[usize], mut node: usize) -> usize {
 
 fn subtopology(drafts: &[Draft], inputs: &[TopicName], nodes: Vec<usize>) -> Result<SubTopology, TopologyError> {
     let mut sources = Vec::new();
-    let (mut stores, mut store_specs, mut store_makers) = (Vec::<Arc<str>>::new(), Vec::new(), Vec::new());
+    let (mut stores, mut store_specs) = (Vec::<Arc<str>>::new(), Vec::new());
+    let mut store_makers = Vec::new();
     let mut name: Option<&str> = None;
     for &node in &nodes {
         let draft = &drafts[node];

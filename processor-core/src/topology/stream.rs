@@ -316,7 +316,8 @@ impl<K: Clone + 'static, V: Clone + 'static> Processed<K, V> {
         }));
         let (name, spec) = (definition.name(), definition.spec());
         let types = (TypeId::of::<SK>(), TypeId::of::<SV>());
-        self.0.graph.borrow_mut().nodes[self.0.node].stores.push(StoreDraft { name, types, spec, maker });
+        let store = StoreDraft { name, types, spec, maker };
+        self.0.graph.borrow_mut().nodes[self.0.node].stores.push(store);
         self
     }
 

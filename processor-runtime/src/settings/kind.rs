@@ -3,6 +3,7 @@
 //! What is written can be read again and gives the same value.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -63,6 +64,10 @@ pub enum Kind {
     OptionalText(Field<Option<String>>),
     /// A directory; empty is not set.
     Directory(Field<PathBuf>),
+    /// A file that need not be named.
+    OptionalFile(Field<Option<PathBuf>>),
+    /// An address and a port of this machine, that need not be there.
+    OptionalAddress(Field<Option<SocketAddr>>),
     /// A whole number.
     Count(Bounds<usize>, Field<usize>),
     /// A whole number that need not be there.
@@ -87,12 +92,13 @@ impl Kind {
         match self {
             Self::Text(_) | Self::OptionalText(_) => "text",
             Self::Directory(_) => "directory",
+            Self::OptionalAddress(_) => "address:port",
             Self::Count(..) | Self::OptionalCount(..) => "whole number",
             Self::Size(..) => "size, such as 64MiB",
             Self::Duration(..) => "duration, such as 10s or 500ms",
             Self::Switch(_) => "true or false",
             Self::Choice(_) => "one of",
-            Self::SettingsFile => "file",
+            Self::SettingsFile | Self::OptionalFile(_) => "file",
             Self::Properties => "name=value",
         }
     }
@@ -108,6 +114,8 @@ impl Kind {
             Self::Text(_)
             | Self::OptionalText(_)
             | Self::Directory(_)
+            | Self::OptionalFile(_)
+            | Self::OptionalAddress(_)
             | Self::Switch(_)
             | Self::Choice(_)
             | Self::SettingsFile
@@ -127,6 +135,12 @@ impl Kind {
             Self::Text(field) => text.clone_into((field.get_mut)(config)),
             Self::OptionalText(field) => *(field.get_mut)(config) = Some(text.to_owned()),
             Self::Directory(field) => *(field.get_mut)(config) = PathBuf::from(text),
+            Self::OptionalFile(field) => *(field.get_mut)(config) = Some(PathBuf::from(text)),
+            Self::OptionalAddress(field) => {
+                let address =
+                    text.parse().map_err(|_| "it must be an address with its port, such as 127.0.0.1:8080")?;
+                *(field.get_mut)(config) = Some(address);
+            }
             Self::Count(bounds, field) => *(field.get_mut)(config) = count(text, *bounds)?,
             Self::OptionalCount(bounds, field) => *(field.get_mut)(config) = Some(count(text, *bounds)?),
             Self::Size(bounds, field) => *(field.get_mut)(config) = size(text, *bounds)?,
@@ -149,6 +163,8 @@ impl Kind {
             Self::Text(field) => Some((field.get)(config).clone()).filter(|text| !text.is_empty()),
             Self::OptionalText(field) => (field.get)(config).clone(),
             Self::Directory(field) => Some((field.get)(config).display().to_string()).filter(|path| !path.is_empty()),
+            Self::OptionalFile(field) => (field.get)(config).as_ref().map(|path| path.display().to_string()),
+            Self::OptionalAddress(field) => (field.get)(config).map(|address| address.to_string()),
             Self::Count(_, field) => Some((field.get)(config).to_string()),
             Self::OptionalCount(_, field) => (field.get)(config).map(|count| count.to_string()),
             Self::Size(_, field) => Some(size_text(*(field.get)(config))),

@@ -232,6 +232,18 @@ pub const SETTINGS: &[Setting] = &[
         otherwise: Otherwise::Default,
     },
     Setting {
+        name: "http.listen",
+        kind: Kind::OptionalAddress(field!(http_listen)),
+        meaning: "Shows health, metrics, tasks and state over HTTP on this address; port 0 is a free one, which the log names. An address that other machines can reach needs http.token.file.",
+        otherwise: Otherwise::Unset("no HTTP, and nothing is measured"),
+    },
+    Setting {
+        name: "http.token.file",
+        kind: Kind::OptionalFile(field!(http_token_file)),
+        meaning: "A file with the token that HTTP requests for tasks and state must carry (Authorization: Bearer).",
+        otherwise: Otherwise::Unset("no token is asked for"),
+    },
+    Setting {
         name: "log.format",
         kind: Kind::Choice(LOG_FORMATS),
         meaning: "The form of log lines on standard error; what is logged is chosen with RUST_LOG.",

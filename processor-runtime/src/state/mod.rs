@@ -25,6 +25,7 @@ mod view;
 
 mod claim;
 mod database;
+mod figures;
 mod files;
 mod memory;
 mod options;
@@ -33,6 +34,7 @@ mod options;
 mod tests;
 
 pub use directory::RocksDirectory;
+pub use figures::{DiskFigures, StoreFigures};
 pub use files::application_directory;
 pub use inventory::{applications, tasks};
 pub use offline::{StoreDump, TaskDump, read_task_offline};
@@ -117,6 +119,11 @@ pub trait TaskState: Base + Send {
     /// Nothing was written. `Disk`: RocksDB refuses all further writes, even with room on the disk again, until the state
     /// is closed ([parked](StateDirectory::park) or dropped) and opened again; what is missing is then restored.
     fn apply(&mut self, permit: Permit<'_>, changes: &ChangeSet, positions: &Positions) -> Result<(), StateError>;
+
+    /// Reads the committed state from other threads, for as long as it is open here (EO-10). `None`: it offers no such.
+    fn shared(&self) -> Option<Arc<dyn Base + Send + Sync>> {
+        None
+    }
 
     /// Empties one store and forgets its position.
     fn wipe(&mut self, store: StoreIndex) -> Result<(), StateError>;

@@ -8,13 +8,14 @@ use processor_core::protocol::batch::TurnCost;
 use processor_core::record::TargetPartition;
 
 use super::group::Place;
-use super::pass::{Interrupted, Pace, Pass};
+use super::pass::{Interrupted, Pace, Pass, PassedOver};
 use super::{Consumer, Footing, StreamThread, ThreadError};
 use crate::clock::Clock;
 use crate::kafka::{
     DeliveryTag, GroupConsumer, GroupMetadata, Kafka, OffsetToCommit, ProducerRecord, RecordHeaders, RecordNumber,
     TRANSACTIONAL_ID_HEADER, TxnError, TxnErrorKind,
 };
+use crate::metrics::Phase;
 use crate::state::StateDirectory;
 use crate::tasks::Running;
 use crate::transaction::{CommitReceipt, Open, Why};
@@ -24,6 +25,7 @@ pub(super) struct Processed<P> {
     transaction: Open<P>,
     records: usize,
     took: Duration,
+    passed_over: PassedOver,
     /// Why the thread stops once this is committed: a record could not be processed.
     failed: Option<ThreadError>,
 }
@@ -34,6 +36,7 @@ struct Progressed {
     processed: usize,
     /// They are read again, or the thread stops before them.
     dropped: usize,
+    passed_over: PassedOver,
     failed: Option<ThreadError>,
 }
 
@@ -57,14 +60,14 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             Err(broken) => return self.broken(&broken, waiting).map(|()| None),
         };
         let ended = match self.process_tasks(&mut transaction, waiting, began + budget / 2) {
-            Ok(Progressed { processed, dropped, failed }) => {
+            Ok(Progressed { processed, dropped, passed_over, failed }) => {
                 let left = self.tasks.waiting_len();
                 assert!(
                     processed + dropped + left == waiting,
                     "EO-6: of {waiting} polled records {processed} were processed, {dropped} are read again and {left} wait"
                 );
                 let took = self.clock.monotonic().saturating_sub(began);
-                return Ok(Some(Processed { transaction, records: processed, took, failed }));
+                return Ok(Some(Processed { transaction, records: processed, took, passed_over, failed }));
             }
             Err(Interrupted::Producer(error)) => return self.fail(transaction, &error, waiting).map(|()| None),
             Err(Interrupted::TooSlow(processed)) => {
@@ -101,25 +104,27 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             pace: Pace::from(self.clock.monotonic()),
             processed: 0,
             dropped: 0,
+            passed_over: PassedOver::new(),
             failed: None,
         };
         for (slot, running) in self.tasks.iter_mut().enumerate() {
             pass.task(slot, running)?;
         }
-        let Pass { processed, dropped, failed, .. } = pass;
+        let Pass { processed, dropped, passed_over, failed, .. } = pass;
         self.refetch |= dropped > 0;
-        Ok(Progressed { processed, dropped, failed })
+        Ok(Progressed { processed, dropped, passed_over, failed })
     }
 
     /// Changelog, drain, offsets, commit, apply. Returns how many records were committed.
     pub(super) fn commit(&mut self, processed: Processed<K::Producer>) -> Result<usize, ThreadError> {
-        let Processed { mut transaction, records, took, failed } = processed;
+        let Processed { mut transaction, records, took, passed_over, failed } = processed;
         let began = self.clock.monotonic();
         let sent = self.send_changelog(&mut transaction);
         let tags = match sent.and_then(|tags| transaction.drain(&self.clock).map(|()| tags)) {
             Ok(tags) => tags,
             Err(error) => return self.fail(transaction, &error, records).map(|()| 0),
         };
+        self.lap(Phase::Changelog);
         if tags.is_empty() {
             // The only record of the batch failed, or a punctuation was due; neither has left anything.
             let ended = transaction.abort(&self.clock, Why::Empty);
@@ -139,6 +144,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             Ok(prepared) => prepared,
             Err(ended) => return self.ended(ended, records).map(|()| 0),
         };
+        self.lap(Phase::Offsets);
         let receipt = match prepared.commit(&self.clock) {
             Ok((receipt, next)) => {
                 self.set_producer(next);
@@ -146,8 +152,14 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             }
             Err(broken) => return self.broken(&broken, records).map(|()| 0),
         };
+        self.lap(Phase::Commit);
         self.apply(&receipt, &tags);
+        self.lap(Phase::Apply);
         let commit = self.clock.monotonic().saturating_sub(began);
+        self.instruments.metrics.committed(records, commit);
+        for ((outcome, reason), count) in passed_over {
+            self.instruments.metrics.passed_over(outcome, reason, count);
+        }
         tracing::debug!(records, process = ?took, commit = ?commit, "committed");
         self.batch_size.learn(&TurnCost { records, process: took, commit });
         failed.map_or(Ok(records), Err)
@@ -251,6 +263,9 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         let mut unwritten = Vec::new();
         for running in self.tasks.iter_mut() {
             let Some(&tag) = tags.get(running.task.id()) else { continue };
+            if let Some((first, last)) = running.span.take() {
+                self.instruments.metrics.visible(first, last, now);
+            }
             if let Err(error) = running.apply(receipt, tag, now) {
                 tracing::error!(task = %running.task.id(), "the committed batch is restored from the changelog instead: {error}");
                 unwritten.push(running.task.id().clone());

@@ -1,5 +1,6 @@
 //! One batch on its way through the tasks: punctuations that are due, then the records that wait, task by task.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use processor_core::error::{FailureKind, RecordFailure};
@@ -45,8 +46,13 @@ pub(super) struct Pass<'a, P, C> {
     pub(super) processed: usize,
     /// Records that were polled and are to be read again.
     pub(super) dropped: usize,
+    pub(super) passed_over: PassedOver,
     pub(super) failed: Option<ThreadError>,
 }
+
+/// How many records were not processed by their policy, by (what became of them, why). They count once the batch is
+/// committed.
+pub(super) type PassedOver = BTreeMap<(&'static str, &'static str), u64>;
 
 /// How often the clock is looked at: it costs as much as a quick record.
 pub(super) struct Pace {
@@ -79,8 +85,8 @@ impl<P: TransactionalProducer, C: Clock> Pass<'_, P, C> {
             let place = (input, record.offset());
             match outcome {
                 Outcome::Done => {}
-                Outcome::Skipped(failure) => passed_over(running, place, &failure, "skipped"),
-                Outcome::DeadLettered(failure) => passed_over(running, place, &failure, "sent to the dead letters"),
+                Outcome::Skipped(failure) => self.pass_over(running, place, &failure, "skipped"),
+                Outcome::DeadLettered(failure) => self.pass_over(running, place, &failure, "dead-lettered"),
                 Outcome::Again { after, failure } => {
                     let (partition, offset) = (&running.inputs[input].1, record.offset());
                     tracing::warn!(task = %running.task.id(), "{partition}@{offset} is tried again in {after:?}: {failure}");
@@ -95,9 +101,13 @@ impl<P: TransactionalProducer, C: Clock> Pass<'_, P, C> {
             }
             let from = Some((slot, input, record.offset()));
             self.outputs.send(&mut running.task, from, self.transaction).map_err(Interrupted::Producer)?;
+            let ends_here = running.task.take_commit_request();
+            if info.index == 0 || ends_here || running.group.is_empty() {
+                running.note_timestamp(record.timestamp());
+            }
             self.processed += 1;
             info.index += 1;
-            if running.task.take_commit_request() {
+            if ends_here {
                 return Ok(());
             }
             if self.is_late() && self.processed + self.dropped < self.waiting {
@@ -124,6 +134,19 @@ impl<P: TransactionalProducer, C: Clock> Pass<'_, P, C> {
         Ok(())
     }
 
+    fn pass_over<T: TaskState, R: PolledRecord>(
+        &mut self,
+        running: &Running<T, R>,
+        (input, offset): (usize, Offset),
+        failure: &RecordFailure,
+        outcome: &'static str,
+    ) {
+        let partition = &running.inputs[input].1;
+        let (task, kind) = (running.task.id(), failure.kind.word());
+        tracing::warn!(%task, kind, node = failure.node, "{partition}@{offset} was {outcome}: {failure}");
+        *self.passed_over.entry((outcome, kind)).or_default() += 1;
+    }
+
     fn is_late(&mut self) -> bool {
         let pace = &mut self.pace;
         if self.processed < pace.look_at {
@@ -142,17 +165,6 @@ fn base<T: TaskState>(state: Option<&T>) -> &dyn Base {
         Some(state) => state,
         None => &NoStores,
     }
-}
-
-fn passed_over<T: TaskState, R: PolledRecord>(
-    running: &Running<T, R>,
-    (input, offset): (usize, Offset),
-    failure: &RecordFailure,
-    what: &str,
-) {
-    let partition = &running.inputs[input].1;
-    let (task, kind) = (running.task.id(), failure.kind.word());
-    tracing::warn!(%task, kind, node = failure.node, "{partition}@{offset} was {what}: {failure}");
 }
 
 fn stopped(task: &TaskId, place: Option<&str>, failure: &RecordFailure) -> ThreadError {

@@ -13,7 +13,7 @@ const LAWS: std::ops::RangeInclusive<u32> = 1..=12;
 
 /// A module may name those above it and its own line.
 const RUNTIME_LAYERS: [&[&str]; 10] = [
-    &["clock", "seeded_bugs", "metrics", "error"],
+    &["clock", "seeded_bugs", "metrics", "error", "service_manager"],
     &["kafka"],
     &["transaction"],
     &["state"],

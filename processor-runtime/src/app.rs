@@ -15,6 +15,7 @@ use crate::config::{Config, ConfigError, member, transactional_id};
 use crate::kafka::admin::Admin;
 use crate::kafka::cluster::Cluster;
 use crate::kafka::{Kafka, TxnErrorKind};
+use crate::service_manager::{Heartbeat, heartbeats};
 use crate::state::{RocksDirectory, StateSettings};
 use crate::stream_thread::{StreamThread, ThreadError, ThreadPlan, producer_topics};
 use crate::topics::{self, CheckedTopics};
@@ -73,10 +74,10 @@ pub fn run(config: &Config, topology: &Topology, stop: &Arc<AtomicBool>) -> Resu
             None => return Ok(()),
         }
     }
-    let threads = plans
-        .into_iter()
-        .zip(producers)
-        .map(|(plan, producer)| spawn(plan, cluster.clone(), directory.clone(), producer, stop.clone()));
+    let heartbeats = heartbeats(plans.len(), SystemClock::default());
+    let threads = plans.into_iter().zip(producers).zip(heartbeats).map(|((plan, producer), heartbeat)| {
+        spawn(plan, cluster.clone(), directory.clone(), producer, heartbeat, stop.clone())
+    });
     let threads: Result<Vec<_>, AppError> = threads.collect();
     let outcome = threads.and_then(|threads| join(threads, stop));
     stop.store(true, Ordering::Relaxed);
@@ -153,6 +154,7 @@ fn spawn(
     cluster: Arc<Cluster>,
     directory: Arc<RocksDirectory>,
     producer: Clean<<Cluster as Kafka>::Producer>,
+    heartbeat: Heartbeat<SystemClock>,
     stop: Arc<AtomicBool>,
 ) -> Result<Running, AppError> {
     let name = plan.transactional_id.to_string();
@@ -162,7 +164,7 @@ fn spawn(
         // However this thread ends, the others end with it: a worker that does part of its work looks healthy.
         let ends_all = StopOnDrop(stop.clone());
         let thread = StreamThread::new(plan, cluster, directory, SystemClock::default(), producer)?;
-        let ended = thread.run(&stop, |_| {});
+        let ended = thread.run(&stop, |turn| heartbeat.beat(turn.member));
         drop(ends_all);
         ended
     };

@@ -10,6 +10,7 @@ pub mod config;
 pub mod kafka;
 pub mod restore;
 pub mod seeded_bugs;
+pub mod service_manager;
 pub mod state;
 pub mod stream_thread;
 pub mod tasks;

@@ -53,6 +53,8 @@ pub struct Turn {
     pub committed: usize,
     /// Whether the thread has a task, and every task it has is running.
     pub running: bool,
+    /// Whether the thread has its place in the group.
+    pub member: bool,
 }
 
 type Consumer<K> = <K as Kafka>::Consumer;
@@ -170,7 +172,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             None => 0,
         };
         self.fetch_where_tasks_stand()?;
-        Ok(Turn { committed, running: self.is_running() })
+        Ok(Turn { committed, running: self.is_running(), member: self.is_member() })
     }
 
     /// The tasks that this thread holds, each with whether it runs (or is being recovered).

@@ -49,13 +49,16 @@ pub enum Fault {
     ResetAfterForward,
     /// It is sent after this time, and everything behind it on its connection waits too.
     Delay(Duration),
+    /// For a `Metadata` request: the answer names the topics, and not one broker, as a broker's does that was frozen for
+    /// longer than its controller waits and has just woken up.
+    HideBrokers,
 }
 
 impl Fault {
     fn holds(self) -> bool {
         match self {
             Self::HoldAndTimeout | Self::HoldAndReset => true,
-            Self::DropResponse | Self::ResetAfterForward | Self::Delay(_) => false,
+            Self::DropResponse | Self::ResetAfterForward | Self::Delay(_) | Self::HideBrokers => false,
         }
     }
 }
@@ -191,7 +194,7 @@ impl Injection {
     /// Keeps the forwarding thread for as long as the fault says.
     fn hold_back(&self) {
         match self.fault() {
-            Fault::DropResponse | Fault::ResetAfterForward => {}
+            Fault::DropResponse | Fault::ResetAfterForward | Fault::HideBrokers => {}
             Fault::Delay(time) => {
                 self.mark();
                 drop(self.wait_until(time, |progress| progress.stopped));

@@ -17,7 +17,7 @@ use processor_core::protocol::outcome::TxnErrorKind;
 use processor_core::protocol::restore::StartRule;
 use processor_core::record::TargetPartition;
 use processor_integration_tests::client::SplitMix64;
-use processor_integration_tests::fake::{FakeClock, FakeCluster, FakeDirectory, FakeKafka, Fault};
+use processor_integration_tests::fake::{Entries, FakeClock, FakeCluster, FakeDirectory, FakeKafka, Fault};
 use processor_runtime::config::{member, transactional_id};
 use processor_runtime::kafka::{DeliveryTag, Kafka, ProducerRecord, Progress, TransactionalId, TransactionalProducer};
 use processor_runtime::state::{Layout, StoreLayout};
@@ -25,16 +25,28 @@ use processor_runtime::stream_thread::{ChangelogTopic, StreamThread, ThreadPlan,
 use processor_runtime::transaction::{Initialised, Initialising};
 
 const SUMS: KeyValueStoreDef<String, i64> = KeyValueStoreDef::new("sums");
+const COUNTS: KeyValueStoreDef<String, i64> = KeyValueStoreDef::new("counts").in_memory().with_json_values();
+/// Counts since it was last empty; under the empty key, the offset at which that was.
+const LOCAL: KeyValueStoreDef<String, i64> = KeyValueStoreDef::new("local").without_changelog();
 const INPUT: &str = "in";
 const OUTPUT: &str = "out";
 const CHANGELOG: &str = "app-sums-changelog";
+const COUNTS_CHANGELOG: &str = "app-counts-changelog";
 const PARTITIONS: i32 = 3;
 const KEYS: u64 = 7;
 /// Every fault that was scripted and has not struck may cost the longest wait of the engine, `outside_wait`.
 const TURNS_TO_HEAL_MAX: usize = 20_000;
 
-/// Adds up by key; the output says which record it comes from.
+/// Adds up and counts by key, in stores of every kind; the output says which record it comes from.
 struct Sum;
+
+/// Adds one and says how many that makes.
+fn count(mut store: Store<'_, String, i64>, key: &String) -> Result<i64, StoreError> {
+    store.update(key, |count| {
+        *count += 1;
+        *count
+    })
+}
 
 impl Operator for Sum {
     type KeyIn = String;
@@ -52,7 +64,10 @@ impl Operator for Sum {
             *sum
         })?;
         let from = ctx.metadata().offset.get();
-        ctx.forward(record.with_value([from.to_be_bytes(), sum.to_be_bytes()].concat()))
+        let counted = count(ctx.store(&COUNTS), &record.key)?;
+        let local = count(ctx.store(&LOCAL), &record.key)?;
+        let since = ctx.store(&LOCAL).modify(&String::new(), |since| *since.get_or_insert(from))?;
+        ctx.forward(record.with_value([from, sum, counted, since, local].map(i64::to_be_bytes).concat()))
     }
 }
 
@@ -62,6 +77,8 @@ fn topology() -> Topology {
         .source("numbers", INPUT, (Utf8, JavaLong))
         .process("sum", || Sum)
         .with_store(&SUMS)
+        .with_store(&COUNTS)
+        .with_store(&LOCAL)
         .sink("sums", OUTPUT, (Utf8, Raw))
         .to_source_partition();
     topology.build().expect("the topology is right")
@@ -69,15 +86,22 @@ fn topology() -> Topology {
 
 fn plan(worker: usize) -> ThreadPlan {
     let id = transactional_id("app", &format!("w{worker}"), 0);
-    let changelog =
-        ChangelogTopic { store: "sums".into(), topic: CHANGELOG.into(), delete_retention_ms: 24 * 60 * 60 * 1_000 };
-    let store = StoreLayout { name: "sums".into(), changelog_topic_id: "changelog-1".to_owned() };
-    let layout = Layout { stores: vec![store], cluster_id: "cluster-1".to_owned() };
+    let changelog = |store: &str, topic: &str| {
+        Some(ChangelogTopic { store: store.into(), topic: topic.into(), delete_retention_ms: 24 * 60 * 60 * 1_000 })
+    };
+    let changelogs = vec![changelog("sums", CHANGELOG), changelog("counts", COUNTS_CHANGELOG), None];
+    let store = |name: &str, in_memory, topic_id: Option<&str>| StoreLayout {
+        name: name.into(),
+        in_memory,
+        changelog_topic_id: topic_id.map(str::to_owned),
+    };
+    let stores = [store("sums", false, Some("id-1")), store("counts", true, Some("id-2")), store("local", false, None)];
+    let layout = Layout { stores: stores.to_vec(), cluster_id: "cluster-1".to_owned() };
     ThreadPlan {
         topology: topology(),
         member: member(&format!("w{worker}"), false, 0, &id),
         transactional_id: id,
-        changelogs: BTreeMap::from([("numbers".into(), vec![changelog])]),
+        changelogs: BTreeMap::from([("numbers".into(), changelogs)]),
         layouts: BTreeMap::from([("numbers".into(), layout)]),
         start_rule: StartRule::Earliest,
         batch: BatchBounds { records_start: 5, records_max: 40, turn_max: Duration::from_secs(1) },
@@ -111,7 +135,7 @@ struct World {
 impl World {
     fn new(workers: usize) -> Self {
         let cluster = FakeCluster::new();
-        for topic in [INPUT, OUTPUT, CHANGELOG] {
+        for topic in [INPUT, OUTPUT, CHANGELOG, COUNTS_CHANGELOG] {
             cluster.create_topic(topic, PARTITIONS);
         }
         let workers = (0..workers).map(|_| Worker { directory: FakeDirectory::new(), thread: None });
@@ -221,43 +245,77 @@ impl World {
     /// The oracle: plain sums over what was produced. Every record has one output, in order (EO-6).
     fn verify(&self) {
         for (partition, records) in &self.produced {
-            let mut sums: BTreeMap<&str, i64> = BTreeMap::new();
+            let (mut sums, mut counts) = (BTreeMap::<&str, i64>::new(), BTreeMap::<&str, i64>::new());
             let expected = records.iter().zip(0_i64..).map(|((key, value), offset)| {
-                let sum = sums.entry(key).or_default();
+                let (sum, count) = (sums.entry(key).or_default(), counts.entry(key).or_default());
                 *sum += value;
-                (key.as_bytes().to_vec(), [offset.to_be_bytes(), sum.to_be_bytes()].concat())
+                *count += 1;
+                (key.as_str(), [offset, *sum, *count])
             });
             let expected: Vec<_> = expected.collect();
-            let outputs = self.cluster.read_committed(OUTPUT).into_iter();
-            let outputs = outputs.filter(|(p, _, _)| p.get() == *partition);
-            let outputs: Vec<_> =
-                outputs.map(|(_, _, w)| (w.key.unwrap_or_default(), w.value.unwrap_or_default())).collect();
+            let outputs = self.outputs(*partition);
             assert_eq!(outputs.len(), expected.len(), "partition {partition}: outputs and inputs differ in number");
-            assert_eq!(outputs, expected, "partition {partition}: outputs");
-            let changelog =
-                self.cluster.read_committed(CHANGELOG).into_iter().filter(|(p, _, _)| p.get() == *partition);
-            let fold: BTreeMap<_, _> =
-                changelog.map(|(_, _, w)| (w.key.unwrap_or_default(), w.value.unwrap_or_default())).collect();
-            let folded: BTreeMap<_, _> = fold.iter().map(|(key, value)| (key.as_slice(), decode(value))).collect();
-            let sums: BTreeMap<_, _> = sums.into_iter().map(|(key, sum)| (key.as_bytes(), sum)).collect();
-            assert_eq!(folded, sums, "partition {partition}: changelog");
-            self.verify_stores(*partition, &fold);
+            for ((key, [offset, sum, count, since, local]), expected) in outputs.iter().zip(expected) {
+                assert_eq!((key.as_str(), [*offset, *sum, *count]), expected, "partition {partition}: outputs");
+                let seen = &records[*since as usize..=*offset as usize];
+                let seen = seen.iter().filter(|(of, _)| of == key).count() as i64;
+                assert_eq!(*local, seen, "partition {partition}@{offset}: the local store is exact since {since}");
+            }
+            let by_bytes = |map: BTreeMap<&str, i64>| map.into_iter().map(|(key, n)| (key.into(), n)).collect();
+            let (sums, counts): (BTreeMap<Vec<u8>, _>, BTreeMap<_, _>) = (by_bytes(sums), by_bytes(counts));
+            let decoded = |fold: &Entries| fold.iter().map(|(key, value)| (key.clone(), decode(value))).collect();
+            let (sums_fold, counts_fold) = (self.fold(CHANGELOG, *partition), self.fold(COUNTS_CHANGELOG, *partition));
+            assert_eq!(sums, decoded(&sums_fold), "partition {partition}: changelog of sums");
+            assert_eq!(counts, decoded(&counts_fold), "partition {partition}: changelog of counts");
+            self.verify_stores(*partition, &sums_fold);
+            self.verify_memory(*partition, &counts_fold);
         }
     }
 
-    /// EO-4: no store is ahead of its changelog. EO-10: what a query would read in the newest is what was committed.
-    fn verify_stores(&self, partition: i32, fold: &BTreeMap<Vec<u8>, Vec<u8>>) {
+    /// What was written for each record of a partition: key; offset, sum, count, and since when the local store counts what.
+    fn outputs(&self, partition: i32) -> Vec<(String, [i64; 5])> {
+        let outputs = self.cluster.read_committed(OUTPUT).into_iter().filter(|(p, _, _)| p.get() == partition);
+        let decoded = outputs.map(|(_, _, written)| {
+            let key = String::from_utf8(written.key.unwrap_or_default()).expect("the sink writes UTF-8");
+            let value = written.value.unwrap_or_default();
+            let (numbers, rest) = value.as_chunks::<8>();
+            assert!(rest.is_empty(), "the sink writes whole numbers");
+            let numbers: Vec<_> = numbers.iter().map(|bytes| i64::from_be_bytes(*bytes)).collect();
+            (key, numbers.try_into().expect("the sink writes five numbers"))
+        });
+        decoded.collect()
+    }
+
+    /// The last value of every key of a changelog partition.
+    fn fold(&self, changelog: &str, partition: i32) -> Entries {
+        let records = self.cluster.read_committed(changelog).into_iter().filter(|(p, _, _)| p.get() == partition);
+        records.map(|(_, _, w)| (w.key.unwrap_or_default(), w.value.unwrap_or_default())).collect()
+    }
+
+    /// Whoever runs the task has all of the changelog in memory.
+    fn verify_memory(&self, partition: i32, fold: &Entries) {
         let task = TaskId::new("numbers", Partition::new(partition));
-        let end = self.cluster.high_watermark(CHANGELOG, partition);
+        let runs = |worker: &&Worker| {
+            let tasks = worker.thread.as_ref().map(Thread::tasks).unwrap_or_default();
+            tasks.into_iter().any(|(running, _)| running == task)
+        };
+        let owner = self.workers.iter().find(runs).expect("every task runs somewhere");
+        let (stores, _) = owner.directory.dump(&task).expect("its state is open");
+        assert_eq!(&stores["counts"], fold, "partition {partition}: store in memory");
+    }
+
+    /// EO-4: no store is ahead of its changelog. EO-10: what a query would read in the newest is what was committed.
+    fn verify_stores(&self, partition: i32, fold: &Entries) {
+        let task = TaskId::new("numbers", Partition::new(partition));
+        let ends = [CHANGELOG, COUNTS_CHANGELOG].map(|topic| self.cluster.high_watermark(topic, partition));
         let mut newest = None;
         for worker in &self.workers {
             let Some((stores, positions)) = worker.directory.dump(&task) else { continue };
-            assert!(
-                positions.changelogs[0].is_none_or(|position| position.get() <= end),
-                "EO-4: {positions:?} of {end}"
-            );
+            let within = positions.changelogs.iter().zip(ends);
+            let within = within.map(|(position, end)| position.is_none_or(|position| position.get() <= end));
+            assert!(within.into_iter().all(|within| within), "EO-4: {positions:?} of {ends:?}");
             if newest.as_ref().is_none_or(|(batch, _)| positions.batch > *batch) {
-                newest = Some((positions.batch, stores.into_values().next().unwrap_or_default()));
+                newest = Some((positions.batch, stores["sums"].clone()));
             }
         }
         let (batch, store) = newest.expect("somebody has the state");
@@ -274,6 +332,12 @@ impl World {
 }
 
 fn decode(value: &[u8]) -> i64 {
+    if value[0] == b' ' {
+        return std::str::from_utf8(value)
+            .ok()
+            .and_then(|json| json.trim_start().parse().ok())
+            .expect("JSON of a number");
+    }
     // Format 1, then bincode's zigzag varint; sums here stay below its one-byte bound or take the two-byte form.
     assert_eq!(value[0], 1);
     let zigzag = match value[1] {
@@ -297,7 +361,7 @@ fn run(seed: u64) -> Ended {
     }
     world.finish();
     world.verify();
-    let logs = [OUTPUT, CHANGELOG]
+    let logs = [OUTPUT, CHANGELOG, COUNTS_CHANGELOG]
         .map(|topic| (0..PARTITIONS).map(|p| format!("{:?}", world.cluster.entries(topic, p))).collect());
     Ended { faults: world.faults, logs }
 }
@@ -306,7 +370,7 @@ fn run(seed: u64) -> Ended {
 #[derive(PartialEq)]
 struct Ended {
     faults: u64,
-    logs: [Vec<String>; 2],
+    logs: [Vec<String>; 3],
 }
 
 fn step(world: &mut World, random: &mut SplitMix64) {
@@ -479,6 +543,48 @@ fn every_schedule_ends_exactly_once() {
         failed[0]
     );
     assert!(faults > schedules, "the schedules must hurt: {faults} faults");
+}
+
+/// A store without a changelog goes on where it is exactly what was committed, and begins empty where it is not.
+#[test]
+fn a_store_without_a_changelog_is_exact_or_empty() {
+    let mut world = World::new(2);
+    world.start(0);
+    let produce = |world: &mut World| {
+        let records = world.produced.get(&0).map_or(0, Vec::len) as i64;
+        (0..3).for_each(|_| world.produce(0, "k", 1));
+        records
+    };
+    let run = |world: &mut World, worker| {
+        (0..200).for_each(|_| assert_eq!(world.turn(worker), None, "worker {worker} goes on"));
+        assert!(world.is_done(), "everything is processed");
+        let (_, [_, _, _, since, _]) = world.outputs(0).last().cloned().expect("something was written");
+        since
+    };
+    let restart = |world: &mut World, worker, batches_lost| {
+        world.die(worker, batches_lost);
+        world.expire(worker);
+        world.start(worker);
+    };
+    produce(&mut world);
+    assert_eq!(run(&mut world, 0), 0);
+    restart(&mut world, 0, 0);
+    produce(&mut world);
+    assert_eq!(run(&mut world, 0), 0, "after kill -9 it goes on");
+    restart(&mut world, 0, 1);
+    let lost_at = produce(&mut world);
+    assert_eq!(run(&mut world, 0), lost_at, "after the loss of a batch it begins empty");
+    world.die(0, 0);
+    world.expire(0);
+    world.start(1);
+    let moved_at = produce(&mut world);
+    assert_eq!(run(&mut world, 1), moved_at, "elsewhere it begins empty");
+    world.die(1, 0);
+    world.expire(1);
+    world.start(0);
+    let back_at = produce(&mut world);
+    assert_eq!(run(&mut world, 0), back_at, "coming back, what was left there is too old");
+    world.verify();
 }
 
 /// EO-7: the same records, state and time give the same writes, to the byte.

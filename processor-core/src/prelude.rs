@@ -1,9 +1,10 @@
 //! One import for a program: `use processor_core::prelude::*;`
 
-pub use crate::codec::{Bincode, Codec, DecimalText, JavaDouble, JavaLong, Optional, Raw, Utf8};
+pub use crate::codec::{Bincode, Codec, DecimalText, Json, Optional, Raw, Utf8};
+pub use crate::codec::{JavaBoolean, JavaDouble, JavaFloat, JavaInteger, JavaLong, JavaShort, JavaUuid};
 pub use crate::error::{CodecError, OperatorError};
 pub use crate::ids::{Offset, Partition, TaskId, Timestamp};
-pub use crate::operator::{Context, OpenContext, Operator, Store, StoreError};
+pub use crate::operator::{Context, OpenContext, Operator, Scan, Store, StoreError};
 pub use crate::record::{BatchInfo, Record, RecordMetadata};
-pub use crate::store::{KeyValueStoreDef, StoreKey, StoreValue};
+pub use crate::store::{KeyPart, KeyValueStoreDef, StoreKey, StoreValue, TotalF64};
 pub use crate::topology::{Topology, TopologyBuilder, TopologyError};

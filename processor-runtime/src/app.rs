@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use processor_core::store::StoreSpec;
 use processor_core::topology::Topology;
 
 use crate::clock::SystemClock;
@@ -206,6 +207,13 @@ fn message(panic: &(dyn std::any::Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }
 
+/// A store's name, and what is special about it.
+fn described(store: &StoreSpec) -> String {
+    let place = if store.in_memory { " (in memory)" } else { "" };
+    let changelog = if store.changelog.is_none() { " (no changelog)" } else { "" };
+    format!("{}{place}{changelog}", store.name)
+}
+
 /// What runs where, in a few lines.
 fn log_start(config: &Config, topology: &Topology, topics: &CheckedTopics, instance_id: &str) {
     let Config { application_id, bootstrap_servers, state_dir, threads, .. } = config;
@@ -217,7 +225,8 @@ fn log_start(config: &Config, topology: &Topology, topics: &CheckedTopics, insta
     for subtopology in topology.subtopologies() {
         let names = |topics: Vec<&str>| topics.join(", ");
         let inputs = names(subtopology.inputs.iter().map(|input| &*topology.inputs()[input.slot()]).collect());
-        let stores = names(subtopology.stores.iter().map(|store| &**store).collect());
+        let stores: Vec<_> = subtopology.store_specs.iter().map(described).collect();
+        let stores = stores.join(", ");
         let partitions = topics.partitions[&subtopology.name];
         tracing::info!("sub-topology '{}': {partitions} task(s), reads {inputs}; stores: {stores}", subtopology.name);
     }

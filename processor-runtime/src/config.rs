@@ -116,7 +116,9 @@ impl Config {
         let longest_instance = self.instance_id.clone().unwrap_or_else(|| "x".repeat(32));
         let id = transactional_id(&self.application_id, &longest_instance, self.threads);
         for subtopology in topology.subtopologies() {
-            let bytes = OffsetMetadata::bytes_max(&id.0, &subtopology.stores);
+            let with_changelog = subtopology.store_specs.iter().filter(|store| store.changelog.is_some());
+            let names: Vec<_> = with_changelog.map(|store| store.name.clone()).collect();
+            let bytes = OffsetMetadata::bytes_max(&id.0, &names);
             if bytes > METADATA_BYTES_MAX {
                 return Err(ConfigError(format!(
                     "the metadata of committed offsets could take {bytes} bytes, and only {METADATA_BYTES_MAX} are sure to be taken by brokers: \

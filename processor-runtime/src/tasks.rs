@@ -23,8 +23,8 @@ pub struct Running<T, R> {
     pub state: Option<T>,
     /// The partitions it reads.
     pub inputs: Vec<(InputIndex, TopicPartition)>,
-    /// Its changelogs, and the producer's index of each topic.
-    pub changelogs: Vec<(ChangelogSource, OutputIndex)>,
+    /// The changelogs of its stores, and the producer's index of each topic; `None` for a store without one.
+    pub changelogs: Vec<Option<(ChangelogSource, OutputIndex)>>,
     /// Records that were polled and not yet processed.
     pub group: PartitionGroup<R>,
     /// What the batch wrote to the stores; filled at commit.
@@ -38,7 +38,7 @@ impl<T: TaskState, R: PolledRecord> Running<T, R> {
     pub fn new(
         recovered: Recovered<T>,
         inputs: Vec<(InputIndex, TopicPartition)>,
-        changelogs: Vec<(ChangelogSource, OutputIndex)>,
+        changelogs: Vec<Option<(ChangelogSource, OutputIndex)>>,
     ) -> Self {
         Self {
             task: recovered.task,
@@ -70,7 +70,7 @@ impl<T: TaskState, R: PolledRecord> Running<T, R> {
             batch: self.batch(),
             stream_time: self.task.stream_time(),
             transactional_id: id.0.clone(),
-            changelog_ends: stores.filter_map(|((log, _), end)| Some((log.store.clone(), end?))).collect(),
+            changelog_ends: stores.filter_map(|(log, end)| Some((log.as_ref()?.0.store.clone(), end?))).collect(),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use processor_core::store::ChangelogSpec;
 use processor_core::topology::{SubTopology, Topology};
 
 use crate::config::{Config, ConfigError, changelog_topic};
@@ -12,6 +13,8 @@ use crate::stream_thread::ChangelogTopic;
 
 /// How far in the future a record's timestamp may lie.
 const TIMESTAMP_BOUND: &str = "message.timestamp.after.max.ms";
+/// Its largest value.
+const NO_TIMESTAMP_BOUND: &str = "9223372036854775807";
 /// Kafka's default of `delete.retention.ms`: one day.
 const DELETE_RETENTION_DEFAULT_MS: i64 = 24 * 60 * 60 * 1_000;
 
@@ -20,8 +23,8 @@ const DELETE_RETENTION_DEFAULT_MS: i64 = 24 * 60 * 60 * 1_000;
 pub struct CheckedTopics {
     /// Per sub-topology: how many partitions, and so tasks, it has.
     pub partitions: BTreeMap<Arc<str>, usize>,
-    /// Per sub-topology: its changelogs, in the order of its stores.
-    pub changelogs: BTreeMap<Arc<str>, Vec<ChangelogTopic>>,
+    /// Per sub-topology: its changelogs, in the order of its stores; `None` for a store without one.
+    pub changelogs: BTreeMap<Arc<str>, Vec<Option<ChangelogTopic>>>,
     /// Per sub-topology with stores: what its tasks keep on disk.
     pub layouts: BTreeMap<Arc<str>, Layout>,
     /// Whether the brokers verify that a partition was added to the transaction that writes to it.
@@ -48,12 +51,22 @@ pub fn check(config: &Config, topology: &Topology, admin: &Admin) -> Result<Chec
         checked.partitions.insert(subtopology.name.clone(), partitions);
         let mut topics = Vec::new();
         let mut stores = Vec::new();
-        for store in &subtopology.stores {
-            let topic = changelog_topic(&config.application_id, store);
-            let info = changelog(config, admin, &topic, partitions)?;
-            stores.push(StoreLayout { name: store.clone(), changelog_topic_id: info.topic_id.clone() });
-            let delete_retention_ms = delete_retention_ms(&info);
-            topics.push(ChangelogTopic { store: store.clone(), topic, delete_retention_ms });
+        for store in &subtopology.store_specs {
+            let (topic, topic_id) = match &store.changelog {
+                Some(spec) => {
+                    let topic = changelog_topic(&config.application_id, &store.name);
+                    let info = changelog(config, admin, &topic, partitions, spec)?;
+                    let delete_retention_ms = delete_retention_ms(&info);
+                    (
+                        Some(ChangelogTopic { store: store.name.clone(), topic, delete_retention_ms }),
+                        Some(info.topic_id),
+                    )
+                }
+                None => (None, None),
+            };
+            topics.push(topic);
+            let (name, in_memory) = (store.name.clone(), store.in_memory);
+            stores.push(StoreLayout { name, in_memory, changelog_topic_id: topic_id });
         }
         if !stores.is_empty() {
             checked.changelogs.insert(subtopology.name.clone(), topics);
@@ -121,16 +134,25 @@ fn co_partitioned(
 }
 
 /// A changelog topic: made where it is missing, checked where it is not.
-fn changelog(config: &Config, admin: &Admin, topic: &str, partitions: usize) -> Result<TopicInfo, ConfigError> {
+fn changelog(
+    config: &Config,
+    admin: &Admin,
+    topic: &str,
+    partitions: usize,
+    spec: &ChangelogSpec,
+) -> Result<TopicInfo, ConfigError> {
     let describe = || admin.describe_topic(topic).map_err(|error| ConfigError(error.message));
     let info = if let Some(info) = describe()? {
         info
     } else {
-        let configs = BTreeMap::from([
-            ("cleanup.policy".to_owned(), "compact".to_owned()),
-            ("message.timestamp.type".to_owned(), "CreateTime".to_owned()),
-            (TIMESTAMP_BOUND.to_owned(), i64::MAX.to_string()),
-        ]);
+        let of_all = [
+            ("cleanup.policy", "compact"),
+            ("message.timestamp.type", "CreateTime"),
+            (TIMESTAMP_BOUND, NO_TIMESTAMP_BOUND),
+        ];
+        let of_store = spec.settings.iter().map(|(&name, &value)| (name, value));
+        let settings = of_all.into_iter().chain(of_store);
+        let configs = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let made = admin.create_topic(topic, partitions, config.replication_factor, &configs);
         made.map_err(|error| ConfigError(error.message))?;
         tracing::info!(topic, partitions, "changelog topic made");
@@ -139,7 +161,26 @@ fn changelog(config: &Config, admin: &Admin, topic: &str, partitions: usize) -> 
     };
     check_changelog(config, topic, partitions, &info)?;
     warn_of_timestamp_bound(config, topic, &info);
+    for difference in differences(config, topic, spec, &info) {
+        tracing::warn!(topic, "{difference}");
+    }
     Ok(info)
+}
+
+/// What a store has asked for and its changelog topic has not, each with the command that repairs it. State is safe
+/// without; so the start goes on.
+fn differences(config: &Config, topic: &str, spec: &ChangelogSpec, info: &TopicInfo) -> Vec<String> {
+    let servers = &config.bootstrap_servers;
+    let differing =
+        spec.settings.iter().filter(|(name, wanted)| info.configs.get(**name).map(String::as_str) != Some(wanted));
+    let said = differing.map(|(name, wanted)| {
+        let found = info.configs.get(*name).map_or("no value", String::as_str);
+        format!(
+            "the changelog topic '{topic}' has {found} for {name}, and its store asks for {wanted}: repair it with kafka-configs \
+             --bootstrap-server {servers} --alter --entity-type topics --entity-name {topic} --add-config {name}={wanted}"
+        )
+    });
+    said.collect()
 }
 
 fn check_changelog(config: &Config, topic: &str, partitions: usize, info: &TopicInfo) -> Result<(), ConfigError> {
@@ -206,5 +247,25 @@ mod tests {
             let refused = check(info(4, policy)).expect_err("such a topic loses state");
             assert!(refused.contains("--add-config cleanup.policy=compact"), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_changelog_that_differs_from_its_store_is_named_with_the_repair() {
+        let config = Config::new("app", "host:9092", "/tmp/state");
+        let spec = ChangelogSpec { settings: BTreeMap::from([("segment.ms", "60000"), ("min.insync.replicas", "2")]) };
+        let mut info = info(4, "compact");
+        info.configs.insert("segment.ms".to_owned(), "60000".to_owned());
+        info.configs.insert("min.insync.replicas".to_owned(), "1".to_owned());
+        let [difference] = &differences(&config, "app-s-changelog", &spec, &info)[..] else { panic!("one differs") };
+        assert!(
+            difference.contains("has 1 for min.insync.replicas") && difference.contains("asks for 2"),
+            "{difference}"
+        );
+        assert!(
+            difference.ends_with("--entity-name app-s-changelog --add-config min.insync.replicas=2"),
+            "{difference}"
+        );
+        info.configs.insert("min.insync.replicas".to_owned(), "2".to_owned());
+        assert_eq!(differences(&config, "app-s-changelog", &spec, &info), [""; 0]);
     }
 }

@@ -37,7 +37,7 @@ pub use clock::FakeClock;
 pub use cluster::Fault;
 pub use consumer::{FakeConsumer, FakeMetadata, FakeRecord};
 pub use producer::FakeProducer;
-pub use state::{FakeDirectory, FakeTask};
+pub use state::{Entries, FakeDirectory, FakeTask};
 
 /// The cluster as the test sees it. Clones are the same cluster.
 #[derive(Clone, Debug, Default)]

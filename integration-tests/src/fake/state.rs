@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use processor_core::ids::{StoreIndex, TaskId};
 use processor_core::store::{Base, BaseError};
 use processor_core::task::ChangeSet;
-use processor_runtime::state::{Layout, Permit, Positions, StateDirectory, StateError, StateErrorKind, TaskState};
+use processor_runtime::state::{
+    Layout, Permit, Positions, StateDirectory, StateError, StateErrorKind, StoreLayout, TaskState,
+};
 
 /// How many batches a crash can take away at most.
 const UNDO_MAX: usize = 64;
@@ -136,6 +138,8 @@ impl StateDirectory for FakeDirectory {
                 return Err(error);
             }
         };
+        let mut stored = stored;
+        stored.forget_memory();
         let positions = stored.positions.clone();
         disk.tasks.insert(task.clone(), stored);
         disk.open.insert(task.clone());
@@ -189,6 +193,14 @@ impl Stored {
         Ok(fitted)
     }
 
+    /// What is kept in memory does not outlive the process, nor the task's being closed.
+    fn forget_memory(&mut self) {
+        let in_memory = self.layout.stores.iter().enumerate().filter(|(_, store)| store.in_memory);
+        for slot in in_memory.map(|(slot, _)| slot).collect::<Vec<_>>() {
+            self.wipe(slot);
+        }
+    }
+
     fn undo(&mut self, batches: usize) {
         for _ in 0..batches {
             let Some(undo) = self.undo.pop_back() else { return };
@@ -206,8 +218,9 @@ impl Stored {
         let mut undo = Undo { positions: self.positions.clone(), entries: Vec::new() };
         for change in changes.changes() {
             let (slot, key) = (change.store.slot(), change.key.to_vec());
+            let has_changelog = self.layout.stores[slot].changelog_topic_id.is_some();
             assert!(
-                next.changelogs[slot] > self.positions.changelogs[slot],
+                next.changelogs[slot] > self.positions.changelogs[slot] || !has_changelog,
                 "EO-3: store {slot} changes and its position stays at {:?}",
                 self.positions.changelogs[slot]
             );
@@ -271,6 +284,13 @@ impl FakeTask {
             next.changelogs.iter().zip(&now.changelogs).all(|(next, now)| next >= now),
             "EO-3: {next:?} after {now:?}"
         );
+        self.with(|stored| {
+            let stores = stored.layout.stores.iter().zip(&next.changelogs);
+            let right = |(store, position): (&StoreLayout, &Option<_>)| {
+                store.changelog_topic_id.is_some() || position.is_none()
+            };
+            assert!(stores.into_iter().all(right), "EO-3: no position without a changelog");
+        });
         assert!(
             next.stream_time >= now.stream_time,
             "EO-8: stream time {:?} after {:?}",

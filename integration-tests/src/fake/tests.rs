@@ -526,7 +526,11 @@ fn task() -> TaskId {
 }
 
 fn layout(stores: &[&str]) -> Layout {
-    let store = |name: &&str| StoreLayout { name: Arc::from(*name), changelog_topic_id: format!("of-{name}") };
+    let store = |name: &&str| StoreLayout {
+        name: Arc::from(*name),
+        in_memory: false,
+        changelog_topic_id: Some(format!("of-{name}")),
+    };
     Layout { stores: stores.iter().map(store).collect(), cluster_id: "c".to_owned() }
 }
 
@@ -592,7 +596,7 @@ fn layouts_are_treated_as_on_a_real_disk() {
     assert_eq!(state.positions().changelogs, [offset, None, offset]);
     disk.park(state);
     let mut remade = layout(&["b", "new", "a"]);
-    remade.stores[0].changelog_topic_id = "made again".to_owned();
+    remade.stores[0].changelog_topic_id = Some("made again".to_owned());
     let state = open(&disk, &remade);
     assert_eq!(state.positions().changelogs, [None, None, offset]);
     assert_eq!(state.approximate_len(StoreIndex::new(0)).expect("readable"), 0);

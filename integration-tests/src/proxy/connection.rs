@@ -178,6 +178,12 @@ impl Connection {
         match fault.as_ref().map(|injection| injection.fault()) {
             None | Some(Fault::HoldAndTimeout | Fault::HoldAndReset | Fault::Delay(_)) => self.pass_to_client(&bytes),
             Some(Fault::DropResponse) => {}
+            Some(Fault::HideBrokers) => {
+                let version = asked.as_ref().map_or(0, |asked| asked.api_version);
+                let hidden =
+                    frame::without_brokers(&bytes, version).expect("rules for this fault pick Metadata requests");
+                self.pass_to_client(&hidden);
+            }
             Some(Fault::ResetAfterForward) => shut(&self.client),
         }
         if let (Some(injection), Some(asked)) = (fault, asked) {

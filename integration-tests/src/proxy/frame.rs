@@ -175,6 +175,29 @@ impl Response {
     }
 }
 
+/// A `Metadata` answer without its brokers; all else stays as it is.
+///
+/// # Errors
+/// The version is older than librdkafka's (9), or the frame is no such answer.
+pub(super) fn without_brokers(response: &[u8], api_version: i16) -> Result<Vec<u8>> {
+    ensure!(api_version >= 9, "Metadata version {api_version} has no compact arrays");
+    let mut cursor = Cursor::new(response);
+    cursor.i32().context("correlation id")?;
+    cursor.tagged_fields()?;
+    cursor.i32().context("throttle time")?;
+    let list_at = cursor.at;
+    let brokers = cursor.unsigned_varint().context("brokers")?.saturating_sub(1);
+    for _ in 0..brokers {
+        cursor.i32().context("node id")?;
+        cursor.compact_string().context("host")?;
+        cursor.i32().context("port")?;
+        cursor.compact_string().context("rack")?;
+        cursor.tagged_fields()?;
+    }
+    let none: &[u8] = &[1];
+    Ok([&response[..list_at], none, &response[cursor.at..]].concat())
+}
+
 /// Reads one frame without its length; `None` when the peer closed between frames.
 pub(super) fn read_frame(stream: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     let mut length = [0_u8; 4];

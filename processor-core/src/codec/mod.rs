@@ -4,12 +4,15 @@
 //! understand, never panic, and allocate no more than a small multiple of what they were given.
 
 mod bincode;
+mod bounded;
+mod json;
 mod numeric;
 mod text;
 
 pub use self::bincode::Bincode;
-pub use numeric::{JavaDouble, JavaLong};
-pub use text::{DecimalText, Utf8};
+pub use json::Json;
+pub use numeric::{JavaBoolean, JavaDouble, JavaFloat, JavaInteger, JavaLong, JavaShort};
+pub use text::{DecimalText, JavaUuid, Utf8};
 
 use crate::error::CodecError;
 
@@ -41,6 +44,14 @@ impl Codec<Vec<u8>> for Raw {
 }
 
 /// Makes Kafka's null a value: `None`.
+///
+/// ```
+/// use processor_core::prelude::*;
+///
+/// assert_eq!(Optional(Utf8).decode(None), Ok(None));
+/// assert_eq!(Optional(Utf8).decode(Some(b"")), Ok(Some(String::new())));
+/// assert!(Utf8.decode(None).is_err());
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Optional<C>(pub C);
 
@@ -63,47 +74,4 @@ pub(crate) fn present(bytes: Option<&[u8]>) -> Result<&[u8], CodecError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn round_trip<T: PartialEq + std::fmt::Debug>(codec: &impl Codec<T>, value: &T) {
-        let mut bytes = vec![7];
-        let present = codec.encode(value, &mut bytes).expect("every value of these types can be written");
-        let decoded = codec.decode(present.then_some(&bytes[1..])).expect("what was written can be read");
-        assert_eq!(&decoded, value);
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_encoded_decodes_to_itself(
-            text in ".*", long in any::<i64>(), double in proptest::num::f64::NORMAL, raw in any::<Vec<u8>>(),
-            optional in any::<Option<i64>>(), list in any::<Vec<(String, Option<u32>)>>(),
-        ) {
-            round_trip(&Utf8, &text);
-            round_trip(&JavaLong, &long);
-            round_trip(&JavaDouble, &double);
-            round_trip(&DecimalText, &double);
-            round_trip(&Raw, &raw);
-            round_trip(&Optional(JavaLong), &optional);
-            round_trip(&Bincode, &list);
-        }
-
-        #[test]
-        fn hostile_bytes_are_an_error_or_a_value_but_never_a_panic(bytes in any::<Vec<u8>>()) {
-            let bytes = Some(bytes.as_slice());
-            let _: Result<String, _> = Utf8.decode(bytes);
-            let _: Result<i64, _> = JavaLong.decode(bytes);
-            let _: Result<f64, _> = JavaDouble.decode(bytes);
-            let _: Result<f64, _> = DecimalText.decode(bytes);
-            let _: Result<Vec<(String, Option<u32>)>, _> = Bincode.decode(bytes);
-        }
-    }
-
-    #[test]
-    fn null_is_only_read_by_optional() {
-        assert!(Utf8.decode(None).is_err());
-        assert_eq!(Optional(Utf8).decode(None), Ok(None));
-        assert_eq!(Optional(Utf8).decode(Some(b"")), Ok(Some(String::new())));
-    }
-}
+mod tests;

@@ -1,39 +1,71 @@
-//! Numbers as Kafka's Java serializers write them: fixed width, big-endian.
+//! Numbers and truth values as Kafka's Java serializers write them: fixed width, big-endian.
 
 use super::{Codec, present};
 use crate::error::CodecError;
 
-/// A 64-bit signed integer as Kafka's `LongSerializer` writes it: 8 bytes, big-endian.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct JavaLong;
+/// A codec for each fixed-width number of Kafka's Java serializers.
+macro_rules! java_numbers {
+    ($($(#[$doc:meta])* $name:ident($type:ty);)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default)]
+        pub struct $name;
 
-impl Codec<i64> for JavaLong {
-    fn encode(&self, value: &i64, bytes: &mut Vec<u8>) -> Result<bool, CodecError> {
-        bytes.extend_from_slice(&value.to_be_bytes());
+        impl Codec<$type> for $name {
+            fn encode(&self, value: &$type, bytes: &mut Vec<u8>) -> Result<bool, CodecError> {
+                bytes.extend_from_slice(&value.to_be_bytes());
+                Ok(true)
+            }
+
+            fn decode(&self, bytes: Option<&[u8]>) -> Result<$type, CodecError> {
+                fixed(bytes).map(<$type>::from_be_bytes)
+            }
+        }
+    )*};
+}
+
+java_numbers! {
+    /// A 16-bit signed integer as Kafka's `ShortSerializer` writes it: 2 bytes, big-endian.
+    JavaShort(i16);
+    /// A 32-bit signed integer as Kafka's `IntegerSerializer` writes it: 4 bytes, big-endian.
+    JavaInteger(i32);
+    /// A 64-bit signed integer as Kafka's `LongSerializer` writes it: 8 bytes, big-endian.
+    ///
+    /// ```
+    /// use processor_core::prelude::*;
+    ///
+    /// let mut bytes = Vec::new();
+    /// JavaLong.encode(&-2, &mut bytes)?;
+    /// assert_eq!(bytes, [255, 255, 255, 255, 255, 255, 255, 254]);
+    /// assert_eq!(JavaLong.decode(Some(&bytes)), Ok(-2));
+    /// # Ok::<(), CodecError>(())
+    /// ```
+    JavaLong(i64);
+    /// A float as Kafka's `FloatSerializer` writes it: 4 bytes of IEEE 754, big-endian.
+    JavaFloat(f32);
+    /// A double as Kafka's `DoubleSerializer` writes it: 8 bytes of IEEE 754, big-endian.
+    JavaDouble(f64);
+}
+
+/// A truth value as Kafka's `BooleanSerializer` writes it: the byte 0 or 1.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct JavaBoolean;
+
+impl Codec<bool> for JavaBoolean {
+    fn encode(&self, value: &bool, bytes: &mut Vec<u8>) -> Result<bool, CodecError> {
+        bytes.push(u8::from(*value));
         Ok(true)
     }
 
-    fn decode(&self, bytes: Option<&[u8]>) -> Result<i64, CodecError> {
-        eight(bytes).map(i64::from_be_bytes)
+    fn decode(&self, bytes: Option<&[u8]>) -> Result<bool, CodecError> {
+        match fixed(bytes)? {
+            [0] => Ok(false),
+            [1] => Ok(true),
+            [other] => Err(CodecError::new(format_args!("its byte is {other}, not 0 or 1"))),
+        }
     }
 }
 
-/// A double as Kafka's `DoubleSerializer` writes it: 8 bytes of IEEE 754, big-endian.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct JavaDouble;
-
-impl Codec<f64> for JavaDouble {
-    fn encode(&self, value: &f64, bytes: &mut Vec<u8>) -> Result<bool, CodecError> {
-        bytes.extend_from_slice(&value.to_be_bytes());
-        Ok(true)
-    }
-
-    fn decode(&self, bytes: Option<&[u8]>) -> Result<f64, CodecError> {
-        eight(bytes).map(f64::from_be_bytes)
-    }
-}
-
-fn eight(bytes: Option<&[u8]>) -> Result<[u8; 8], CodecError> {
+fn fixed<const N: usize>(bytes: Option<&[u8]>) -> Result<[u8; N], CodecError> {
     let bytes = present(bytes)?;
-    bytes.try_into().map_err(|_| CodecError::new(format_args!("it has {} bytes, not 8", bytes.len())))
+    bytes.try_into().map_err(|_| CodecError::new(format_args!("it has {} bytes, not {N}", bytes.len())))
 }

@@ -1,10 +1,12 @@
 //! Operators: the code a user writes, and what it may do while a record passes through it.
 
 mod context;
+mod scan;
 mod store;
 
 pub(crate) use context::{Children, Origin, Receive, Recorded, TaskEnv};
 pub use context::{Context, OpenContext};
+pub use scan::Scan;
 pub use store::{Store, StoreError};
 
 use crate::error::OperatorError;

@@ -4,12 +4,34 @@ use std::marker::PhantomData;
 use std::ops::{ControlFlow, RangeBounds};
 
 use super::context::TaskEnv;
+use super::scan::Scan;
 use crate::error::FailureKind;
 use crate::ids::StoreIndex;
-use crate::store::{Base, Overlay, OverlayError, StoreKey, StoreValue};
+use crate::store::{Base, KeyPrefix, KeyRange, KeyScan, Overlay, OverlayError, StoreKey, StoreValue};
 
 /// A key-value store, open for the record in process. It reads what this batch has written so far over what was
 /// committed, and what it writes is committed with the batch.
+///
+/// ```
+/// use processor_core::prelude::*;
+///
+/// /// What each customer has ordered, by time.
+/// const ORDERS: KeyValueStoreDef<(String, Timestamp), u64> = KeyValueStoreDef::new("orders");
+/// const PENDING: KeyValueStoreDef<String, u64> = KeyValueStoreDef::new("pending");
+///
+/// fn order(customer: &String, amount: u64, ctx: &mut Context<'_, String, u64>) -> Result<u64, OperatorError> {
+///     let now = ctx.stream_time();
+///     ctx.store(&ORDERS).put(&(customer.clone(), now), amount);
+///     // Of the last ten of this customer, the newest first, those that were large.
+///     let mut large = 0;
+///     let mut orders = ctx.store(&ORDERS);
+///     orders.prefix(&(customer.clone(),)).reverse().limit(10).for_each(|_, amount| large += u64::from(amount > 100))?;
+///     // Nothing is kept for who has nothing pending.
+///     ctx.store(&PENDING).modify(customer, |pending| *pending = pending.unwrap_or(0).checked_sub(amount).filter(|left| *left > 0))?;
+///     Ok(large)
+/// }
+/// # let _ = order;
+/// ```
 pub struct Store<'a, K, V> {
     env: &'a mut TaskEnv,
     base: &'a dyn Base,
@@ -70,27 +92,44 @@ impl<'a, K: StoreKey, V: StoreValue> Store<'a, K, V> {
     where
         V: Default,
     {
-        let changed = overlay::<K, V>(self.env, self.index).update(self.base, key, change);
+        self.modify(key, |value| change(value.get_or_insert_with(V::default)))
+    }
+
+    /// Changes, sets or deletes the value of a key in place, and returns what `change` returns: `None` is no value, before
+    /// and after. As cheap as [`update`](Self::update), for values that may go or have no default.
+    pub fn modify<R>(&mut self, key: &K, change: impl FnOnce(&mut Option<V>) -> R) -> Result<R, StoreError> {
+        let changed = overlay::<K, V>(self.env, self.index).modify(self.base, key, change);
         changed.map_err(|error| self.failed(error))
     }
 
-    /// Visits the entries of a range of keys in order, until `visit` breaks.
-    pub fn for_each(
-        &mut self,
-        range: impl RangeBounds<K>,
-        mut visit: impl FnMut(K, V) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
-        let scanned = overlay::<K, V>(self.env, self.index).range(self.base, &range, false, &mut visit);
-        scanned.map_err(|error| self.failed(error))
+    /// The entries of a range of keys.
+    pub fn range(&mut self, range: impl RangeBounds<K>) -> Scan<'_, 'a, K, V> {
+        Scan::new(self, KeyRange::between(&range))
     }
 
-    /// Visits the entries of a range of keys in reverse order, until `visit` breaks.
-    pub fn for_each_reverse(
+    /// The entries of the keys that begin with `prefix`: of tuples, its components as a tuple; of texts and bytes, a
+    /// `str` or a `[u8]`.
+    pub fn prefix(&mut self, prefix: &(impl KeyPrefix<K> + ?Sized)) -> Scan<'_, 'a, K, V> {
+        Scan::new(self, KeyRange::prefix(prefix))
+    }
+
+    /// All entries.
+    pub fn all(&mut self) -> Scan<'_, 'a, K, V> {
+        Scan::new(self, KeyRange::all())
+    }
+
+    /// About how many keys the store holds, as of the last commit: what this batch has written is not counted, and a key
+    /// that was overwritten or deleted lately may be counted too often.
+    pub fn approximate_len(&mut self) -> Result<u64, StoreError> {
+        self.base.approximate_len(self.index).map_err(|error| self.failed(OverlayError::Base(error)))
+    }
+
+    pub(super) fn scan(
         &mut self,
-        range: impl RangeBounds<K>,
-        mut visit: impl FnMut(K, V) -> ControlFlow<()>,
+        scan: &KeyScan,
+        visit: &mut dyn FnMut(K, V) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        let scanned = overlay::<K, V>(self.env, self.index).range(self.base, &range, true, &mut visit);
+        let scanned = overlay::<K, V>(self.env, self.index).scan(self.base, scan, visit);
         scanned.map_err(|error| self.failed(error))
     }
 

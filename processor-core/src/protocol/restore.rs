@@ -5,7 +5,7 @@
 //! after its assignment, then the changelog's ends **E**, read uncommitted. Then everything that was committed before C
 //! was read lies below E, and replaying up to E, read committed, misses none of it.
 
-use crate::ids::{ChangelogOffset, Offset, Timestamp};
+use crate::ids::{BatchId, ChangelogOffset, Offset, Timestamp};
 
 /// What is known about one store before it is restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +116,15 @@ fn wipe_reason(facts: &StoreFacts, stored: ChangelogOffset, lacks_records: bool)
     }
 }
 
+/// Whether the stores without a changelog may go on from local state: only if that is exactly what the last commit left.
+///
+/// Nothing can be replayed into them. So what a crash took from them, or what another worker committed meanwhile, would
+/// be missing; they begin empty then. A commit is known by its batch, and by the stream time, as batches are counted anew
+/// where somebody has reset the offsets.
+pub fn is_as_committed(stored: (BatchId, Option<Timestamp>), committed: (BatchId, Option<Timestamp>)) -> bool {
+    stored == committed
+}
+
 /// Where a task that never committed begins to read an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartRule {
@@ -205,6 +214,15 @@ mod tests {
     fn state_without_a_committed_offset_stops_the_task() {
         let facts = StoreFacts { committed: false, named_end: None, ..FACTS };
         assert_eq!(plan(&facts), Err(RestoreRefusal::OffsetsLost));
+    }
+
+    #[test]
+    fn local_state_goes_on_only_where_it_is_what_was_committed() {
+        let at = |batch, time| (BatchId::new(batch), Some(Timestamp::new(time)));
+        assert!(is_as_committed(at(7, 100), at(7, 100)));
+        assert!(!is_as_committed(at(6, 90), at(7, 100)), "a batch was lost, or processed elsewhere");
+        assert!(!is_as_committed(at(7, 90), at(7, 100)), "another seventh batch, after a reset");
+        assert!(!is_as_committed(at(7, 100), (BatchId::NONE, None)), "offsets that were set by hand vouch for nothing");
     }
 
     #[test]

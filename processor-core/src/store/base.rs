@@ -13,6 +13,23 @@ pub trait Base {
     /// Appends the value of `key` to `value` and says whether there is one.
     fn get(&self, store: StoreIndex, key: &[u8], value: &mut Vec<u8>) -> Result<bool, BaseError>;
 
+    /// Looks several keys up, and hands each one's place in `keys` and its value to `found`, in any order. An implementation
+    /// that can read them together, sorted keys best, does better than one by one.
+    fn get_many(
+        &self,
+        store: StoreIndex,
+        keys: &[&[u8]],
+        found: &mut dyn FnMut(usize, Option<&[u8]>),
+    ) -> Result<(), BaseError> {
+        let mut value = Vec::new();
+        for (place, key) in keys.iter().enumerate() {
+            value.clear();
+            let present = self.get(store, key, &mut value)?;
+            found(place, present.then_some(value.as_slice()));
+        }
+        Ok(())
+    }
+
     /// Visits the entries between the bounds in key order, or in reverse, until `visit` breaks.
     #[expect(clippy::type_complexity, reason = "an alias would hide what the callback is given and may answer")]
     fn range(

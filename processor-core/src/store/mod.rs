@@ -5,12 +5,15 @@ mod change_set;
 mod definition;
 mod key;
 mod overlay;
+mod scan;
 #[cfg(test)]
 pub(crate) mod testing;
+mod value;
 
 pub use base::{Base, BaseError};
 pub use change_set::{Change, ChangeSet};
-pub use definition::{KeyValueStoreDef, StoreValue};
-pub use key::StoreKey;
-pub use overlay::VALUE_FORMAT;
+pub use definition::{ChangelogSpec, KeyValueStoreDef, StoreSpec};
+pub use key::{KeyPart, KeyPrefix, StoreKey, TotalF64};
 pub(crate) use overlay::{AnyOverlay, Overlay, OverlayError};
+pub(crate) use scan::{KeyRange, KeyScan};
+pub use value::{StoreValue, ValueFormat};

@@ -1,15 +1,17 @@
 //! A base that is a map, for the tests of this crate.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 
-use super::{Base, BaseError, ChangeSet, StoreKey, StoreValue};
-use crate::codec::{Bincode, Codec};
+use super::{Base, BaseError, ChangeSet, StoreKey, StoreValue, ValueFormat};
 use crate::ids::StoreIndex;
 
 #[derive(Debug, Default)]
 pub(crate) struct MapBase {
     entries: BTreeMap<(StoreIndex, Vec<u8>), Vec<u8>>,
+    /// How many entries scans have handed out.
+    pub(crate) scanned: Cell<usize>,
 }
 
 impl MapBase {
@@ -26,7 +28,7 @@ impl MapBase {
     pub(crate) fn decoded<K: StoreKey, V: StoreValue>(&self, store: StoreIndex) -> BTreeMap<K, V> {
         let of_store = self.entries.iter().filter(|((index, _), _)| *index == store);
         let decoded = of_store.map(|((_, key), value)| {
-            let value = Bincode.decode(Some(&value[1..])).expect("the overlay wrote it");
+            let value = ValueFormat::decode(value).expect("the overlay wrote it");
             (K::decode(key).expect("the overlay wrote it"), value)
         });
         decoded.collect()
@@ -67,6 +69,7 @@ impl Base for MapBase {
             found.reverse();
         }
         for ((_, key), value) in found {
+            self.scanned.set(self.scanned.get() + 1);
             if visit(key, value).is_break() {
                 break;
             }

@@ -14,7 +14,7 @@ use super::{Erased, Node, Parts, StoreMaker, SubTopology, Topology, TopologyErro
 use crate::codec::Codec;
 use crate::ids::{InputIndex, OutputIndex};
 use crate::operator::Operator;
-use crate::store::{AnyOverlay, KeyValueStoreDef, Overlay, StoreKey, StoreValue};
+use crate::store::{AnyOverlay, KeyValueStoreDef, Overlay, StoreKey, StoreSpec, StoreValue};
 
 /// The most stores a sub-topology may have: their changelog ends travel in the offset metadata, which has a bound.
 const STORES_MAX: usize = 16;
@@ -86,6 +86,8 @@ enum Kind {
 struct StoreDraft {
     name: &'static str,
     types: (TypeId, TypeId),
+    /// Or the setting that cannot be, and why.
+    spec: Result<StoreSpec, (&'static str, &'static str)>,
     maker: StoreMaker,
 }
 
@@ -171,14 +173,17 @@ impl<K: Clone + 'static, V: Clone + 'static> Stream<K, V> {
 pub struct Processed<K, V>(Stream<K, V>);
 
 impl<K, V> Processed<K, V> {
-    /// Gives the operator a store: in RocksDB, with a changelog topic `<application.id>-<store>-changelog`.
+    /// Gives the operator a store: in RocksDB, with a changelog topic `<application.id>-<store>-changelog`, unless its
+    /// definition says otherwise.
     #[must_use = "the stream goes on from here"]
     pub fn with_store<SK: StoreKey, SV: StoreValue>(self, definition: &KeyValueStoreDef<SK, SV>) -> Self {
-        let maker = StoreMaker(Arc::new(|index, cache_bytes_max| {
-            Box::new(Overlay::<SK, SV>::new(index, cache_bytes_max)) as Box<dyn AnyOverlay>
+        let values = definition.values();
+        let maker = StoreMaker(Arc::new(move |index, cache_bytes_max| {
+            Box::new(Overlay::<SK, SV>::new(index, values, cache_bytes_max)) as Box<dyn AnyOverlay>
         }));
+        let (name, spec) = (definition.name(), definition.spec());
         let types = (TypeId::of::<SK>(), TypeId::of::<SV>());
-        self.0.graph.borrow_mut().nodes[self.0.node].stores.push(StoreDraft { name: definition.name(), types, maker });
+        self.0.graph.borrow_mut().nodes[self.0.node].stores.push(StoreDraft { name, types, spec, maker });
         self
     }
 }
@@ -289,6 +294,7 @@ fn subtopologies_of(drafts: &[Draft], inputs: &[Arc<str>]) -> Result<Vec<SubTopo
             name: Arc::from(draft.name.as_str()),
             inputs: vec![input],
             stores: Vec::new(),
+            store_specs: Vec::new(),
             store_makers: Vec::new(),
             sources: vec![(input, root)],
         };
@@ -312,11 +318,20 @@ fn collect_stores(
         if *owner.entry(store.name).or_insert(root) != root {
             return Err(TopologyError::StoreShared(store.name.to_owned()));
         }
+        let spec = store.spec.clone().map_err(|(setting, why)| TopologyError::StoreSetting {
+            store: store.name,
+            setting,
+            why,
+        })?;
         match subtopology.stores.iter().position(|known| &**known == store.name) {
             Some(known) if types[known] != store.types => return Err(TopologyError::StoreTypes(store.name.to_owned())),
+            Some(known) if subtopology.store_specs[known] != spec => {
+                return Err(TopologyError::StoreSpecs(store.name.to_owned()));
+            }
             Some(_) => {}
             None => {
                 subtopology.stores.push(Arc::from(store.name));
+                subtopology.store_specs.push(spec);
                 subtopology.store_makers.push(store.maker.clone());
                 types.push(store.types);
             }

@@ -23,6 +23,19 @@ pub enum TopologyError {
     /// One store name stands for two kinds of store.
     #[error("store '{0}' is defined twice with different types: use one constant for it")]
     StoreTypes(String),
+    /// One store name stands for stores that are kept in different ways.
+    #[error("store '{0}' is defined twice with different places, changelogs or formats: use one constant for it")]
+    StoreSpecs(String),
+    /// A setting of a store's changelog topic that cannot be.
+    #[error("store '{store}' cannot set {setting} of its changelog topic: {why}")]
+    StoreSetting {
+        /// The store.
+        store: &'static str,
+        /// The setting's name.
+        setting: &'static str,
+        /// What is wrong with it, and the remedy.
+        why: &'static str,
+    },
     /// A store is used by sub-topologies that share nothing else.
     #[error(
         "store '{0}' is used by nodes that are not connected with each other: state belongs to one task; give each its own store"

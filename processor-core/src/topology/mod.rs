@@ -14,7 +14,7 @@ pub(crate) use nodes::{Erased, SourceNode, Wiring};
 use std::sync::Arc;
 
 use crate::ids::{InputIndex, StoreIndex, TaskId};
-use crate::store::AnyOverlay;
+use crate::store::{AnyOverlay, StoreSpec};
 
 /// A checked topology. Cheap to clone; shared by all threads.
 #[derive(Clone)]
@@ -36,6 +36,8 @@ pub struct SubTopology {
     pub inputs: Vec<InputIndex>,
     /// The names of its stores, in the order of [`StoreIndex`].
     pub stores: Vec<Arc<str>>,
+    /// Where each of its stores lives and what its changelog is like, in the same order.
+    pub store_specs: Vec<StoreSpec>,
     pub(crate) store_makers: Vec<StoreMaker>,
     pub(crate) sources: Vec<(InputIndex, usize)>,
 }

@@ -15,7 +15,7 @@ use processor_core::ids::{ChangelogOffset, TaskId, TopicPartition};
 use processor_core::protocol::metadata::OffsetMetadata;
 
 use super::RestoreError;
-use super::recovery::{Recovery, Step};
+use super::recovery::{ChangelogSource, Recovery, Step};
 use super::restorer::StepContext;
 use crate::clock::Clock;
 use crate::kafka::{ChangelogEvent, ChangelogReader, Committed, Isolation, Kafka, TransactionalId};
@@ -264,14 +264,15 @@ impl<K: Kafka> Blockers<K> {
 /// Where to begin looking: behind what is known to be committed.
 fn tail_positions<T: TaskState>(recovery: &Recovery<T>) -> Vec<(TopicPartition, ChangelogOffset)> {
     let stored = recovery.state.as_ref().map(|state| state.positions().changelogs.clone()).unwrap_or_default();
-    let position = |(slot, partition): (usize, &TopicPartition)| {
-        let from = match &recovery.step {
-            Step::Replaying(replay) => replay.stores[slot].reached,
+    let position = |(slot, changelog): (usize, &Option<ChangelogSource>)| {
+        let reached = match &recovery.step {
+            Step::Replaying(replay) => replay.stores[slot].map(|progress| progress.reached),
             Step::Committed | Step::Bounds { .. } | Step::Planned { .. } | Step::Replayed(_) => {
-                stored.get(slot).copied().flatten().unwrap_or(ChangelogOffset::new(0))
+                stored.get(slot).copied().flatten()
             }
         };
-        (partition.clone(), from)
+        let partition = changelog.as_ref()?.partition.clone();
+        Some((partition, reached.unwrap_or(ChangelogOffset::new(0))))
     };
-    recovery.changelogs.iter().map(|changelog| &changelog.partition).enumerate().map(position).collect()
+    recovery.changelogs.iter().enumerate().filter_map(position).collect()
 }

@@ -20,6 +20,10 @@ use crate::clock::Clock;
 use crate::kafka::{Committed, Isolation, LogBounds};
 use crate::state::{Permit, Positions, RestoredBatch, StateError, TaskState};
 
+/// Why a store without a changelog begins empty.
+const NOT_AS_COMMITTED: &str = "it has no changelog and is not as the last commit left it (the task ran elsewhere meanwhile, or a \
+     commit did not reach it), so it begins empty";
+
 /// Where a store's changelog is.
 #[derive(Clone, Debug)]
 pub struct ChangelogSource {
@@ -36,7 +40,10 @@ pub struct ChangelogSource {
 pub struct Recovery<T> {
     pub(super) task: Task,
     pub(super) inputs: Vec<(InputIndex, TopicPartition)>,
-    pub(super) changelogs: Vec<ChangelogSource>,
+    /// The names of its stores.
+    stores: Vec<Arc<str>>,
+    /// In the order of the stores; `None` for a store without one.
+    pub(super) changelogs: Vec<Option<ChangelogSource>>,
     /// Open state; `None` while another thread holds it, and for a task without stores.
     pub(super) state: Option<T>,
     pub(super) step: Step,
@@ -71,7 +78,8 @@ pub(super) struct CommittedInput {
 
 #[derive(Debug)]
 pub(super) struct Replay {
-    pub(super) stores: Vec<StoreReplay>,
+    /// In the order of the stores; `None` for a store without a changelog.
+    pub(super) stores: Vec<Option<StoreReplay>>,
     start: Vec<(InputIndex, Offset)>,
     committed: bool,
     stream_time: Option<Timestamp>,
@@ -107,16 +115,18 @@ pub struct Recovered<T> {
 }
 
 impl<T: TaskState> Recovery<T> {
-    /// Begins to recover a task. `state`: its open state, if it is at hand.
+    /// Begins to recover a task with these stores. `state`: its open state, if it is at hand.
     pub fn new(
         task: Task,
         inputs: Vec<(InputIndex, TopicPartition)>,
-        changelogs: Vec<ChangelogSource>,
+        stores: Vec<Arc<str>>,
+        changelogs: Vec<Option<ChangelogSource>>,
         state: Option<T>,
     ) -> Self {
         Self {
             task,
             inputs,
+            stores,
             changelogs,
             state,
             step: Step::Committed,
@@ -174,7 +184,7 @@ impl<T: TaskState> Recovery<T> {
     pub(super) fn bounds_needed(&self) -> Vec<TopicPartition> {
         let Step::Bounds { committed } = &self.step else { return Vec::new() };
         let unknown = committed.iter().filter(|input| input.committed.is_none()).map(|input| input.partition.clone());
-        self.changelogs.iter().map(|changelog| changelog.partition.clone()).chain(unknown).collect()
+        self.changelogs.iter().flatten().map(|changelog| changelog.partition.clone()).chain(unknown).collect()
     }
 
     /// E has been answered.
@@ -201,8 +211,14 @@ impl<T: TaskState> Recovery<T> {
         let mut stores = Vec::new();
         let mut wipes = Vec::new();
         let (mut continued_from, mut from_nothing_since) = (None, None);
+        let local_lost = self.state.as_ref().is_some_and(|state| !is_as_committed(state.positions(), newest));
         for (slot, changelog) in self.changelogs.iter().enumerate() {
             let positions = self.state.as_ref().expect("checked above: a task with stores has its state").positions();
+            let Some(changelog) = changelog else {
+                wipes.extend(local_lost.then(|| (slot, NOT_AS_COMMITTED.to_owned())));
+                stores.push(None);
+                continue;
+            };
             let log = bounds[&changelog.partition];
             let facts = StoreFacts {
                 committed: any_committed,
@@ -220,8 +236,8 @@ impl<T: TaskState> Recovery<T> {
             } else if facts.stored.is_none() || wipe.is_some() {
                 from_nothing_since = Some(now);
             }
-            wipes.extend(wipe.map(|reason| (slot, reason)));
-            stores.push(StoreReplay { from, reached: from, until, end_seen: false });
+            wipes.extend(wipe.map(|reason| (slot, format!("{reason}, so it is restored in full"))));
+            stores.push(Some(StoreReplay { from, reached: from, until, end_seen: false }));
         }
         let replay = Replay {
             stores,
@@ -233,9 +249,8 @@ impl<T: TaskState> Recovery<T> {
             from_nothing_since,
         };
         for (slot, reason) in wipes {
-            let changelog = &self.changelogs[slot];
-            tracing::warn!(task = %self.task.id(), store = %changelog.store, changelog = %changelog.partition,
-                "local state is wiped and restored in full: {reason}");
+            let store = &self.stores[slot];
+            tracing::warn!(task = %self.task.id(), %store, "the local state of this store is wiped: {reason}");
             self.wipe_store(slot)?;
         }
         self.replaying_since = Some(clock.monotonic());
@@ -270,7 +285,9 @@ impl<T: TaskState> Recovery<T> {
         value: Option<&[u8]>,
     ) -> Result<(), RestoreError> {
         let Step::Replaying(replay) = &mut self.step else { return Ok(()) };
-        let partition = &self.changelogs[store].partition;
+        let changelog = self.changelogs[store].as_ref().expect("only stores with a changelog are read");
+        let progress = replay.stores[store].as_mut().expect("only stores with a changelog are read");
+        let partition = &changelog.partition;
         if !replay.committed {
             return Err(RestoreError::stop(offsets_lost(self.task.id(), partition)));
         }
@@ -279,7 +296,6 @@ impl<T: TaskState> Recovery<T> {
                 "{partition}@{offset} has no key: it was not written by this application; keep others from writing to changelog topics"
             )));
         };
-        let progress = &mut replay.stores[store];
         assert!(offset >= progress.reached, "EO-8: {partition}@{offset} came after {} was reached", progress.reached);
         progress.reached = offset.next();
         progress.end_seen = false;
@@ -293,7 +309,7 @@ impl<T: TaskState> Recovery<T> {
     /// The reader stands at the end of what it may see.
     pub(super) fn on_end(&mut self, store: usize, position: ChangelogOffset, now: Duration) {
         let Step::Replaying(replay) = &mut self.step else { return };
-        let progress = &mut replay.stores[store];
+        let progress = replay.stores[store].as_mut().expect("only stores with a changelog are read");
         progress.end_seen = true;
         if position > progress.reached {
             progress.reached = position;
@@ -319,6 +335,7 @@ impl<T: TaskState> Recovery<T> {
             let mut positions = state.positions().clone();
             let mut moved = false;
             for (stored, progress) in positions.changelogs.iter_mut().zip(&replay.stores) {
+                let Some(progress) = progress else { continue };
                 if progress.reached > progress.from && *stored != Some(progress.reached) {
                     *stored = Some(progress.reached);
                     moved = true;
@@ -331,7 +348,7 @@ impl<T: TaskState> Recovery<T> {
             }
             self.changes.clear();
         }
-        if replay.stores.iter().all(|progress| progress.reached >= progress.until)
+        if replay.stores.iter().flatten().all(|progress| progress.reached >= progress.until)
             && let Step::Replaying(replay) = std::mem::replace(&mut self.step, Step::Committed)
         {
             self.step = Step::Replayed(replay);
@@ -346,11 +363,15 @@ impl<T: TaskState> Recovery<T> {
         let outlasted = |since: Option<Timestamp>| {
             let young =
                 |since, log: &ChangelogSource| restore::still_young(since, clock.wall(), log.delete_retention_ms);
-            since.is_some_and(|since| !self.changelogs.iter().all(|log| young(since, log)))
+            since.is_some_and(|since| !self.changelogs.iter().flatten().all(|log| young(since, log)))
         };
         let (tail, all) = (outlasted(replay.continued_from), outlasted(replay.from_nothing_since));
         if tail || all {
-            (0..self.changelogs.len()).try_for_each(|slot| self.wipe_store(slot))?;
+            for slot in 0..self.changelogs.len() {
+                if self.changelogs[slot].is_some() {
+                    self.wipe_store(slot)?;
+                }
+            }
             self.step = Step::Committed;
         }
         if all {
@@ -371,7 +392,8 @@ impl<T: TaskState> Recovery<T> {
             }
             let ahead = state.positions().changelogs.iter().zip(&replay.stores);
             for (stored, progress) in ahead {
-                let within = stored.is_none_or(|stored| stored <= progress.reached.max(progress.until));
+                let reachable = progress.map(|progress| progress.reached.max(progress.until));
+                let within = stored.is_none_or(|stored| reachable.is_some_and(|reachable| stored <= reachable));
                 assert!(within, "EO-4: the base of {} is not ahead of the committed changelog", self.task.id());
             }
         }
@@ -380,8 +402,11 @@ impl<T: TaskState> Recovery<T> {
 
     /// Beginning again would take as long again.
     fn restore_is_too_slow(&self) -> RestoreError {
-        let topics =
-            self.changelogs.iter().map(|log| format!("{} ({} ms)", log.partition.topic, log.delete_retention_ms));
+        let topics = self
+            .changelogs
+            .iter()
+            .flatten()
+            .map(|log| format!("{} ({} ms)", log.partition.topic, log.delete_retention_ms));
         RestoreError::stop(format!(
             "task {}: restoring its state in full took longer than its changelogs keep deletions (delete.retention.ms of {}), so keys deleted \
              meanwhile could come back: raise it above the time of a full restore with kafka-configs --alter --entity-type topics, and start again",
@@ -446,6 +471,12 @@ fn start_offsets(
 fn apply<T: TaskState>(state: &mut T, changes: &ChangeSet, positions: &Positions) -> Result<(), StateError> {
     let read = RestoredBatch::read_with(Isolation::ReadCommitted);
     state.apply(Permit::restored(&read), changes, positions)
+}
+
+/// Whether a state is what the newest commit left; one that never had a batch is empty, and nothing is lost with it.
+fn is_as_committed(stored: &Positions, newest: Option<&OffsetMetadata>) -> bool {
+    let committed = newest.map_or((BatchId::NONE, None), |metadata| (metadata.batch, metadata.stream_time));
+    stored.batch == BatchId::NONE || restore::is_as_committed((stored.batch, stored.stream_time), committed)
 }
 
 fn newest_metadata(committed: &[CommittedInput]) -> Option<&OffsetMetadata> {

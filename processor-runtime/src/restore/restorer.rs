@@ -394,6 +394,7 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
         for (task, recovery) in &self.recoveries {
             let Step::Replaying(replay) = &recovery.step else { continue };
             for (store, (changelog, progress)) in recovery.changelogs.iter().zip(&replay.stores).enumerate() {
+                let (Some(changelog), Some(progress)) = (changelog, progress) else { continue };
                 if progress.reached < progress.until {
                     let TopicPartition { topic, partition } = &changelog.partition;
                     routes.entry(topic.clone()).or_default().insert(*partition, (task.clone(), store));
@@ -461,7 +462,7 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
             match &recovery.step {
                 Step::Replaying(replay) if recovery.blocked_since.is_none() => {
                     let left = |store: &StoreReplay| store.until.get() - store.reached.get().min(store.until.get());
-                    let left: i64 = replay.stores.iter().map(left).sum();
+                    let left: i64 = replay.stores.iter().flatten().map(left).sum();
                     let since = recovery.replaying_since.unwrap_or(now);
                     let rate = recovery.records_replayed as f64 / now.saturating_sub(since).as_secs_f64().max(0.001);
                     let seconds_left = (left as f64 / rate.max(1.0)).ceil();

@@ -2,8 +2,9 @@
 //! looking at it; nothing here is called without a [`Permit`](super::Permit), but for wiping.
 //!
 //! Applying: 1. check that positions, stream time and batch move forward (EO-3, EO-8); 2. build one `WriteBatch` of the
-//! values and the positions; 3. write it, into the unsynced log; 4. remember the new positions. If 3 fails, nothing has
-//! changed; but RocksDB then refuses every write until the database is opened again, so it is not kept open.
+//! values and the positions; 3. write it, into the unsynced log; 4. write what is kept in memory, which cannot fail, and
+//! remember the new positions. If 3 fails, nothing has changed; but RocksDB then refuses every write until the database is
+//! opened again, so it is not kept open.
 //!
 //! Wiping: 1. forget the position, and wait until that is on disk; 2. drop the column family; 3. make it again. A crash
 //! in between leaves values without a position or nothing at all, and opening completes the wipe; it never leaves a
@@ -14,22 +15,23 @@ use processor_core::ids::StoreIndex;
 use processor_core::task::ChangeSet;
 use rocksdb::WriteBatch;
 
-use super::database::Database;
+use super::database::{Database, Place};
 use super::positions::{self, StoreRecord, TaskRecord};
 use super::task::RocksTask;
-use super::{Layout, Positions, StateError, StateErrorKind, open, options};
+use super::{Layout, Positions, StateError, StateErrorKind, StoreLayout, open, options};
 
 /// What an entry of a `WriteBatch` takes besides key and value: a tag, a family id and two lengths.
 const ENTRY_OVERHEAD_BYTES: usize = 12;
 
 /// Writes the changes and the positions as one atomic change. The caller holds a permit.
 pub(super) fn apply(task: &mut RocksTask, changes: &ChangeSet, next: &Positions) -> Result<(), StateError> {
-    assert_moves_forward(&task.positions, next, changes);
+    assert_moves_forward(&task.layout, &task.positions, next, changes);
     let mut batch = WriteBatch::with_capacity_bytes(changes.bytes_len() + (changes.len() + 8) * ENTRY_OVERHEAD_BYTES);
     add_values(&mut batch, &task.database, changes)?;
     add_positions(&mut batch, &task.database, &task.layout, &task.positions, next);
     let written = task.database.db().write_opt(batch, &options::write());
     written.map_err(|error| write_failed(&task.database, "apply a committed batch to", &error))?;
+    keep_in_memory(&task.database, changes);
     task.positions = next.clone();
     task.database.note_write();
     Ok(())
@@ -42,47 +44,69 @@ pub(super) fn wipe(task: &mut RocksTask, store: StoreIndex) -> Result<(), StateE
 
 const WIPE_STEPS: usize = 3;
 
-type WipeStep = fn(&RocksTask, StoreIndex) -> Result<(), rocksdb::Error>;
+type WipeStep = fn(&Database, &StoreLayout) -> Result<(), rocksdb::Error>;
 
 /// The first so many steps of a wipe; tests stop between them.
 pub(super) fn wipe_until(task: &mut RocksTask, store: StoreIndex, steps: usize) -> Result<(), StateError> {
+    let RocksTask { database, layout, positions } = task;
+    if let Place::Memory(entries) = database.place(store) {
+        entries.write().clear();
+        positions.changelogs[store.slot()] = None;
+        return Ok(());
+    }
     let all: [WipeStep; WIPE_STEPS] = [forget_position, drop_family, make_family];
     for step in &all[..steps] {
-        step(task, store).map_err(|error| write_failed(&task.database, "wipe a store of", &error))?;
-        task.positions.changelogs[store.slot()] = None;
+        let taken = step(database, &layout.stores[store.slot()]);
+        taken.map_err(|error| write_failed(database, "wipe a store of", &error))?;
+        positions.changelogs[store.slot()] = None;
     }
     Ok(())
 }
 
-fn forget_position(task: &RocksTask, store: StoreIndex) -> Result<(), rocksdb::Error> {
-    let db = task.database.db();
+/// Removes what a store that is kept in memory has left on disk when it was not: a wipe without the last step.
+pub(super) fn remove_from_disk(database: &Database, store: &StoreLayout) -> Result<(), StateError> {
+    let removed = forget_position(database, store).and_then(|()| drop_family(database, store));
+    removed.map_err(|error| write_failed(database, "remove a store of", &error))
+}
+
+/// Forgets the position of a store, and waits until that is on disk.
+pub(super) fn forget(database: &Database, store: &StoreLayout) -> Result<(), StateError> {
+    forget_position(database, store).map_err(|error| write_failed(database, "forget a position of", &error))
+}
+
+fn forget_position(database: &Database, store: &StoreLayout) -> Result<(), rocksdb::Error> {
+    let db = database.db();
     let family = db.cf_handle(positions::FAMILY).expect("the positions family is made with the database");
     let mut batch = WriteBatch::default();
-    batch.delete_cf(&family, positions::store_key(&task.layout.stores[store.slot()].name));
+    batch.delete_cf(&family, positions::store_key(&store.name));
     db.write_opt(batch, &options::write())?;
     db.flush_wal(true)
 }
 
-fn drop_family(task: &RocksTask, store: StoreIndex) -> Result<(), rocksdb::Error> {
-    let (db, name) = (task.database.db(), task.database.family_name(store));
-    if db.cf_handle(name).is_some() { db.drop_cf(name) } else { Ok(()) }
+fn drop_family(database: &Database, store: &StoreLayout) -> Result<(), rocksdb::Error> {
+    let (db, family) = (database.db(), open::family_name(&store.name));
+    if db.cf_handle(&family).is_some() { db.drop_cf(&family) } else { Ok(()) }
 }
 
-fn make_family(task: &RocksTask, store: StoreIndex) -> Result<(), rocksdb::Error> {
-    let (db, name) = (task.database.db(), task.database.family_name(store));
-    db.create_cf(name, &options::family(task.database.memory(), name))
+fn make_family(database: &Database, store: &StoreLayout) -> Result<(), rocksdb::Error> {
+    let family = open::family_name(&store.name);
+    database.db().create_cf(&family, &options::family(database.memory(), &family))
 }
 
 /// EO-3 and EO-8, before the write.
-fn assert_moves_forward(stored: &Positions, next: &Positions, changes: &ChangeSet) {
+fn assert_moves_forward(layout: &Layout, stored: &Positions, next: &Positions, changes: &ChangeSet) {
     assert!(next.changelogs.len() == stored.changelogs.len(), "EO-3: there is a position for every store");
     for (slot, (stored, next)) in stored.changelogs.iter().zip(&next.changelogs).enumerate() {
         assert!(next >= stored, "EO-3: the position of store {slot} never goes back ({stored:?} to {next:?})");
     }
+    let has_changelog = |slot: usize| layout.stores[slot].changelog_topic_id.is_some();
+    for (slot, next) in next.changelogs.iter().enumerate() {
+        assert!(has_changelog(slot) || next.is_none(), "EO-3: store {slot} has no changelog, and so no position");
+    }
     for change in changes.changes() {
         let slot = change.store.slot();
         assert!(
-            next.changelogs[slot] > stored.changelogs[slot],
+            next.changelogs[slot] > stored.changelogs[slot] || !has_changelog(slot),
             "EO-3: the position of store {slot} advances with its values, from {:?}",
             stored.changelogs[slot]
         );
@@ -94,10 +118,11 @@ fn assert_moves_forward(stored: &Positions, next: &Positions, changes: &ChangeSe
 fn add_values(batch: &mut WriteBatch, database: &Database, changes: &ChangeSet) -> Result<(), StateError> {
     let mut family = None;
     for change in changes.changes() {
+        let Place::Family(name) = database.place(change.store) else { continue };
         // Changes of one store mostly follow each other.
         let handle = match family.take() {
             Some((store, handle)) if store == change.store => handle,
-            _ => database.family(change.store).ok_or_else(|| missing(database, change.store))?,
+            _ => database.db().cf_handle(name).ok_or_else(|| missing(database, name))?,
         };
         match change.value {
             Some(value) => batch.put_cf(&handle, change.key, value),
@@ -108,13 +133,30 @@ fn add_values(batch: &mut WriteBatch, database: &Database, changes: &ChangeSet) 
     Ok(())
 }
 
+/// The changes of the stores that are kept in memory, each store's as one for whoever reads it.
+fn keep_in_memory(database: &Database, changes: &ChangeSet) {
+    let mut writing = None;
+    for change in changes.changes() {
+        let Place::Memory(entries) = database.place(change.store) else { continue };
+        let mut guard = match writing.take() {
+            Some((store, guard)) if store == change.store => guard,
+            _ => entries.write(),
+        };
+        match change.value {
+            Some(value) => drop(guard.insert(change.key.to_vec(), value.to_vec())),
+            None => drop(guard.remove(change.key)),
+        }
+        writing = Some((change.store, guard));
+    }
+}
+
 fn add_positions(batch: &mut WriteBatch, database: &Database, layout: &Layout, stored: &Positions, next: &Positions) {
     let family = database.db().cf_handle(positions::FAMILY).expect("the positions family is made with the database");
     for ((store, stored), next) in layout.stores.iter().zip(&stored.changelogs).zip(&next.changelogs) {
-        if let Some(offset) = next
+        if let (Some(offset), Some(topic_id), false) = (next, &store.changelog_topic_id, store.in_memory)
             && Some(offset) != stored.as_ref()
         {
-            let record = StoreRecord::encode(*offset, &store.changelog_topic_id);
+            let record = StoreRecord::encode(*offset, topic_id);
             batch.put_cf(&family, positions::store_key(&store.name), record);
         }
     }
@@ -128,9 +170,9 @@ fn add_positions(batch: &mut WriteBatch, database: &Database, layout: &Layout, s
 }
 
 /// A wipe failed in the middle; it can be tried again, and opening the task completes it.
-fn missing(database: &Database, store: StoreIndex) -> StateError {
+fn missing(database: &Database, family: &str) -> StateError {
     database.note_failed_write();
-    let (family, task) = (database.family_name(store), database.task());
+    let task = database.task();
     StateError {
         kind: StateErrorKind::Disk,
         message: format!("`{family}` of task {task} is missing because a wipe failed; wipe the store again"),

@@ -13,11 +13,21 @@ use processor_core::store::BaseError;
 use rocksdb::{BoundColumnFamily, DBRawIteratorWithThreadMode, DBWithThreadMode, MultiThreaded, ReadOptions};
 
 use super::claim::Claim;
+use super::in_memory::InMemory;
 use super::memory::Memory;
 use super::{open, options, positions};
 
 /// RocksDB, with column families that can come and go while others read.
 pub(super) type Db = DBWithThreadMode<MultiThreaded>;
+
+/// Where a store's entries are.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// In the column family of this name.
+    Family(String),
+    /// In memory.
+    Memory(InMemory),
+}
 
 /// An open database of a task.
 pub(super) struct Database {
@@ -25,8 +35,8 @@ pub(super) struct Database {
     db: Db,
     claim: Arc<Claim>,
     path: PathBuf,
-    /// The column families in the order of [`StoreIndex`].
-    families: Vec<String>,
+    /// The stores in the order of [`StoreIndex`].
+    stores: Vec<Place>,
     read: ReadOptions,
     memory: Arc<Memory>,
     written_at_ms: AtomicU64,
@@ -35,12 +45,12 @@ pub(super) struct Database {
 
 impl Database {
     /// Takes over what [`open`] has opened.
-    pub(super) fn new(db: Db, path: PathBuf, families: Vec<String>, memory: &Arc<Memory>, claim: Claim) -> Arc<Self> {
+    pub(super) fn new(db: Db, path: PathBuf, stores: Vec<Place>, memory: &Arc<Memory>, claim: Claim) -> Arc<Self> {
         let database = Arc::new(Self {
             db,
             claim: Arc::new(claim),
             path,
-            families,
+            stores,
             read: ReadOptions::default(),
             memory: Arc::clone(memory),
             written_at_ms: AtomicU64::new(memory.now_ms()),
@@ -75,14 +85,9 @@ impl Database {
         &self.memory
     }
 
-    /// A store's column family name.
-    pub(super) fn family_name(&self, store: StoreIndex) -> &str {
-        &self.families[store.slot()]
-    }
-
-    /// A store's column family; there is none while the store is being wiped.
-    pub(super) fn family(&self, store: StoreIndex) -> Option<Arc<BoundColumnFamily<'_>>> {
-        self.db.cf_handle(self.family_name(store))
+    /// Where a store's entries are.
+    pub(super) fn place(&self, store: StoreIndex) -> &Place {
+        &self.stores[store.slot()]
     }
 
     /// Remembers that it was written, and makes room if all databases together have written too much.
@@ -125,15 +130,22 @@ impl Database {
     }
 
     fn all_families(&self) -> Vec<Arc<BoundColumnFamily<'_>>> {
-        let names = self.families.iter().map(String::as_str).chain([positions::FAMILY]);
+        let of_stores = self.stores.iter().filter_map(|place| match place {
+            Place::Family(name) => Some(name.as_str()),
+            Place::Memory(_) => None,
+        });
+        let names = of_stores.chain([positions::FAMILY]);
         names.filter_map(|name| self.db.cf_handle(name)).collect()
     }
 
     /// See [`processor_core::store::Base::get`].
     pub(super) fn get(&self, store: StoreIndex, key: &[u8], value: &mut Vec<u8>) -> Result<bool, BaseError> {
-        let family = self.readable(store)?;
-        let found = self.db.get_pinned_cf_opt(&family, key, &self.read);
-        match found.map_err(|error| self.read_failed(store, &error))? {
+        let name = match self.place(store) {
+            Place::Family(name) => name,
+            Place::Memory(entries) => return Ok(entries.get(key, value)),
+        };
+        let found = self.db.get_pinned_cf_opt(&self.readable(name)?, key, &self.read);
+        match found.map_err(|error| self.read_failed(name, &error))? {
             Some(found) => {
                 value.extend_from_slice(&found);
                 Ok(true)
@@ -153,8 +165,14 @@ impl Database {
         visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), BaseError> {
         let Some(read) = between(from, to) else { return Ok(()) };
-        let family = self.readable(store)?;
-        let mut entries = self.db.raw_iterator_cf_opt(&family, read);
+        let name = match self.place(store) {
+            Place::Family(name) => name,
+            Place::Memory(entries) => {
+                entries.range((from, to), reverse, visit);
+                return Ok(());
+            }
+        };
+        let mut entries = self.db.raw_iterator_cf_opt(&self.readable(name)?, read);
         if reverse {
             entries.seek_to_last();
         } else {
@@ -166,35 +184,35 @@ impl Database {
             }
             step(&mut entries, reverse);
         }
-        entries.status().map_err(|error| self.read_failed(store, &error))
+        entries.status().map_err(|error| self.read_failed(name, &error))
     }
 
     /// See [`processor_core::store::Base::approximate_len`].
     pub(super) fn approximate_len(&self, store: StoreIndex) -> Result<u64, BaseError> {
-        let family = self.readable(store)?;
-        let keys = self.db.property_int_value_cf(&family, rocksdb::properties::ESTIMATE_NUM_KEYS);
-        Ok(keys.map_err(|error| self.read_failed(store, &error))?.unwrap_or(0))
+        let name = match self.place(store) {
+            Place::Family(name) => name,
+            Place::Memory(entries) => return Ok(entries.len() as u64),
+        };
+        let keys = self.db.property_int_value_cf(&self.readable(name)?, rocksdb::properties::ESTIMATE_NUM_KEYS);
+        Ok(keys.map_err(|error| self.read_failed(name, &error))?.unwrap_or(0))
     }
 
-    fn readable(&self, store: StoreIndex) -> Result<Arc<BoundColumnFamily<'_>>, BaseError> {
-        self.family(store).ok_or_else(|| BaseError {
+    /// A column family; there is none while its store is being wiped.
+    fn readable(&self, family: &str) -> Result<Arc<BoundColumnFamily<'_>>, BaseError> {
+        self.db.cf_handle(family).ok_or_else(|| BaseError {
             corrupt: false,
-            message: format!(
-                "`{}` of task {} is being wiped; read it again when it is restored",
-                self.family_name(store),
-                self.task()
-            ),
+            message: format!("`{family}` of task {} is being wiped; read it again when it is restored", self.task()),
         })
     }
 
-    fn read_failed(&self, store: StoreIndex, error: &rocksdb::Error) -> BaseError {
+    fn read_failed(&self, family: &str, error: &rocksdb::Error) -> BaseError {
         let corrupt = open::is_damage(error);
         let next = if corrupt {
             "it must be wiped and restored from its changelog"
         } else {
             "check the disk, its rights and the limit on open files"
         };
-        let (task, family, path) = (self.task(), self.family_name(store), self.path.display());
+        let (task, path) = (self.task(), self.path.display());
         BaseError { corrupt, message: format!("`{family}` of task {task} in {path} cannot be read ({error}); {next}") }
     }
 }

@@ -14,6 +14,7 @@ mod permit;
 
 mod apply;
 mod directory;
+mod in_memory;
 mod offline;
 mod open;
 mod positions;
@@ -66,7 +67,7 @@ pub trait StateDirectory: Send + Sync + 'static {
     fn discard(&self, state: Self::Task) -> Result<(), StateError>;
 }
 
-/// What a task keeps on disk.
+/// What a task keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// The stores in the order of [`StoreIndex`].
@@ -75,13 +76,16 @@ pub struct Layout {
     pub cluster_id: String,
 }
 
-/// A store on disk.
+/// How a store is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreLayout {
     /// The store's name; it names the column family.
     pub name: Arc<str>,
-    /// The id that the cluster gave the changelog topic when it was created.
-    pub changelog_topic_id: String,
+    /// Whether it is kept in memory: it is empty whenever the task's state is opened from disk.
+    pub in_memory: bool,
+    /// The id that the cluster gave the changelog topic when it was created; `None`: the store has no changelog, and so no
+    /// position.
+    pub changelog_topic_id: Option<String>,
 }
 
 /// The open state of one task.
@@ -100,7 +104,8 @@ pub trait TaskState: Base + Send {
     /// Writes the changes and the new positions as one atomic change. Never waits for the disk (no fsync).
     ///
     /// # Panics
-    /// If a position or the stream time would go back, or a changed store's position would not advance (EO-3, EO-8).
+    /// If a position or the stream time would go back, or the position of a changed store with a changelog would not
+    /// advance (EO-3, EO-8).
     ///
     /// # Errors
     /// Nothing was written. `Disk`: RocksDB refuses all further writes, even with room on the disk again, until the state
@@ -114,7 +119,8 @@ pub trait TaskState: Base + Send {
 /// How far the changelogs are contained in a task's state, and what else a commit carried.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Positions {
-    /// Per store, in the order of [`StoreIndex`]: the next changelog record to replay; `None`: replay from the start.
+    /// Per store, in the order of [`StoreIndex`]: the next changelog record to replay; `None`: replay from the start. Always
+    /// `None` for a store without a changelog: that its values are as committed is known by `batch`.
     pub changelogs: Vec<Option<ChangelogOffset>>,
     /// The highest timestamp the task had seen.
     pub stream_time: Option<Timestamp>,

@@ -5,7 +5,8 @@
 //!    a person decides; one that is missing is made, empty;
 //! 3. RocksDB opens it, and the positions are read; damage → the directory is wiped, loudly, and opened again;
 //! 4. another cluster → all is wiped; another incarnation of a changelog topic → that store is;
-//! 5. a store has a position exactly if it holds something: a wipe that was cut short is completed.
+//! 5. a store with a changelog has a position exactly if it holds something: a wipe that was cut short is completed;
+//! 6. what a store has left on disk before it was kept in memory, or had no changelog, is removed.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,13 +15,14 @@ use processor_core::ids::{StoreIndex, TaskId};
 use rocksdb::{ColumnFamilyDescriptor, ErrorKind, IteratorMode};
 
 use super::claim::Claim;
-use super::database::{Database, Db};
+use super::database::{Database, Db, Place};
 use super::files::{self, Found};
+use super::in_memory::InMemory;
 use super::memory::Memory;
 use super::options::{self, StateSettings};
 use super::positions::{self, StoreRecord, Subject, TaskRecord};
 use super::task::RocksTask;
-use super::{Layout, Positions, StateError, StateErrorKind, apply};
+use super::{Layout, Positions, StateError, StateErrorKind, StoreLayout, apply};
 
 /// The column family that RocksDB always has; nothing is in it.
 const DEFAULT_FAMILY: &str = "default";
@@ -72,8 +74,11 @@ pub(super) fn open_task(
             ),
         },
     })?;
-    let families = layout.stores.iter().map(|store| family_name(&store.name)).collect();
-    let database = Database::new(db, path.to_owned(), families, memory, claim);
+    let place = |store: &StoreLayout| {
+        if store.in_memory { Place::Memory(InMemory::default()) } else { Place::Family(family_name(&store.name)) }
+    };
+    let places = layout.stores.iter().map(place).collect();
+    let database = Database::new(db, path.to_owned(), places, memory, claim);
     trust(&database, layout, &stored)
 }
 
@@ -127,7 +132,8 @@ fn try_open(
         Found::Remains => return Err(Unusable::Wipe("files of a database, but no file CURRENT".to_owned())),
     };
     check_fits(path, task, &existing, layout)?;
-    let of_stores = layout.stores.iter().map(|store| family_name(&store.name));
+    let of_stores = layout.stores.iter().map(|store| (family_name(&store.name), store.in_memory));
+    let of_stores = of_stores.filter(|(name, in_memory)| !in_memory || existing.contains(name)).map(|(name, _)| name);
     let families = of_stores.chain([positions::FAMILY.to_owned(), DEFAULT_FAMILY.to_owned()]).map(|name| {
         let options = options::family(memory, &name);
         ColumnFamilyDescriptor::new(name, options)
@@ -163,7 +169,8 @@ fn check_fits(path: &Path, task: &TaskId, existing: &[String], layout: &Layout) 
     if gone.is_empty() {
         return Ok(());
     }
-    let new: Vec<_> = layout.stores.iter().map(|store| family_name(&store.name)).collect();
+    let on_disk = layout.stores.iter().filter(|store| !store.in_memory);
+    let new: Vec<_> = on_disk.map(|store| family_name(&store.name)).collect();
     let new: Vec<_> = new.iter().filter(|family| !existing.contains(family)).map(|family| quoted(family)).collect();
     let renamed = if new.is_empty() {
         String::new()
@@ -225,9 +232,12 @@ impl StoredPositions {
 
     fn positions(&self, layout: &Layout) -> Positions {
         let empty = Positions::empty(layout.stores.len());
-        let offset = |name: &str| self.store(name).map(|record| record.offset);
+        let offset = |store: &StoreLayout| {
+            let continued = !store.in_memory && store.changelog_topic_id.is_some();
+            self.store(&store.name).filter(|_| continued).map(|record| record.offset)
+        };
         Positions {
-            changelogs: layout.stores.iter().map(|store| offset(&store.name)).collect(),
+            changelogs: layout.stores.iter().map(offset).collect(),
             stream_time: self.task.as_ref().map_or(empty.stream_time, |task| task.stream_time),
             batch: self.task.as_ref().map_or(empty.batch, |task| task.batch),
             written_at: self.task.as_ref().map_or(empty.written_at, |task| task.written_at),
@@ -242,10 +252,18 @@ fn trust(database: &Arc<Database>, layout: &Layout, stored: &StoredPositions) ->
     for (slot, store) in layout.stores.iter().enumerate() {
         let index = StoreIndex::new(u16::try_from(slot).expect("a task has fewer than 65,536 stores"));
         let record = stored.store(&store.name);
-        let reason = match record {
-            Some(record) if record.topic_id != store.changelog_topic_id => {
-                Some("its changelog topic was deleted and made again")
+        if store.in_memory {
+            remove_leftovers(database, store)?;
+            continue;
+        }
+        let Some(topic_id) = &store.changelog_topic_id else {
+            if record.is_some() {
+                apply::forget(database, store)?;
             }
+            continue;
+        };
+        let reason = match record {
+            Some(record) if record.topic_id != *topic_id => Some("its changelog topic was deleted and made again"),
             None if holds_anything(database, index)? => Some("it holds values and has no position"),
             Some(_) | None => None,
         };
@@ -258,6 +276,15 @@ fn trust(database: &Arc<Database>, layout: &Layout, stored: &StoredPositions) ->
         }
     }
     Ok(task)
+}
+
+/// Removes the disk's copy of a store that is kept in memory now; it is restored from the changelog, if it has one.
+fn remove_leftovers(database: &Database, store: &StoreLayout) -> Result<(), StateError> {
+    if database.db().cf_handle(&family_name(&store.name)).is_some() {
+        tracing::info!(task = %database.task(), store = %store.name, "kept in memory now: its copy on disk is removed");
+        apply::remove_from_disk(database, store)?;
+    }
+    Ok(())
 }
 
 fn holds_anything(database: &Database, store: StoreIndex) -> Result<bool, StateError> {

@@ -4,6 +4,7 @@
 mod crash;
 mod damage;
 mod directory;
+mod places;
 mod reads;
 mod topology;
 
@@ -40,7 +41,11 @@ fn directory(root: &Path) -> RocksDirectory {
 }
 
 fn layout(stores: &[&str]) -> Layout {
-    let store = |name: &&str| StoreLayout { name: Arc::from(*name), changelog_topic_id: format!("topic-of-{name}") };
+    let store = |name: &&str| StoreLayout {
+        name: Arc::from(*name),
+        in_memory: false,
+        changelog_topic_id: Some(format!("topic-of-{name}")),
+    };
     Layout { stores: stores.iter().map(store).collect(), cluster_id: "cluster".to_owned() }
 }
 

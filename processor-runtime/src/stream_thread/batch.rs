@@ -200,7 +200,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             let mut first = vec![true; running.changelogs.len()];
             let timestamp = running.task.stream_time().expect("a task that wrote has processed a record");
             for change in running.changes.changes() {
-                let (source, topic) = &running.changelogs[change.store.slot()];
+                let Some((source, topic)) = &running.changelogs[change.store.slot()] else { continue };
                 let is_first = std::mem::replace(&mut first[change.store.slot()], false);
                 let id = self.plan.transactional_id.0.as_bytes();
                 transaction.send(&ProducerRecord {

@@ -72,8 +72,9 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
 
     pub(super) fn begin_recovery(&mut self, task: Task, state: Option<S::Task>) {
         let inputs = self.inputs_of(&task);
-        let changelogs = self.changelogs_of(task.id()).into_iter().map(|(source, _)| source).collect();
-        self.restorer.begin(Recovery::new(task, inputs, changelogs, state));
+        let changelogs = self.changelogs_of(task.id()).into_iter().map(|log| log.map(|(source, _)| source)).collect();
+        let stores = self.plan.topology.subtopology_of(task.id()).stores.clone();
+        self.restorer.begin(Recovery::new(task, inputs, stores, changelogs, state));
     }
 
     fn inputs_of(&self, task: &Task) -> Vec<(InputIndex, TopicPartition)> {
@@ -82,7 +83,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         task.inputs().map(|input| (input, partition(input))).collect()
     }
 
-    fn changelogs_of(&self, task: &TaskId) -> Vec<(ChangelogSource, OutputIndex)> {
+    fn changelogs_of(&self, task: &TaskId) -> Vec<Option<(ChangelogSource, OutputIndex)>> {
         let Some(topics) = self.plan.changelogs.get(&task.subtopology) else { return Vec::new() };
         let of_topic = |changelog: &ChangelogTopic| {
             let index = self.producer_topics.iter().position(|topic| *topic == changelog.topic);
@@ -94,7 +95,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             };
             (source, OutputIndex::new(u16::try_from(index).expect("build() bounds the number of topics")))
         };
-        topics.iter().map(of_topic).collect()
+        topics.iter().map(|changelog| changelog.as_ref().map(of_topic)).collect()
     }
 
     /// One bounded step of everything that must be mended before records can be processed.

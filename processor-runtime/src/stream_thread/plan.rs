@@ -20,8 +20,8 @@ pub struct ThreadPlan {
     pub transactional_id: TransactionalId,
     /// The thread's place in the group.
     pub member: Member,
-    /// Per sub-topology: the changelog topic of each store with its `delete.retention.ms`.
-    pub changelogs: BTreeMap<Arc<str>, Vec<ChangelogTopic>>,
+    /// Per sub-topology: the changelog topic of each store with its `delete.retention.ms`; `None` for a store without one.
+    pub changelogs: BTreeMap<Arc<str>, Vec<Option<ChangelogTopic>>>,
     /// Per sub-topology with stores: what its tasks keep on disk.
     pub layouts: BTreeMap<Arc<str>, Layout>,
     /// Where inputs begin that have no committed offset.
@@ -62,6 +62,6 @@ pub struct ChangelogTopic {
 
 /// All topics that a thread's producer writes: the outputs, in the topology's order, then the changelogs.
 pub fn producer_topics(plan: &ThreadPlan) -> Vec<Arc<str>> {
-    let changelogs = plan.changelogs.values().flatten().map(|changelog| changelog.topic.clone());
+    let changelogs = plan.changelogs.values().flatten().flatten().map(|changelog| changelog.topic.clone());
     plan.topology.outputs().iter().cloned().chain(changelogs).collect()
 }

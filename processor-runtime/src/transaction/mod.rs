@@ -277,7 +277,7 @@ pub enum Next<P> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Spent {
     /// EO-11.
-    #[error("a request may still arrive late (EO-11: {0})")]
+    #[error("a request may still arrive late: {0} (EO-11)")]
     Tainted(Taint),
     /// It had no answer in time, though nothing it sent is open: its client may have lost its way to the brokers for good.
     #[error("the brokers did not answer in time")]

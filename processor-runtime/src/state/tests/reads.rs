@@ -60,6 +60,15 @@ fn ranges_are_those_of_a_map() {
         .map(|number| vec![number % 3, number / 3 % 3, number / 9][..usize::from(number % 4).min(3)].to_vec());
     let model: Entries = keys.map(|key| (key.clone(), key)).collect();
     let task = task_with(root.path(), &model);
+    let mut in_memory = layout(&["a", "b"]);
+    in_memory.stores[0].in_memory = true;
+    let elsewhere = temporary();
+    let mut remembered = open(&directory(elsewhere.path()), &in_memory);
+    let mut changes = ChangeSet::default();
+    for (key, value) in &model {
+        changes.push(STORE, key, Some(value));
+    }
+    apply(&mut remembered, &changes, &positions_of(1)).expect("the disk takes it");
     let within = |key: &Vec<u8>, from: &Bound<Vec<u8>>, to: &Bound<Vec<u8>>| {
         let above = match from {
             Bound::Included(from) => key >= from,
@@ -79,8 +88,9 @@ fn ranges_are_those_of_a_map() {
             expected.reverse();
         }
         expected.truncate(limit);
-        let found = scan(&task, from.as_ref().map(Vec::as_slice), to.as_ref().map(Vec::as_slice), reverse, limit);
-        prop_assert_eq!(found, expected);
+        let (from, to) = (from.as_ref().map(Vec::as_slice), to.as_ref().map(Vec::as_slice));
+        prop_assert_eq!(&scan(&task, from, to, reverse, limit), &expected);
+        prop_assert_eq!(&scan(&remembered, from, to, reverse, limit), &expected, "in memory as on disk");
     });
 }
 

@@ -49,7 +49,7 @@ fn a_changelog_made_again_wipes_its_store() {
     let root = temporary();
     let owner = history(root.path());
     let mut other = layout(&["a", "b"]);
-    other.stores[1].changelog_topic_id = "made again".to_owned();
+    other.stores[1].changelog_topic_id = Some("made again".to_owned());
     let task = open(&owner, &other);
     assert_eq!(task.positions().changelogs, [positions_of(10).changelogs[0], None]);
     assert_eq!(entries(&task, 0).expect("readable"), model_at(10)[0]);

@@ -1,0 +1,84 @@
+//! A scan of a store: which way, how far, and what is done with each entry.
+
+use std::ops::ControlFlow;
+
+use super::{Store, StoreError};
+use crate::store::{KeyRange, KeyScan, StoreKey, StoreValue};
+
+/// The entries of a [`Store`] in a range of keys, in the order of the keys: as committed, with what this batch has written
+/// over them. Nothing is read before [`for_each`](Self::for_each) or one of its kin is called, and nothing behind the last
+/// entry that it wants.
+#[must_use = "a scan reads nothing until `for_each`, `try_for_each`, `first` or `collect` is called"]
+pub struct Scan<'s, 'a, K, V> {
+    store: &'s mut Store<'a, K, V>,
+    scan: KeyScan,
+}
+
+impl<'s, 'a, K: StoreKey, V: StoreValue> Scan<'s, 'a, K, V> {
+    pub(super) fn new(store: &'s mut Store<'a, K, V>, range: KeyRange) -> Self {
+        Self { store, scan: KeyScan { range, reverse: false, limit: usize::MAX } }
+    }
+
+    /// The other way round: the largest key first; again, and it is the first way.
+    pub fn reverse(mut self) -> Self {
+        self.scan.reverse = !self.scan.reverse;
+        self
+    }
+
+    /// At most so many entries, the first in the direction of the scan.
+    pub fn limit(mut self, entries: usize) -> Self {
+        self.scan.limit = self.scan.limit.min(entries);
+        self
+    }
+
+    /// Visits the entries.
+    ///
+    /// # Errors
+    /// State could not be read; entries before that were visited.
+    pub fn for_each(self, mut visit: impl FnMut(K, V)) -> Result<(), StoreError> {
+        self.store.scan(&self.scan, &mut |key, value| {
+            visit(key, value);
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// Visits the entries until `visit` breaks, and returns what it broke with.
+    ///
+    /// # Errors
+    /// State could not be read; entries before that were visited.
+    pub fn try_for_each<B>(self, mut visit: impl FnMut(K, V) -> ControlFlow<B>) -> Result<Option<B>, StoreError> {
+        let mut broken = None;
+        self.store.scan(&self.scan, &mut |key, value| match visit(key, value) {
+            ControlFlow::Continue(()) => ControlFlow::Continue(()),
+            ControlFlow::Break(with) => {
+                broken = Some(with);
+                ControlFlow::Break(())
+            }
+        })?;
+        Ok(broken)
+    }
+
+    /// The first entry in the direction of the scan.
+    ///
+    /// # Errors
+    /// State could not be read.
+    pub fn first(self) -> Result<Option<(K, V)>, StoreError> {
+        self.try_for_each(|key, value| ControlFlow::Break((key, value)))
+    }
+
+    /// All entries. Mind their size: a limit is the bound of it.
+    ///
+    /// # Errors
+    /// State could not be read.
+    pub fn collect(self) -> Result<Vec<(K, V)>, StoreError> {
+        let mut entries = Vec::new();
+        self.for_each(|key, value| entries.push((key, value)))?;
+        Ok(entries)
+    }
+}
+
+impl<K, V> std::fmt::Debug for Scan<'_, '_, K, V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scan").field("store", self.store).field("scan", &self.scan).finish()
+    }
+}

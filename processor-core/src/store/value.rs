@@ -1,0 +1,160 @@
+//! How the values of a store are written down, in its changelog as on disk: a byte that says how, then the value.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::codec::{Bincode, Codec, Json};
+use crate::error::CodecError;
+
+/// What can be a store's value: any plain type with serde derives.
+///
+/// `Clone` keeps the value as it was before the record in process, in case that record fails (EO-9).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be a store's value",
+    note = "derive `Clone`, `serde::Serialize` and `serde::Deserialize` for it; it must own its data"
+)]
+pub trait StoreValue: Clone + Serialize + DeserializeOwned + Send + 'static {}
+
+impl<T: Clone + Serialize + DeserializeOwned + Send + 'static> StoreValue for T {}
+
+/// How a store writes its values.
+///
+/// A value begins with the version of its format, and is read in the format that it begins with; so a store may change
+/// its format, and values written before are read until they are written again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ValueFormat {
+    /// [`Bincode`]: compact and fast.
+    #[default]
+    Bincode,
+    /// [`Json`]: for changelogs that others read. Its version is a space, which JSON allows in front of a value.
+    Json,
+}
+
+impl ValueFormat {
+    /// The first byte of a value of this format.
+    pub const fn version(self) -> u8 {
+        match self {
+            Self::Bincode => 1,
+            Self::Json => b' ',
+        }
+    }
+
+    /// Appends the version and the value.
+    ///
+    /// # Errors
+    /// The value cannot be written in this format.
+    pub fn encode<V: StoreValue>(self, value: &V, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
+        bytes.push(self.version());
+        let present = match self {
+            Self::Bincode => Bincode.encode(value, bytes),
+            Self::Json => Json.encode(value, bytes),
+        }?;
+        assert!(present, "neither format writes a value as null, which deletes");
+        Ok(())
+    }
+
+    /// Reads a value in the format that it begins with.
+    ///
+    /// ```
+    /// use processor_core::store::ValueFormat;
+    ///
+    /// assert_eq!(ValueFormat::decode(b"\x01\x07"), Ok(7_u32));
+    /// assert_eq!(ValueFormat::decode(b" 7"), Ok(7_u32));
+    /// ```
+    ///
+    /// # Errors
+    /// It was written by a newer program, or as another type.
+    pub fn decode<V: StoreValue>(bytes: &[u8]) -> Result<V, CodecError> {
+        const BINCODE: u8 = ValueFormat::Bincode.version();
+        const JSON: u8 = ValueFormat::Json.version();
+        let decoded = match bytes.split_first() {
+            Some((&BINCODE, value)) => Bincode.decode(Some(value)),
+            Some((&JSON, value)) => Json.decode(Some(value)),
+            Some((version, _)) => {
+                return Err(CodecError::new(format_args!(
+                    "its value has format version {version}, and this program knows {BINCODE} (bincode) and {JSON} (JSON): a newer \
+                 program wrote it; run that one again, or start over with another application id"
+                )));
+            }
+            None => {
+                return Err(CodecError::new(
+                    "its value is empty, without even a format version: something else wrote to the changelog; keep others from it",
+                ));
+            }
+        };
+        decoded.map_err(|error| {
+            CodecError::new(format_args!(
+                "its value is not of the store's type ({error}): if the type was changed, bring the old one back, or give the store \
+                 another name to begin anew"
+            ))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn encoded<V: StoreValue>(format: ValueFormat, value: &V) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        format.encode(value, &mut bytes).expect("these values can be written");
+        bytes
+    }
+
+    /// These bytes are in changelogs and databases: a change here is a new format version.
+    #[test]
+    fn the_bytes_are_the_documented_ones() {
+        let value = (300_u64, -1_i32, "é".to_owned(), Some(true), vec![0.5_f64], BTreeMap::from([(7_u8, 9_u8)]));
+        assert_eq!(
+            encoded(ValueFormat::Bincode, &value),
+            [
+                &[1][..],                           // format version
+                &[0xfb, 0x2c, 0x01],                // 300: 16 bits follow
+                &[1],                               // -1, zigzag
+                &[2, 0xc3, 0xa9],                   // a text of two bytes
+                &[1, 1],                            // Some, true
+                &[1, 0, 0, 0, 0, 0, 0, 0xe0, 0x3f], // one double
+                &[1, 7, 9],                         // one entry
+            ]
+            .concat()
+        );
+        assert_eq!(encoded(ValueFormat::Json, &value), r#" [300,-1,"é",true,[0.5],{"7":9}]"#.as_bytes());
+    }
+
+    #[test]
+    fn values_are_read_in_the_format_they_begin_with() {
+        for format in [ValueFormat::Bincode, ValueFormat::Json] {
+            assert_eq!(ValueFormat::decode(&encoded(format, &vec![1_u32, 2])), Ok(vec![1_u32, 2]));
+        }
+        let json = encoded(ValueFormat::Json, &vec![1_u32, 2]);
+        assert_eq!(
+            serde_json::from_slice::<Vec<u32>>(&json).expect("plain JSON"),
+            [1, 2],
+            "others read it, version and all"
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused_with_an_instruction() {
+        let refused = |bytes: &[u8]| ValueFormat::decode::<u64>(bytes).expect_err("these are no values").0;
+        let newer = refused(&[2, 7]);
+        assert!(
+            newer.contains("format version 2") && newer.contains("a newer program wrote it; run that one again"),
+            "{newer}"
+        );
+        assert!(refused(&[]).contains("keep others from it"));
+        assert!(refused(&[1, 7, 7]).contains("give the store another name"));
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_bytes_are_an_error_or_a_value_but_never_a_panic(version in prop_oneof![Just(1), Just(b' '), any::<u8>()], rest in any::<Vec<u8>>()) {
+            let bytes = [&[version], &rest[..]].concat();
+            let _ = ValueFormat::decode::<Vec<(String, Option<u64>)>>(&bytes);
+        }
+    }
+}

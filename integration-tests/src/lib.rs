@@ -3,6 +3,7 @@
 pub mod broker;
 pub mod client;
 pub mod fake;
+pub mod http;
 pub mod lab;
 pub mod oracle;
 pub mod proxy;

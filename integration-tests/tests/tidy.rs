@@ -13,7 +13,7 @@ const LAWS: std::ops::RangeInclusive<u32> = 1..=12;
 
 /// A module may name those above it and its own line.
 const RUNTIME_LAYERS: [&[&str]; 10] = [
-    &["clock", "seeded_bugs", "metrics", "error", "service_manager"],
+    &["clock", "seeded_bugs", "metrics", "status", "error", "service_manager"],
     &["kafka"],
     &["transaction"],
     &["state"],
@@ -30,7 +30,7 @@ const CORE_LAYERS: [&[&str]; 5] =
 /// Modules that see a fixed few others: crate, module, what it may name beside itself.
 const NARROW_VIEWS: [(&str, &str, &[&str]); 2] = [
     ("processor-core", "protocol", &["ids", "error"]),
-    ("processor-runtime", "query", &["state", "app", "config", "metrics", "error"]),
+    ("processor-runtime", "query", &["state", "app", "config", "metrics", "status", "clock", "error"]),
 ];
 
 #[test]

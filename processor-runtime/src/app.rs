@@ -3,11 +3,13 @@
 //! Order at start: settings → state directory → topics → a producer for every thread, all initialised, so that whatever
 //! this worker left open in an earlier life is ended → only then the threads join the group.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use processor_core::ids::{Partition, TaskId};
 use processor_core::store::StoreSpec;
 use processor_core::topology::Topology;
 
@@ -15,10 +17,14 @@ use crate::clock::SystemClock;
 use crate::config::{Config, ConfigError, member, transactional_id};
 use crate::kafka::admin::Admin;
 use crate::kafka::cluster::Cluster;
+use crate::kafka::owners::Owners;
 use crate::kafka::{Kafka, TxnErrorKind};
+use crate::metrics::Metrics;
+use crate::query::{Figures, Server, Shown, Token};
 use crate::service_manager::{Heartbeat, heartbeats};
 use crate::state::{RocksDirectory, StateSettings};
-use crate::stream_thread::{StreamThread, ThreadError, ThreadPlan, producer_topics};
+use crate::status::{Snapshot, ThreadState, ThreadStatus, WorkerStatus};
+use crate::stream_thread::{Instruments, StreamThread, ThreadError, ThreadPlan, producer_topics};
 use crate::topics::{self, CheckedTopics};
 use crate::transaction::{Clean, Initialised, Initialising};
 
@@ -26,6 +32,8 @@ use crate::transaction::{Clean, Initialised, Initialising};
 const INIT_SLICE: Duration = Duration::from_millis(500);
 /// How long brokers may be away before a member that lost its place looks as if it hung.
 const BROKER_PAUSE: Duration = Duration::from_secs(10);
+/// A turn that takes longer than a transaction may stay open, thrice, hangs; but not before this.
+const TURN_MAX_LEAST: Duration = Duration::from_secs(30);
 /// The least that each store of a task may cache.
 const CACHE_BYTES_MIN: usize = 64 << 10;
 
@@ -57,9 +65,17 @@ pub fn run(config: &Config, topology: &Topology, stop: &Arc<AtomicBool>) -> Resu
     let settings = StateSettings { memory_budget_bytes: config.memory_budget_bytes, ..StateSettings::default() };
     let directory = RocksDirectory::open(&config.state_dir, &config.application_id, settings);
     let directory = Arc::new(directory.map_err(|error| AppError::Start(error.message))?);
+    let clock = SystemClock::default();
+    let turn_max = (config.transaction_timeout * 3).max(TURN_MAX_LEAST);
+    let status = Arc::new(WorkerStatus::new(config.threads, clock, turn_max));
+    let metrics = if config.http_listen.is_some() { Metrics::on() } else { Metrics::off() };
+    // Before anything that waits for brokers, so that probes are answered meanwhile.
+    let served = |address| serve(config, address, shown(config, topology, &status, &metrics, &directory));
+    let _server = config.http_listen.map(served).transpose()?;
     let admin = Admin::connect(&config.cluster_settings()).map_err(|error| AppError::Start(error.message))?;
     let topics = topics::check(config, topology, &admin)?;
     drop(admin);
+    status.know_tasks(tasks_of(topology, &topics));
     let instance_id = match &config.instance_id {
         Some(id) => id.clone(),
         None => directory.instance_id().map_err(|error| AppError::Start(error.message))?,
@@ -75,12 +91,18 @@ pub fn run(config: &Config, topology: &Topology, stop: &Arc<AtomicBool>) -> Resu
             None => return Ok(()),
         }
     }
-    let heartbeats = heartbeats(plans.len(), SystemClock::default());
-    let threads = plans.into_iter().zip(producers).zip(heartbeats).map(|((plan, producer), heartbeat)| {
-        spawn(plan, cluster.clone(), directory.clone(), producer, heartbeat, stop.clone())
+    let heartbeats = heartbeats(plans.len(), clock);
+    let shows = status.threads().iter().zip(heartbeats).map(|(status, heartbeat)| Shows {
+        metrics: metrics.clone(),
+        status: status.clone(),
+        heartbeat,
+        clock,
+    });
+    let threads = plans.into_iter().zip(producers).zip(shows).map(|((plan, producer), shows)| {
+        spawn(plan, cluster.clone(), directory.clone(), producer, stop.clone(), shows)
     });
     let threads: Result<Vec<_>, AppError> = threads.collect();
-    let outcome = threads.and_then(|threads| join(threads, stop));
+    let outcome = threads.and_then(|threads| join(threads, stop, &metrics));
     stop.store(true, Ordering::Relaxed);
     outcome
 }
@@ -106,6 +128,44 @@ fn plan(config: &Config, topology: &Topology, topics: &CheckedTopics, instance_i
         cache_bytes_max: (config.cache_bytes / store_tasks.max(1)).max(CACHE_BYTES_MIN),
         leave_on_stop: config.instance_id.is_none(),
     }
+}
+
+/// What the HTTP server shows.
+fn shown(
+    config: &Config,
+    topology: &Topology,
+    status: &Arc<WorkerStatus<SystemClock>>,
+    metrics: &Metrics,
+    directory: &Arc<RocksDirectory>,
+) -> Shown {
+    let (directory, owners) = (directory.clone(), Owners::new(config.cluster_settings()));
+    let figures = move || Figures {
+        stores: directory.figures(),
+        memory_used_bytes: directory.memory_used_bytes(),
+        memory_budget_bytes: directory.settings().memory_budget_bytes,
+    };
+    Shown {
+        application_id: config.application_id.clone(),
+        topology: topology.clone(),
+        status: status.clone(),
+        metrics: metrics.clone(),
+        figures: Box::new(figures),
+        owners: Box::new(move || owners.owned().map_err(|error| error.message)),
+    }
+}
+
+fn serve(config: &Config, address: SocketAddr, shown: Shown) -> Result<Server, AppError> {
+    let token = config.http_token_file.as_deref().map(Token::read).transpose();
+    token.and_then(|token| Server::start(address, token, shown)).map_err(AppError::Start)
+}
+
+/// Every task that the application has, whoever runs it.
+fn tasks_of(topology: &Topology, topics: &CheckedTopics) -> Vec<TaskId> {
+    let of = |name: &Arc<str>| {
+        let partitions = i32::try_from(topics.partitions[name]).expect("Kafka counts partitions in 32 bits");
+        (0..partitions).map(|partition| TaskId::new(name.clone(), Partition::new(partition))).collect::<Vec<_>>()
+    };
+    topology.subtopologies().iter().flat_map(|subtopology| of(&subtopology.name)).collect()
 }
 
 /// A producer that has fenced its predecessor; `None` if the stop came first.
@@ -155,17 +215,19 @@ fn spawn(
     cluster: Arc<Cluster>,
     directory: Arc<RocksDirectory>,
     producer: Clean<<Cluster as Kafka>::Producer>,
-    heartbeat: Heartbeat<SystemClock>,
     stop: Arc<AtomicBool>,
+    shows: Shows,
 ) -> Result<Running, AppError> {
     let name = plan.transactional_id.to_string();
     let span = tracing::info_span!("thread", id = %name);
     let run = move || {
         let _entered = span.entered();
         // However this thread ends, the others end with it: a worker that does part of its work looks healthy.
-        let ends_all = StopOnDrop(stop.clone());
-        let thread = StreamThread::new(plan, cluster, directory, SystemClock::default(), producer)?;
-        let ended = thread.run(&stop, |turn| heartbeat.beat(turn.member));
+        let ends_all = StopOnDrop(stop.clone(), shows.status.clone());
+        let Shows { metrics, status, heartbeat, clock } = shows;
+        let instruments = Instruments::new(metrics.thread(status.number), status);
+        let thread = StreamThread::new(plan, cluster, directory, clock, producer)?;
+        let ended = thread.with_instruments(instruments).run(&stop, |turn| heartbeat.beat(turn.member));
         drop(ends_all);
         ended
     };
@@ -173,25 +235,37 @@ fn spawn(
     spawned.map_err(|error| AppError::Start(format!("the operating system gives no thread: {error}")))
 }
 
-struct StopOnDrop(Arc<AtomicBool>);
+/// Where a thread shows what it does.
+struct Shows {
+    metrics: Metrics,
+    status: Arc<ThreadStatus>,
+    heartbeat: Heartbeat<SystemClock>,
+    clock: SystemClock,
+}
+
+struct StopOnDrop(Arc<AtomicBool>, Arc<ThreadStatus>);
 
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
+        self.1.publish(Snapshot { state: ThreadState::Stopped, tasks: Vec::new() });
     }
 }
 
-fn join(threads: Vec<Running>, stop: &AtomicBool) -> Result<(), AppError> {
+fn join(threads: Vec<Running>, stop: &AtomicBool, metrics: &Metrics) -> Result<(), AppError> {
     let mut outcome = Ok(());
     for thread in threads {
         let id = thread.thread().name().unwrap_or("stream thread").to_owned();
         let ended = match thread.join() {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(AppError::Thread(format!("{id}: {error}"))),
-            Err(panic) => Err(AppError::Thread(format!(
-                "{id}: a law of the engine was broken, so it stopped: {}",
-                message(&*panic)
-            ))),
+            Err(panic) => {
+                metrics.invariant_violated();
+                Err(AppError::Thread(format!(
+                    "{id}: a law of the engine was broken, so it stopped: {}",
+                    message(&*panic)
+                )))
+            }
         };
         if let Err(error) = &ended {
             tracing::error!("{error}");

@@ -1,6 +1,7 @@
 //! The command line of every application.
 
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -119,6 +120,13 @@ struct RunOptions {
     /// Memory of all decoded values kept between batches, in MiB.
     #[arg(long, env = "PROCESSOR_CACHE_MIB", default_value_t = 64)]
     cache_mib: usize,
+    /// Shows health, metrics, tasks and state over HTTP on this address, such as 127.0.0.1:8080; port 0 is a free one, which
+    /// the log names. An address that other machines can reach needs --http-token-file.
+    #[arg(long = "http", env = "PROCESSOR_HTTP_LISTEN", value_name = "ADDRESS")]
+    http_listen: Option<SocketAddr>,
+    /// A file with the token that HTTP requests for tasks and state must carry (Authorization: Bearer).
+    #[arg(long, env = "PROCESSOR_HTTP_TOKEN_FILE", value_name = "FILE")]
+    http_token_file: Option<PathBuf>,
     /// The form of log lines on standard error; what is logged is chosen with `RUST_LOG`.
     #[arg(long, env = "PROCESSOR_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -158,6 +166,8 @@ impl RunOptions {
         config.replication_factor = self.replication_factor;
         config.memory_budget_bytes = self.memory_budget_mib << 20;
         config.cache_bytes = self.cache_mib << 20;
+        config.http_listen = self.http_listen;
+        config.http_token_file.clone_from(&self.http_token_file);
         config
     }
 }

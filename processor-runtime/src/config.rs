@@ -1,6 +1,7 @@
 //! The settings of an application, and who its threads are.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,6 +57,11 @@ pub struct Config {
     pub batch_bytes_max: usize,
     /// How long a turn may take under load before batches shrink.
     pub batch_time_max: Duration,
+    /// `http.listen`: where the worker shows health, metrics, tasks and state; port 0 is any free one, which the log names.
+    /// `None`: nowhere, and nothing is measured. Off by default: whoever can reach the address can read the state.
+    pub http_listen: Option<SocketAddr>,
+    /// `http.token.file`: what requests must carry to see tasks and state. An address other than loopback needs it.
+    pub http_token_file: Option<PathBuf>,
 }
 
 impl Config {
@@ -83,6 +89,8 @@ impl Config {
             batch_records_max: 100_000,
             batch_bytes_max: 16 << 20,
             batch_time_max: Duration::from_millis(150),
+            http_listen: None,
+            http_token_file: None,
         }
     }
 
@@ -108,7 +116,21 @@ impl Config {
         if self.batch_records_max == 0 || self.batch_bytes_max == 0 {
             return refuse("a batch must be allowed at least one record and one byte");
         }
+        self.check_http()?;
         self.check_metadata(topology)
+    }
+
+    fn check_http(&self) -> Result<(), ConfigError> {
+        match (self.http_listen, &self.http_token_file) {
+            (Some(address), None) if !address.ip().is_loopback() => Err(ConfigError(format!(
+                "http.listen={address} can be reached from other machines, and so could the state: set http.token.file to a file with a secret \
+                 (openssl rand -hex 32), or listen on 127.0.0.1"
+            ))),
+            (None, Some(_)) => Err(ConfigError(
+                "http.token.file is set and http.listen is not: name an address, such as 127.0.0.1:8080".to_owned(),
+            )),
+            (Some(_) | None, Some(_) | None) => Ok(()),
+        }
     }
 
     /// Offset metadata must fit what brokers take, whatever the numbers in it.
@@ -197,6 +219,24 @@ mod tests {
         for id in ["a", "orders-1.eu_west", "0"] {
             assert_eq!(check_id("application.id", id), Ok(()), "{id:?}");
         }
+    }
+
+    #[test]
+    fn state_is_shown_to_other_machines_with_a_token_only() {
+        let check = |address: &str, token: Option<&str>| {
+            let mut config = Config::new("app", "host:9092", "/tmp/state");
+            config.http_listen = (!address.is_empty()).then(|| address.parse().expect("an address"));
+            config.http_token_file = token.map(PathBuf::from);
+            config.check_http().map_err(|error| error.0)
+        };
+        for address in ["127.0.0.1:0", "[::1]:8080", ""] {
+            assert_eq!(check(address, None), Ok(()));
+        }
+        for address in ["0.0.0.0:80", "10.1.1.1:80", "[::]:80"] {
+            assert!(check(address, None).expect_err("anybody could read").contains("http.token.file"), "{address}");
+            assert_eq!(check(address, Some("token")), Ok(()));
+        }
+        assert!(check("", Some("token")).expect_err("it guards nothing").contains("http.listen"));
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub struct Running<T, R> {
     pub group: PartitionGroup<R>,
     /// What the batch wrote to the stores; filled at commit.
     pub changes: ChangeSet,
+    /// The timestamps of the batch's first and last record.
+    pub span: Option<(Timestamp, Timestamp)>,
     changelog_ends: Vec<Option<ChangelogOffset>>,
     committed_batch: BatchId,
 }
@@ -47,6 +49,7 @@ impl<T: TaskState, R: PolledRecord> Running<T, R> {
             inputs,
             changelogs,
             changes: ChangeSet::default(),
+            span: None,
             changelog_ends: recovered.changelog_ends,
             committed_batch: recovered.batch,
         }
@@ -55,6 +58,13 @@ impl<T: TaskState, R: PolledRecord> Running<T, R> {
     /// The number of the batch that is being processed.
     pub fn batch(&self) -> BatchId {
         self.committed_batch.next()
+    }
+
+    /// Remembers the timestamp of the batch's first and last record.
+    pub fn note_timestamp(&mut self, timestamp: Option<Timestamp>) {
+        if let Some(last) = timestamp {
+            self.span = Some((self.span.map_or(last, |(first, _)| first), last));
+        }
     }
 
     /// The metadata of the commit, with the changelog ends that `delivered` knows.
@@ -108,6 +118,7 @@ impl<T: TaskState, R: PolledRecord> Running<T, R> {
     pub fn abandon(&mut self) {
         self.group.clear();
         self.changes.clear();
+        self.span = None;
         self.task.abandon();
     }
 

@@ -34,6 +34,23 @@ fn nothing_is_read_before_it_is_asked_for_and_the_member_stays() -> Result<()> {
 }
 
 #[test]
+fn the_end_of_a_partition_is_known_from_the_fetch_and_nobody_is_asked() -> Result<()> {
+    let corner = Corner::new("consumer-end", 2)?;
+    corner.fill(0, 0, 10)?;
+    let mut consumer = corner.consumer("c")?;
+    join(&mut consumer)?;
+    assert_eq!(consumer.known_end(&corner.partition(0)), None, "nothing was fetched");
+    fetch_from(&mut consumer, &corner, 4)?;
+    poll_until(&mut consumer, "the records", |records, _| records.len() == 6)?;
+    assert_eq!(consumer.known_end(&corner.partition(0)), Some(Offset::new(11)), "behind the transaction's marker");
+    assert_eq!(consumer.known_end(&corner.partition(1)), None, "it is not fetched");
+    corner.fill(0, 10, 15)?;
+    poll_until(&mut consumer, "the new records", |records, _| records.len() == 5)?;
+    assert_eq!(consumer.known_end(&corner.partition(0)), Some(Offset::new(17)));
+    Ok(())
+}
+
+#[test]
 fn a_fetch_replaces_what_was_read_even_while_the_one_before_is_stopping() -> Result<()> {
     const RECORDS: i64 = 2_000;
     let corner = Corner::new("consumer-refetch", 2)?;

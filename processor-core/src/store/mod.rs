@@ -9,6 +9,7 @@ mod scan;
 #[cfg(test)]
 pub(crate) mod testing;
 mod value;
+mod view;
 
 pub use base::{Base, BaseError};
 pub use change_set::{Change, ChangeSet};
@@ -17,3 +18,4 @@ pub use key::{KeyPart, KeyPrefix, StoreKey, TotalF64};
 pub(crate) use overlay::{AnyOverlay, Overlay, OverlayError};
 pub(crate) use scan::{KeyRange, KeyScan};
 pub use value::{StoreValue, ValueFormat};
+pub use view::StoreView;

@@ -14,7 +14,7 @@ use super::{Erased, Node, Parts, StoreMaker, SubTopology, Topology, TopologyErro
 use crate::codec::Codec;
 use crate::ids::{InputIndex, OutputIndex};
 use crate::operator::Operator;
-use crate::store::{AnyOverlay, KeyValueStoreDef, Overlay, StoreKey, StoreSpec, StoreValue};
+use crate::store::{AnyOverlay, KeyValueStoreDef, Overlay, StoreKey, StoreSpec, StoreValue, StoreView};
 
 /// The most stores a sub-topology may have: their changelog ends travel in the offset metadata, which has a bound.
 const STORES_MAX: usize = 16;
@@ -89,6 +89,7 @@ struct StoreDraft {
     /// Or the setting that cannot be, and why.
     spec: Result<StoreSpec, (&'static str, &'static str)>,
     maker: StoreMaker,
+    view: StoreView,
 }
 
 impl TopologyBuilder {
@@ -183,7 +184,8 @@ impl<K, V> Processed<K, V> {
         }));
         let (name, spec) = (definition.name(), definition.spec());
         let types = (TypeId::of::<SK>(), TypeId::of::<SV>());
-        self.0.graph.borrow_mut().nodes[self.0.node].stores.push(StoreDraft { name, types, spec, maker });
+        let store = StoreDraft { name, types, spec, maker, view: StoreView::of::<SK, SV>() };
+        self.0.graph.borrow_mut().nodes[self.0.node].stores.push(store);
         self
     }
 }
@@ -296,6 +298,7 @@ fn subtopologies_of(drafts: &[Draft], inputs: &[Arc<str>]) -> Result<Vec<SubTopo
             stores: Vec::new(),
             store_specs: Vec::new(),
             store_makers: Vec::new(),
+            store_views: Vec::new(),
             sources: vec![(input, root)],
         };
         collect_stores(drafts, root, root, &mut owner, &mut subtopology, &mut Vec::new())?;
@@ -333,6 +336,7 @@ fn collect_stores(
                 subtopology.stores.push(Arc::from(store.name));
                 subtopology.store_specs.push(spec);
                 subtopology.store_makers.push(store.maker.clone());
+                subtopology.store_views.push(store.view);
                 types.push(store.types);
             }
         }

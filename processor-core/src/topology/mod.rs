@@ -14,7 +14,7 @@ pub(crate) use nodes::{Erased, SourceNode, Wiring};
 use std::sync::Arc;
 
 use crate::ids::{InputIndex, StoreIndex, TaskId};
-use crate::store::{AnyOverlay, StoreSpec};
+use crate::store::{AnyOverlay, StoreSpec, StoreView};
 
 /// A checked topology. Cheap to clone; shared by all threads.
 #[derive(Clone)]
@@ -39,6 +39,8 @@ pub struct SubTopology {
     /// Where each of its stores lives and what its changelog is like, in the same order.
     pub store_specs: Vec<StoreSpec>,
     pub(crate) store_makers: Vec<StoreMaker>,
+    /// How to show them, in the same order.
+    pub store_views: Vec<StoreView>,
     pub(crate) sources: Vec<(InputIndex, usize)>,
 }
 

@@ -1,18 +1,22 @@
-//! Questions and changes at start-up. These calls wait for their answers; nothing of the running loop uses them.
+//! Questions and changes at start-up, and who owns what. These calls wait for their answers; nothing of the running loop
+//! uses them.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use processor_core::ids::TopicPartition;
 use rdkafka::bindings::rd_kafka_resp_err_t as E;
 
 use super::cluster::{Cluster, ClusterSettings};
-use super::ffi::{Code, Event, EventQueue, Fault, SettingsOf};
+use super::ffi::{Code, Event, EventQueue, Fault, PartitionEntry, SettingsOf};
 use super::properties::Role;
 use super::{KafkaError, KafkaErrorKind};
 
 /// How long the cluster may take over one question.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(15);
+/// How long it may take over who owns what: somebody waits for an answer to another question.
+const OWNERS_WAIT_MAX: Duration = Duration::from_secs(2);
 /// How long a new topic may take until it can be described.
 const CREATED_WAIT_MAX: Duration = Duration::from_secs(15);
 /// How often a new topic is looked for.
@@ -101,6 +105,16 @@ impl Admin {
                 Err(KafkaError { kind, ..error })
             }
         }
+    }
+
+    /// The members of a group by what they own now: their client ids.
+    pub fn owners(&self, group: &str) -> Result<BTreeMap<TopicPartition, String>, KafkaError> {
+        self.queue.ask_members(group, OWNERS_WAIT_MAX, 0);
+        let members = self.answer(&format!("cannot describe the group {group}"), Event::owners)?;
+        let of_member = |(client_id, owned): (String, Vec<PartitionEntry>)| {
+            owned.into_iter().map(move |entry| (entry.partition, client_id.clone()))
+        };
+        Ok(members.into_iter().flat_map(of_member).collect())
     }
 
     /// The settings of a broker.

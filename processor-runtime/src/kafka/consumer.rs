@@ -335,6 +335,10 @@ impl GroupConsumer for Consumer {
         self.client.group().map(GroupProof).map_err(unknown)
     }
 
+    fn known_end(&self, partition: &TopicPartition) -> Option<Offset> {
+        self.client.known_end(partition).map(Offset::new)
+    }
+
     fn leave(&mut self, wait: Duration) -> Result<(), KafkaError> {
         let started = Instant::now();
         let is_known = self.client.group().is_ok_and(|group| !group.membership().member_id.is_empty());

@@ -612,6 +612,23 @@ impl Client {
         Fault::check(code.0, "assign")
     }
 
+    /// The end of a partition (high watermark) that the last fetch has told. A look into the client's own books.
+    pub(super) fn known_end(&self, partition: &TopicPartition) -> Option<i64> {
+        let topic = CString::new(&*partition.topic).ok()?;
+        let (mut low, mut high) = (-1, -1);
+        // SAFETY: the handle is valid, the name ends with a zero, and both places are ours for the call.
+        let code = unsafe {
+            raw::rd_kafka_get_watermark_offsets(
+                self.raw(),
+                topic.as_ptr(),
+                partition.partition.get(),
+                &raw mut low,
+                &raw mut high,
+            )
+        };
+        (code == 0 && high >= 0).then_some(high)
+    }
+
     /// The membership now.
     pub(super) fn group(&self) -> Result<NativeGroup, Fault> {
         read_group(self.raw()).ok_or_else(|| Fault::bare(Code(-1), "the client is not a group member"))

@@ -15,6 +15,7 @@ pub mod consumer;
 mod deliveries;
 mod faults;
 mod ffi;
+pub mod owners;
 pub mod producer;
 mod properties;
 mod questions;
@@ -122,6 +123,11 @@ pub trait GroupConsumer {
 
     /// The membership as the group coordinator knows it now.
     fn group_metadata(&self) -> Result<Self::GroupMetadata, KafkaError>;
+
+    /// The end of an input partition (high watermark) as of the last fetch; asks nobody. `None`: not known.
+    fn known_end(&self, _partition: &TopicPartition) -> Option<Offset> {
+        None
+    }
 
     /// Leaves the group on purpose, so that partitions move at once. Waits at most `wait`. Without this call a static
     /// member keeps its partitions until its session times out.
@@ -356,13 +362,20 @@ pub struct Taint {
     pub produce: bool,
 }
 
+impl Taint {
+    /// The request's name; "none" without a taint.
+    pub fn api(&self) -> &'static str {
+        match self.control {
+            Some(control) => control,
+            None if self.produce => "Produce",
+            None => "none",
+        }
+    }
+}
+
 impl fmt::Display for Taint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.control {
-            Some(control) => f.write_str(control),
-            None if self.produce => f.write_str("Produce"),
-            None => f.write_str("none"),
-        }
+        f.write_str(self.api())
     }
 }
 

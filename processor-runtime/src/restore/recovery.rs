@@ -19,6 +19,7 @@ use super::RestoreError;
 use crate::clock::Clock;
 use crate::kafka::{Committed, Isolation, LogBounds};
 use crate::state::{Permit, Positions, RestoredBatch, StateError, TaskState};
+use crate::status::RestoreStatus;
 
 /// Why a store without a changelog begins empty.
 const NOT_AS_COMMITTED: &str = "it has no changelog and is not as the last commit left it (the task ran elsewhere meanwhile, or a \
@@ -88,6 +89,14 @@ pub(super) struct Replay {
     continued_from: Option<Timestamp>,
     /// When the replay began, if a store is restored in full.
     from_nothing_since: Option<Timestamp>,
+}
+
+impl Replay {
+    /// Changelog offsets before it, of all stores together.
+    pub(super) fn offsets_left(&self) -> u64 {
+        let of_store = |store: &StoreReplay| store.until.get().saturating_sub(store.reached.get());
+        self.stores.iter().flatten().map(|store| u64::try_from(of_store(store)).unwrap_or(0)).sum()
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -438,6 +447,15 @@ impl<T: TaskState> Recovery<T> {
             Step::Replaying(_) if self.blocked_since.is_some() => "the end of an open transaction in its changelog",
             Step::Planned { .. } | Step::Replaying(_) | Step::Replayed(_) => "its changelog",
         }
+    }
+
+    /// How far it is.
+    pub(super) fn status(&self) -> RestoreStatus {
+        let remaining = match &self.step {
+            Step::Replaying(replay) | Step::Replayed(replay) => Some(replay.offsets_left()),
+            Step::Committed | Step::Bounds { .. } | Step::Planned { .. } => None,
+        };
+        RestoreStatus { replayed: self.records_replayed, remaining, waits_for: self.waits_for() }
     }
 
     /// The transactional id that the last commit names, as far as it is known.

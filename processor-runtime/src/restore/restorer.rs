@@ -10,7 +10,7 @@ use processor_core::ids::{ChangelogOffset, Partition, TaskId, TopicPartition};
 use processor_core::protocol::restore::StartRule;
 
 use super::blocker::Blockers;
-use super::recovery::{Recovered, Recovery, Step, StoreReplay};
+use super::recovery::{Recovered, Recovery, Step};
 use super::{RestoreError, RestoreErrorKind};
 use crate::clock::Clock;
 use crate::kafka::{
@@ -18,6 +18,7 @@ use crate::kafka::{
     Question, Ticket, TransactionalId,
 };
 use crate::state::{Layout, StateDirectory, TaskState};
+use crate::status::RestoreStatus;
 
 /// How long to wait before an unstable or failed question is asked again.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(50);
@@ -69,6 +70,8 @@ pub struct Restorer<K: Kafka, S: StateDirectory> {
     heard_at: Duration,
     blockers: Blockers<K>,
     progress_logged_at: Duration,
+    /// Changelog records that were read and not asked for by [`Restorer::take_replayed`].
+    replayed: u64,
 }
 
 /// From a changelog's topic and partition to the task and the store.
@@ -153,6 +156,7 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
             read_set_changed: false,
             heard_at: Duration::ZERO,
             progress_logged_at: Duration::ZERO,
+            replayed: 0,
         }
     }
 
@@ -175,6 +179,16 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
     /// Whether nothing is being recovered.
     pub fn is_idle(&self) -> bool {
         self.recoveries.is_empty()
+    }
+
+    /// How many changelog records were read since the last call.
+    pub fn take_replayed(&mut self) -> u64 {
+        std::mem::take(&mut self.replayed)
+    }
+
+    /// How far each of the tasks is that are being recovered.
+    pub fn progress(&self) -> impl Iterator<Item = (&TaskId, RestoreStatus)> {
+        self.recoveries.iter().map(|(task, recovery)| (task, recovery.status()))
     }
 
     /// The tasks that are being recovered.
@@ -353,10 +367,11 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
         let Some(reader) = self.reader.as_mut().filter(|_| !self.routes.is_empty()) else { return Ok(()) };
         let (routes, recoveries) = (&self.routes, &mut self.recoveries);
         let mut outcome = Ok(());
-        let (mut truncated, mut events, mut bytes) = (false, 0, 0);
+        let (mut truncated, mut events, mut bytes, mut records) = (false, 0, 0, 0);
         reader.poll(ctx.wait, &mut |event| {
             events += 1;
             bytes += event.bytes();
+            records += u64::from(matches!(event, ChangelogEvent::Record { .. }));
             match visit(routes, recoveries, &event, now) {
                 Ok(out_of_range) => truncated |= out_of_range,
                 Err(error) => outcome = Err(error),
@@ -364,6 +379,7 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
             let enough = outcome.is_err() || events >= EVENTS_A_STEP_MAX || bytes >= BYTES_A_STEP_MAX;
             if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
+        self.replayed += records;
         outcome?;
         self.read_set_changed |= truncated;
         self.replace_silent_reader(events > 0, now);
@@ -461,8 +477,7 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
             let waited = now.saturating_sub(recovery.since.unwrap_or(now));
             match &recovery.step {
                 Step::Replaying(replay) if recovery.blocked_since.is_none() => {
-                    let left = |store: &StoreReplay| store.until.get() - store.reached.get().min(store.until.get());
-                    let left: i64 = replay.stores.iter().flatten().map(left).sum();
+                    let left = replay.offsets_left();
                     let since = recovery.replaying_since.unwrap_or(now);
                     let rate = recovery.records_replayed as f64 / now.saturating_sub(since).as_secs_f64().max(0.001);
                     let seconds_left = (left as f64 / rate.max(1.0)).ceil();

@@ -85,6 +85,11 @@ impl Database {
         &self.memory
     }
 
+    /// How many stores it has.
+    pub(super) fn stores(&self) -> usize {
+        self.stores.len()
+    }
+
     /// Where a store's entries are.
     pub(super) fn place(&self, store: StoreIndex) -> &Place {
         &self.stores[store.slot()]

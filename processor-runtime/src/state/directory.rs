@@ -14,6 +14,7 @@ use processor_core::ids::TaskId;
 use serde::{Deserialize, Serialize};
 
 use super::claim::Claims;
+use super::database::Database;
 use super::memory::Memory;
 use super::options::StateSettings;
 use super::task::RocksTask;
@@ -98,6 +99,10 @@ impl RocksDirectory {
     /// Bytes of the memory budget that are in use: cached blocks and write buffers.
     pub fn memory_used_bytes(&self) -> usize {
         self.memory.cache().get_usage()
+    }
+
+    pub(super) fn open_databases(&self) -> Vec<Arc<Database>> {
+        self.memory.open_databases()
     }
 
     fn task_path(&self, task: &TaskId) -> PathBuf {

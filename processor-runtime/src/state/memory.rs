@@ -66,6 +66,12 @@ impl Memory {
         databases.open.push(Arc::downgrade(database));
     }
 
+    /// The databases that are open.
+    pub(super) fn open_databases(&self) -> Vec<Arc<Database>> {
+        let databases = self.databases.lock().unwrap_or_else(PoisonError::into_inner);
+        databases.open.iter().filter_map(Weak::upgrade).collect()
+    }
+
     /// Starts the flush of the idle database with the largest write buffers when seven eighths of their share are used;
     /// at most once a second, and without waiting for the flush.
     pub(super) fn relieve(&self) {
@@ -84,9 +90,9 @@ impl Memory {
         }
         databases.relieved_at = Instant::now();
         let idle_since = self.now_ms().saturating_sub(u64::try_from(IDLE.as_millis()).unwrap_or(u64::MAX));
-        let open: Vec<Arc<Database>> = databases.open.iter().filter_map(Weak::upgrade).collect();
-        drop(databases); // the last owner of a database may be this list, and closing it takes time
-        open.into_iter()
+        drop(databases);
+        self.open_databases()
+            .into_iter()
             .filter(|database| database.written_at_ms() <= idle_since)
             .map(|database| (database.write_buffer_bytes(), database))
             .filter(|&(bytes, _)| bytes > 0)

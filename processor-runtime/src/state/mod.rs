@@ -22,6 +22,7 @@ mod task;
 
 mod claim;
 mod database;
+mod figures;
 mod files;
 mod memory;
 mod options;
@@ -30,6 +31,7 @@ mod options;
 mod tests;
 
 pub use directory::RocksDirectory;
+pub use figures::{DiskFigures, StoreFigures};
 pub use files::application_directory;
 pub use offline::{StoreDump, TaskDump, read_task_offline};
 pub use options::StateSettings;
@@ -111,6 +113,11 @@ pub trait TaskState: Base + Send {
     /// Nothing was written. `Disk`: RocksDB refuses all further writes, even with room on the disk again, until the state
     /// is closed ([parked](StateDirectory::park) or dropped) and opened again; what is missing is then restored.
     fn apply(&mut self, permit: Permit<'_>, changes: &ChangeSet, positions: &Positions) -> Result<(), StateError>;
+
+    /// Reads the committed state from other threads, for as long as it is open here (EO-10). `None`: it offers no such.
+    fn shared(&self) -> Option<Arc<dyn Base + Send + Sync>> {
+        None
+    }
 
     /// Empties one store and forgets its position.
     fn wipe(&mut self, store: StoreIndex) -> Result<(), StateError>;

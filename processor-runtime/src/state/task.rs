@@ -59,6 +59,10 @@ impl TaskState for RocksTask {
         apply::apply(self, changes, positions)
     }
 
+    fn shared(&self) -> Option<Arc<dyn Base + Send + Sync>> {
+        Some(Arc::new(self.reader()))
+    }
+
     fn wipe(&mut self, store: StoreIndex) -> Result<(), StateError> {
         apply::wipe(self, store)
     }

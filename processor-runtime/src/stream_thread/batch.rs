@@ -16,6 +16,7 @@ use crate::kafka::{
     DeliveryTag, GroupConsumer, GroupMetadata, Kafka, OffsetToCommit, ProducerRecord, TRANSACTIONAL_ID_HEADER,
     TransactionalProducer, TxnError, TxnErrorKind,
 };
+use crate::metrics::Phase;
 use crate::state::StateDirectory;
 use crate::tasks::{NoStores, Running};
 use crate::transaction::{CommitReceipt, Open, Why};
@@ -106,6 +107,9 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             let size = u32::try_from(running.group.len()).expect("batches are bounded");
             let mut info = BatchInfo { id: running.batch(), index: 0, size };
             while let Some((input, record)) = running.group.pop() {
+                if info.index == 0 || running.group.is_empty() {
+                    running.note_timestamp(record.timestamp());
+                }
                 let base: &dyn Base = match &running.state {
                     Some(state) => state,
                     None => &NoStores,
@@ -148,6 +152,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             Ok(tags) => tags,
             Err(error) => return self.ended(transaction.fail(&self.clock, &error), records).map(|()| 0),
         };
+        self.lap(Phase::Changelog);
         if let (Some(failed), true) = (&failed, tags.is_empty()) {
             // The only record of the batch failed, and has left nothing.
             let ended = transaction.abort(&self.clock, Why::Failed("nothing to commit".to_owned()));
@@ -167,6 +172,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             Ok(prepared) => prepared,
             Err(ended) => return self.ended(ended, records).map(|()| 0),
         };
+        self.lap(Phase::Offsets);
         let receipt = match prepared.commit(&self.clock) {
             Ok((receipt, next)) => {
                 self.set_producer(next);
@@ -174,8 +180,11 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             }
             Err(broken) => return self.broken(&broken, records).map(|()| 0),
         };
+        self.lap(Phase::Commit);
         self.apply(&receipt, &tags);
+        self.lap(Phase::Apply);
         let commit = self.clock.monotonic().saturating_sub(began);
+        self.instruments.metrics.committed(records, commit);
         tracing::debug!(records, process = ?took, commit = ?commit, "committed");
         self.batch_size.learn(&TurnCost { records, process: took, commit });
         failed.map_or(Ok(records), Err)
@@ -258,6 +267,9 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         let mut unwritten = Vec::new();
         for running in self.tasks.iter_mut() {
             let Some(&tag) = tags.get(running.task.id()) else { continue };
+            if let Some((first, last)) = running.span.take() {
+                self.instruments.metrics.visible(first, last, now);
+            }
             if let Err(error) = running.apply(receipt, tag, now) {
                 tracing::error!(task = %running.task.id(), "the committed batch is restored from the changelog instead: {error}");
                 unwritten.push(running.task.id().clone());

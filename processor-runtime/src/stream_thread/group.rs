@@ -53,12 +53,14 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         for event in std::mem::take(&mut self.events) {
             match event {
                 GroupEvent::Assigned { partitions, membership } => {
+                    self.instruments.metrics.rebalances.increment(1);
                     tracing::info!(generation = membership.generation, partitions = %listed(&partitions), "assigned");
                     self.place = Place::Inside(membership);
                     self.assign(&partitions);
                 }
                 GroupEvent::Revoked { lost } => {
                     tracing::info!(lost, "revoked");
+                    self.instruments.metrics.sessions_lost.increment(u64::from(lost));
                     let now = self.clock.monotonic();
                     self.place = if lost { Place::Lost(now) } else { Place::Outside(now) };
                     self.assign(&[]);
@@ -123,6 +125,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         self.events.clear();
         self.records.clear();
         self.place = Place::Lost(self.clock.monotonic());
+        self.instruments.metrics.rejoins.increment(1);
         self.assign(&[]);
         let consumer = self.kafka.consumer(&self.plan.member, self.plan.topology.inputs());
         self.consumer = consumer.map_err(|error| ThreadError(error.message))?;

@@ -10,10 +10,12 @@
 
 mod batch;
 mod group;
+mod instruments;
 mod ownership;
 mod plan;
 mod producer;
 
+pub use instruments::Instruments;
 pub use plan::{ChangelogTopic, ThreadPlan, producer_topics};
 
 use std::collections::BTreeSet;
@@ -29,6 +31,7 @@ use self::group::Place;
 use self::producer::ProducerSlot;
 use crate::clock::Clock;
 use crate::kafka::{GroupConsumer, GroupEvent, Kafka};
+use crate::metrics::Phase;
 use crate::restore::Restorer;
 use crate::state::StateDirectory;
 use crate::tasks::Tasks;
@@ -88,6 +91,7 @@ pub struct StreamThread<K: Kafka, S: StateDirectory, C> {
     reminded_at: Duration,
     records: Vec<Polled<K>>,
     events: Vec<GroupEvent>,
+    instruments: Instruments,
 }
 
 /// Whether what the running tasks hold can be built upon.
@@ -142,6 +146,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             rejoined_at: Vec::new(),
             records: Vec::new(),
             events: Vec::new(),
+            instruments: Instruments::default(),
             plan,
         })
     }
@@ -165,14 +170,21 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
     /// Why the thread cannot go on.
     pub fn turn(&mut self) -> Result<Turn, ThreadError> {
         self.poll()?;
+        self.lap(Phase::Poll);
         self.follow_group()?;
         self.recover()?;
-        let committed = match self.process()? {
+        self.lap(Phase::Recover);
+        let processed = self.process()?;
+        self.lap(Phase::Process);
+        let committed = match processed {
             Some(processed) => self.commit(processed)?,
             None => 0,
         };
         self.fetch_where_tasks_stand()?;
-        Ok(Turn { committed, running: self.is_running(), member: self.is_member() })
+        self.lap(Phase::Other);
+        let turn = Turn { committed, running: self.is_running(), member: self.is_member() };
+        self.show_turn(&turn);
+        Ok(turn)
     }
 
     /// The tasks that this thread holds, each with whether it runs (or is being recovered).
@@ -192,6 +204,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
 
     /// Closes operators and stores, and leaves the group where that moves the partitions sooner.
     fn stop(mut self) {
+        self.show_stopped();
         self.suspend_all();
         if self.plan.leave_on_stop
             && let Err(error) = self.consumer.leave(LEAVE_WAIT)

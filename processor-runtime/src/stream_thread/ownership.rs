@@ -131,6 +131,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             Err(error) if error.kind == RestoreErrorKind::FencedInstance => return self.rejoin_or_stop(&error.message),
             Err(error) => return Err(ThreadError(error.message)),
         };
+        self.instruments.metrics.restored.increment(self.restorer.take_replayed());
         for recovered in recovered {
             let id = recovered.task.id().clone();
             let replayed = recovered.records_replayed;

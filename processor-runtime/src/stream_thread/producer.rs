@@ -5,9 +5,10 @@ use std::time::Duration;
 use super::{FENCES_MAX, FENCES_WITHIN, Footing, StreamThread, ThreadError};
 use crate::clock::Clock;
 use crate::kafka::{Kafka, OffsetToCommit, TxnErrorKind};
+use crate::metrics::CommitResult;
 use crate::state::StateDirectory;
 use crate::tasks::Running;
-use crate::transaction::{Broken, Clean, Ended, Initialised, Initialising, Next, Why};
+use crate::transaction::{Broken, Clean, Ended, Initialised, Initialising, Next, Spent, Why};
 
 /// How long one turn may spend on initialising a producer.
 const INIT_SLICE: Duration = Duration::from_millis(100);
@@ -46,6 +47,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         let initialising = match std::mem::replace(&mut self.producer, ProducerSlot::Missing(now)) {
             ProducerSlot::Initialising(initialising) => initialising,
             ProducerSlot::Missing(make_at) if make_at <= now => {
+                self.instruments.metrics.producer_rebuilds.increment(1);
                 let made = self.kafka.producer(&self.plan.transactional_id, &self.producer_topics);
                 Initialising::new(made.map_err(|error| ThreadError(error.message))?, &self.clock)
             }
@@ -109,6 +111,9 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         };
         self.set_producer(next);
         self.abandon_batch();
+        if why != Why::Fence {
+            self.instruments.metrics.not_committed(CommitResult::Aborted);
+        }
         match why {
             Why::Fence => tracing::debug!("fence transaction done"),
             Why::TooSlow(reason) => tracing::warn!("transaction aborted, its records are processed again: {reason}"),
@@ -128,6 +133,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
 
     /// The producer is gone, and perhaps nobody knows how its transaction ended: the changelog does.
     pub(super) fn broken(&mut self, broken: &Broken, records: usize) -> Result<(), ThreadError> {
+        self.instruments.metrics.not_committed(CommitResult::Unknown);
         tracing::warn!(fenced = broken.fenced, "the producer is replaced and every task recovered: {}", broken.reason);
         self.producer = ProducerSlot::Missing(self.clock.monotonic());
         self.abandon_batch();
@@ -152,6 +158,9 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         self.producer = match next {
             Next::Clean(producer) => ProducerSlot::Ready(producer),
             Next::Spent(reason) => {
+                if let Spent::Tainted(taint) = &reason {
+                    self.instruments.metrics.tainted(taint.api());
+                }
                 tracing::warn!("the producer is replaced: {reason}");
                 ProducerSlot::Missing(self.clock.monotonic())
             }
@@ -159,6 +168,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
     }
 
     fn count_fence(&mut self, reason: &str) -> Result<(), ThreadError> {
+        self.instruments.metrics.fenced.increment(1);
         let now = self.clock.monotonic();
         self.fenced_at.retain(|&at| now < at + FENCES_WITHIN);
         self.fenced_at.push(now);

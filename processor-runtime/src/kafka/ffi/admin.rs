@@ -338,6 +338,25 @@ impl Event {
 
     /// To [`EventQueue::ask_members`]: client ids.
     pub(in crate::kafka) fn members(&self) -> Result<Vec<String>, Fault> {
+        // SAFETY: the client id of a member that is valid for the call.
+        self.of_members(|member| unsafe { text(rd::rd_kafka_MemberDescription_client_id(member)) })
+    }
+
+    /// To [`EventQueue::ask_members`]: client ids, each with what it was assigned.
+    pub(in crate::kafka) fn owners(&self) -> Result<Vec<(String, Vec<PartitionEntry>)>, Fault> {
+        // SAFETY: the member is valid for the call; its assignment, which may be null, and the list in it live with it.
+        self.of_members(|member| unsafe {
+            let assignment = rd::rd_kafka_MemberDescription_assignment(member);
+            let partitions = if assignment.is_null() {
+                std::ptr::null()
+            } else {
+                rd::rd_kafka_MemberAssignment_partitions(assignment)
+            };
+            (text(rd::rd_kafka_MemberDescription_client_id(member)), entries(partitions))
+        })
+    }
+
+    fn of_members<T>(&self, read: impl Fn(*const rd::rd_kafka_MemberDescription_t) -> T) -> Result<Vec<T>, Fault> {
         self.check()?;
         let mut count = 0;
         // SAFETY: as in `committed`.
@@ -353,11 +372,8 @@ impl Event {
                 return Err(Fault::read(error));
             }
             let members = rd::rd_kafka_ConsumerGroupDescription_member_count(group);
-            let client_id = |index| {
-                let member = rd::rd_kafka_ConsumerGroupDescription_member(group, index);
-                text(rd::rd_kafka_MemberDescription_client_id(member))
-            };
-            Ok((0..members).map(client_id).collect())
+            let member = |index| read(rd::rd_kafka_ConsumerGroupDescription_member(group, index));
+            Ok((0..members).map(member).collect())
         }
     }
 

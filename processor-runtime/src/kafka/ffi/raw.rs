@@ -91,6 +91,13 @@ unsafe extern "C" {
         handle: *mut rd::rd_kafka_t,
         partitions: *const rd::rd_kafka_topic_partition_list_t,
     ) -> i32;
+    pub(super) fn rd_kafka_get_watermark_offsets(
+        handle: *mut rd::rd_kafka_t,
+        topic: *const c_char,
+        partition: i32,
+        low: *mut i64,
+        high: *mut i64,
+    ) -> i32;
     pub(super) fn rd_kafka_message_headers(
         message: *const rd::rd_kafka_message_t,
         headers: *mut *mut rd::rd_kafka_headers_t,

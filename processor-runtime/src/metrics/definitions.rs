@@ -1,0 +1,187 @@
+//! The list of all metrics: what is not here is not shown, and `docs/metrics.md` is made from it.
+//!
+//! Base units only, the unit last in the name, counters end in `_total`. A label has few values: a thread of this worker,
+//! a phase, a task, a store; never a key, a member or an offset.
+
+use std::fmt::Write;
+
+/// One metric.
+#[derive(Debug)]
+pub struct Definition {
+    /// Its name.
+    pub name: &'static str,
+    /// What kind it is.
+    pub kind: Kind,
+    /// The names of its labels.
+    pub labels: &'static [&'static str],
+    /// What it means, and what to make of it.
+    pub meaning: &'static str,
+}
+
+/// What kind a metric is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// Only grows, from 0 at the start of the process.
+    Counter,
+    /// A value of this moment. Its series go away with the task, store or partition that they are about.
+    Gauge,
+    /// Observations, counted by these upper bounds.
+    Histogram(&'static [f64]),
+}
+
+/// Half a millisecond to ten seconds: of parts of a turn, which the transaction time-out bounds.
+const TURN_SECONDS: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+/// A millisecond to a day: of records, which may have waited while no worker ran.
+const LATENCY_SECONDS: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0, 7_200.0,
+    86_400.0,
+];
+const RECORDS: &[f64] =
+    &[1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0, 30_000.0, 100_000.0, 1_000_000.0];
+
+const BY_THREAD: &[&str] = &["thread"];
+const BY_STORE: &[&str] = &["task", "store"];
+
+macro_rules! definitions {
+    ($($constant:ident: $name:literal, $kind:expr, $labels:expr, $meaning:literal;)*) => {
+        $(#[doc = $meaning] pub const $constant: Definition =
+            Definition { name: $name, kind: $kind, labels: $labels, meaning: $meaning };)*
+
+        /// All metrics, in the order of the page.
+        pub const ALL: &[&Definition] = &[$(&$constant),*];
+    };
+}
+
+definitions! {
+    BUILD_INFO: "processor_build_info", Kind::Gauge, &["version"],
+        "Always 1; the version of Processor is the label.";
+    STATE: "processor_state", Kind::Gauge, &["state"],
+        "1 for the state of the worker, 0 for the others: `starting`, `rebalancing`, `restoring`, `running`, `stopped`. It is the state of the thread that is farthest from running.";
+    TASKS: "processor_tasks", Kind::Gauge, &["state"],
+        "Tasks of this worker by state: `running`, or `restoring` (assigned and not running yet).";
+    TURN_AGE: "processor_turn_age_seconds", Kind::Gauge, BY_THREAD,
+        "Time since the thread's loop has turned last. Seconds are normal while a large batch commits; minutes mean that it hangs.";
+    RECORDS_PROCESSED: "processor_records_processed_total", Kind::Counter, BY_THREAD,
+        "Input records that were processed and committed.";
+    BATCH_RECORDS: "processor_batch_records", Kind::Histogram(RECORDS), BY_THREAD,
+        "Input records in one committed transaction.";
+    COMMITS: "processor_commits_total", Kind::Counter, &["thread", "result"],
+        "Transactions by how they ended: `ok`; `aborted` (the batch is processed again); `unknown` (no clear answer, or the producer was lost: every task is recovered from its changelog).";
+    COMMIT_SECONDS: "processor_commit_duration_seconds", Kind::Histogram(TURN_SECONDS), BY_THREAD,
+        "Time from the end of processing until a batch was committed and applied.";
+    LOOP_SECONDS: "processor_loop_duration_seconds", Kind::Histogram(TURN_SECONDS), &["thread", "phase"],
+        "Time in each phase of a turn: `poll`, `recover`, `process`, `changelog` (send and drain), `offsets`, `commit`, `apply`, `other`. The rate of `_sum` is the share of the thread's time.";
+    E2E_LATENCY: "processor_e2e_latency_seconds", Kind::Histogram(LATENCY_SECONDS), &["thread", "record"],
+        "Time from a record's timestamp until its results were committed, and so visible to `read_committed` readers. Two observations for each task of a batch: its `first` and its `last` record, which lie on the two ends of the wait. A timestamp in the future counts as 0.";
+    INPUT_LAG: "processor_input_lag_records", Kind::Gauge, &["topic", "partition"],
+        "Offsets between what was processed and the end of an input partition, of running tasks. Markers of transactions count as offsets, so an input that is written in transactions may stay at 1.";
+    RESTORE_REMAINING: "processor_restore_remaining_records", Kind::Gauge, &["task"],
+        "Changelog offsets that a restoring task has before it, at most; compacted ones are skipped.";
+    RESTORE_RECORDS: "processor_restore_records_total", Kind::Counter, BY_THREAD,
+        "Changelog records that were read to restore state.";
+    REBALANCES: "processor_rebalances_total", Kind::Counter, BY_THREAD,
+        "Assignments that the group has given to the thread.";
+    SESSIONS_LOST: "processor_sessions_lost_total", Kind::Counter, BY_THREAD,
+        "How often the group took the partitions away without asking: the session timed out, or the broker forgot the member.";
+    REJOINS: "processor_rejoins_total", Kind::Counter, BY_THREAD,
+        "Group members that were replaced by a new client, because their place was lost or they hung.";
+    TXN_TAINTED: "processor_txn_tainted_total", Kind::Counter, &["thread", "api"],
+        "Producers that were replaced because a request may still arrive late (EO-11), by the request.";
+    PRODUCER_REBUILDS: "processor_producer_rebuilds_total", Kind::Counter, BY_THREAD,
+        "Producers that were made to replace one that was spent, lost or gave no answer.";
+    FENCED: "processor_fenced_total", Kind::Counter, BY_THREAD,
+        "How often a producer was fenced: by a successor, by another worker of the same instance id, or by the transaction time-out.";
+    STORE_KEYS: "processor_store_keys", Kind::Gauge, BY_STORE,
+        "About how many keys a store holds (RocksDB: estimate-num-keys).";
+    STORE_BYTES: "processor_store_bytes", Kind::Gauge, BY_STORE,
+        "About how many bytes of live data a store has on disk (RocksDB: estimate-live-data-size).";
+    SST_BYTES: "processor_rocksdb_sst_bytes", Kind::Gauge, BY_STORE,
+        "Bytes of all table files, with what compaction has not removed yet.";
+    MEMTABLE_BYTES: "processor_rocksdb_memtable_bytes", Kind::Gauge, BY_STORE,
+        "Bytes that were written and not flushed.";
+    PENDING_COMPACTION_BYTES: "processor_rocksdb_pending_compaction_bytes", Kind::Gauge, BY_STORE,
+        "Bytes that compaction has before it. Growing for long means that the disk is too slow.";
+    WRITE_STOPPED: "processor_rocksdb_write_stopped", Kind::Gauge, BY_STORE,
+        "1 while RocksDB lets nobody write, because flushes or compactions are behind.";
+    DELAYED_WRITE_RATE: "processor_rocksdb_delayed_write_bytes_per_second", Kind::Gauge, BY_STORE,
+        "To what rate RocksDB slows writers down; 0: it does not.";
+    MEMORY_USED: "processor_rocksdb_memory_used_bytes", Kind::Gauge, &[],
+        "Block cache and write buffers of all databases together.";
+    MEMORY_BUDGET: "processor_rocksdb_memory_budget_bytes", Kind::Gauge, &[],
+        "What they may use.";
+    INVARIANT_VIOLATIONS: "processor_invariant_violations_total", Kind::Counter, &[],
+        "Threads that stopped because a law of the engine was broken. Page somebody: it is a bug.";
+}
+
+/// The reference page, in Markdown.
+pub fn page() -> String {
+    let mut page = String::from(
+        "# Metrics\n\n\
+         Generated from `processor-runtime/src/metrics/definitions.rs`; `./x test unit` compares them, and with \
+         `PROCESSOR_BLESS=1` writes this page.\n\n\
+         A worker with `--http` serves them at `/metrics`, in Prometheus' text format. Durations are histograms in seconds. \
+         Counters and histograms begin at 0 with the process and have few series. Gauges are read when they \
+         are asked for: the series of a task, store or partition that has left the worker are gone from the next scrape on. \
+         `thread` is the number of a stream thread, from 0.\n\n\
+         | metric | kind | labels | meaning |\n|---|---|---|---|\n",
+    );
+    let mut line = |text: std::fmt::Arguments<'_>| page.write_fmt(text).expect("writing to a string cannot fail");
+    for Definition { name, kind, labels, meaning } in ALL {
+        line(format_args!("| `{name}` | {} | {} | {meaning} |\n", kind.name(), listed(labels)));
+    }
+    line(format_args!("\nUpper bounds of the buckets:\n\n"));
+    for definition in ALL {
+        if let Kind::Histogram(bounds) = definition.kind {
+            let bounds = bounds.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            line(format_args!("- `{}`: {bounds}\n", definition.name));
+        }
+    }
+    page
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram(_) => "histogram",
+        }
+    }
+}
+
+fn listed(labels: &[&str]) -> String {
+    labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn names_follow_the_rules_of_prometheus() {
+        for Definition { name, kind, labels, .. } in ALL {
+            assert!(name.starts_with("processor_"), "{name}");
+            assert_eq!(*kind == Kind::Counter, name.ends_with("_total"), "{name}");
+            let legal = |text: &str| text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+            assert!(legal(name) && labels.iter().all(|label| legal(label)), "{name}");
+            if let Kind::Histogram(bounds) = kind {
+                assert!(bounds.is_sorted() && !bounds.is_empty(), "{name}");
+            }
+        }
+        let distinct: std::collections::BTreeSet<_> = ALL.iter().map(|definition| definition.name).collect();
+        assert_eq!(distinct.len(), ALL.len());
+    }
+
+    #[test]
+    fn the_page_says_what_the_code_says() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
+        if std::env::var_os("PROCESSOR_BLESS").is_some() {
+            std::fs::write(&path, page()).expect("the page can be written");
+        }
+        let written = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(written == page(), "docs/metrics.md is out of date: PROCESSOR_BLESS=1 ./x test unit writes it");
+    }
+}

@@ -1,0 +1,65 @@
+//! What a scrape shows.
+
+use std::time::Duration;
+
+use processor_core::ids::Timestamp;
+
+use super::*;
+
+#[test]
+fn every_series_of_a_thread_is_there_before_anything_happened() {
+    let metrics = Metrics::on();
+    let _thread = metrics.thread(3);
+    let page = metrics.render(&Gauges::default());
+    for series in [
+        "processor_records_processed_total{thread=\"3\"} 0",
+        "processor_commits_total{thread=\"3\",result=\"unknown\"} 0",
+        "processor_loop_duration_seconds_count{thread=\"3\",phase=\"apply\"} 0",
+        "processor_commit_duration_seconds_bucket{thread=\"3\",le=\"0.0005\"} 0",
+    ] {
+        assert!(page.contains(series), "no {series} in\n{page}");
+    }
+}
+
+#[test]
+fn observations_are_counted_in_seconds_and_in_the_buckets_of_the_definition() {
+    let metrics = Metrics::on();
+    let thread = metrics.thread(0);
+    thread.phase(Phase::Offsets, Duration::from_millis(3));
+    thread.committed(250, Duration::from_millis(40));
+    thread.visible(Timestamp::new(1_000), Timestamp::new(9_000), Timestamp::new(3_500));
+    metrics.upkeep();
+    let page = metrics.render(&Gauges::default());
+    for series in [
+        "processor_loop_duration_seconds_bucket{thread=\"0\",phase=\"offsets\",le=\"0.0025\"} 0",
+        "processor_loop_duration_seconds_bucket{thread=\"0\",phase=\"offsets\",le=\"0.005\"} 1",
+        "processor_batch_records_sum{thread=\"0\"} 250",
+        "processor_commits_total{thread=\"0\",result=\"ok\"} 1",
+        "processor_e2e_latency_seconds_sum{thread=\"0\",record=\"first\"} 2.5",
+        "processor_e2e_latency_seconds_sum{thread=\"0\",record=\"last\"} 0",
+    ] {
+        assert!(page.contains(series), "no {series} in\n{page}");
+    }
+}
+
+#[test]
+fn what_has_gone_is_gone_from_the_next_scrape() {
+    let metrics = Metrics::on();
+    let before = Gauges::default();
+    before.set(&definitions::INPUT_LAG, &["in", "0"], 7.0);
+    before.set(&definitions::INPUT_LAG, &["in", "1"], 8.0);
+    let after = Gauges::default();
+    after.set(&definitions::INPUT_LAG, &["in", "1"], 9.0);
+    assert!(metrics.render(&before).contains("processor_input_lag_records{topic=\"in\",partition=\"0\"} 7"));
+    let page = metrics.render(&after);
+    assert!(page.contains("processor_input_lag_records{topic=\"in\",partition=\"1\"} 9"), "{page}");
+    assert!(!page.contains("partition=\"0\""), "{page}");
+}
+
+#[test]
+fn nothing_is_measured_where_nobody_asks() {
+    let metrics = Metrics::off();
+    metrics.thread(0).committed(1, Duration::from_secs(1));
+    metrics.upkeep();
+    assert_eq!(metrics.render(&Gauges::default()), "");
+}

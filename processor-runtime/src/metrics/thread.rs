@@ -1,0 +1,160 @@
+//! The handles that a stream thread records in.
+
+use std::time::Duration;
+
+use metrics::{Counter, Histogram};
+use processor_core::ids::Timestamp;
+
+use super::{Metrics, definitions as d};
+
+/// What a stream thread measures.
+#[derive(Debug)]
+pub struct ThreadMetrics {
+    metrics: Metrics,
+    thread: String,
+    phases: [Histogram; Phase::ALL.len()],
+    commits: [Counter; CommitResult::ALL.len()],
+    records: Counter,
+    batch_records: Histogram,
+    commit_seconds: Histogram,
+    latency_first: Histogram,
+    latency_last: Histogram,
+    /// Changelog records that were read to restore state.
+    pub restored: Counter,
+    /// Assignments.
+    pub rebalances: Counter,
+    /// Partitions that were taken away without asking.
+    pub sessions_lost: Counter,
+    /// Clients that took the place of a group member.
+    pub rejoins: Counter,
+    /// Producers that took the place of another.
+    pub producer_rebuilds: Counter,
+    /// Fences.
+    pub fenced: Counter,
+}
+
+/// A part of a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Waiting for records and taking them in.
+    Poll,
+    /// Following the group, and whatever must be mended before records can be processed.
+    Recover,
+    /// The operators.
+    Process,
+    /// Sending the changelog, and waiting until all records are acknowledged.
+    Changelog,
+    /// Adding the offsets.
+    Offsets,
+    /// The commit itself.
+    Commit,
+    /// Writing the base.
+    Apply,
+    /// What is left: aborts, and moving the consumer to where the tasks stand.
+    Other,
+}
+
+impl Phase {
+    const ALL: [Self; 8] = [
+        Self::Poll,
+        Self::Recover,
+        Self::Process,
+        Self::Changelog,
+        Self::Offsets,
+        Self::Commit,
+        Self::Apply,
+        Self::Other,
+    ];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Poll => "poll",
+            Self::Recover => "recover",
+            Self::Process => "process",
+            Self::Changelog => "changelog",
+            Self::Offsets => "offsets",
+            Self::Commit => "commit",
+            Self::Apply => "apply",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// How a transaction ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommitResult {
+    /// It committed.
+    Ok,
+    /// It was aborted.
+    Aborted,
+    /// Nobody knows, or the producer was lost before.
+    Unknown,
+}
+
+impl CommitResult {
+    const ALL: [Self; 3] = [Self::Ok, Self::Aborted, Self::Unknown];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Aborted => "aborted",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl ThreadMetrics {
+    pub(super) fn new(metrics: Metrics, number: usize) -> Self {
+        let thread = number.to_string();
+        let counter = |definition| metrics.counter(definition, &[&thread]);
+        let histogram = |definition| metrics.histogram(definition, &[&thread]);
+        let latency = |record| metrics.histogram(&d::E2E_LATENCY, &[&thread, record]);
+        Self {
+            phases: Phase::ALL.map(|phase| metrics.histogram(&d::LOOP_SECONDS, &[&thread, phase.label()])),
+            commits: CommitResult::ALL.map(|result| metrics.counter(&d::COMMITS, &[&thread, result.label()])),
+            records: counter(&d::RECORDS_PROCESSED),
+            batch_records: histogram(&d::BATCH_RECORDS),
+            commit_seconds: histogram(&d::COMMIT_SECONDS),
+            latency_first: latency("first"),
+            latency_last: latency("last"),
+            restored: counter(&d::RESTORE_RECORDS),
+            rebalances: counter(&d::REBALANCES),
+            sessions_lost: counter(&d::SESSIONS_LOST),
+            rejoins: counter(&d::REJOINS),
+            producer_rebuilds: counter(&d::PRODUCER_REBUILDS),
+            fenced: counter(&d::FENCED),
+            thread,
+            metrics,
+        }
+    }
+
+    /// A phase took this long.
+    pub fn phase(&self, phase: Phase, took: Duration) {
+        self.phases[phase as usize].record(took);
+    }
+
+    /// A transaction ended without a commit that is known.
+    pub fn not_committed(&self, result: CommitResult) {
+        self.commits[result as usize].increment(1);
+    }
+
+    /// A batch was committed and applied.
+    pub fn committed(&self, records: usize, took: Duration) {
+        self.commits[CommitResult::Ok as usize].increment(1);
+        self.records.increment(records as u64);
+        self.batch_records.record(records as f64);
+        self.commit_seconds.record(took);
+    }
+
+    /// A task's part of a batch was visible `now`, and these were the timestamps of its first and its last record.
+    pub fn visible(&self, first: Timestamp, last: Timestamp, now: Timestamp) {
+        let seconds = |from: Timestamp| now.get().saturating_sub(from.get()).max(0) as f64 / 1_000.0;
+        self.latency_first.record(seconds(first));
+        self.latency_last.record(seconds(last));
+    }
+
+    /// A producer is replaced because of a request to this API.
+    pub fn tainted(&self, api: &str) {
+        self.metrics.counter(&d::TXN_TAINTED, &[&self.thread, api]).increment(1);
+    }
+}

@@ -1,0 +1,453 @@
+//! The routes, asked as a client asks them, over a state in memory.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::ops::{Bound, ControlFlow};
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Request, StatusCode, header};
+use processor_core::ids::{Offset, Partition, StoreIndex, TaskId, TopicPartition};
+use processor_core::prelude::*;
+use processor_core::store::{Base, BaseError};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use super::server::Patience;
+use super::*;
+use crate::clock::Clock;
+use crate::status::{InputStatus, RestoreStatus, Snapshot, TaskStatus, ThreadState};
+
+const SUMS: KeyValueStoreDef<String, i64> = KeyValueStoreDef::new("sums");
+const BLOBS: KeyValueStoreDef<u32, Vec<u8>> = KeyValueStoreDef::new("blobs");
+const TOKEN: &str = "a-token-of-24-characters";
+
+struct Sum;
+
+impl Operator for Sum {
+    type KeyIn = String;
+    type ValueIn = String;
+    type KeyOut = String;
+    type ValueOut = String;
+
+    fn process(
+        &mut self,
+        record: Record<String, String>,
+        ctx: &mut Context<'_, String, String>,
+    ) -> Result<(), OperatorError> {
+        ctx.forward(record)
+    }
+}
+
+fn topology() -> Topology {
+    let mut topology = Topology::builder();
+    topology.source("lines", "in", (Utf8, Utf8)).process("sum", || Sum).with_store(&SUMS).with_store(&BLOBS).sink(
+        "out",
+        "out",
+        (Utf8, Utf8),
+    );
+    topology.build().expect("the topology is right")
+}
+
+/// Two stores of one task.
+#[derive(Clone, Default)]
+struct Maps([BTreeMap<Vec<u8>, Vec<u8>>; 2]);
+
+impl Maps {
+    fn sum(mut self, key: &str, sum: u8) -> Self {
+        assert!(sum < 100, "one byte in bincode");
+        self.0[0].insert(key.as_bytes().to_vec(), vec![1, sum * 2]);
+        self
+    }
+}
+
+impl Base for Maps {
+    fn get(&self, store: StoreIndex, key: &[u8], value: &mut Vec<u8>) -> Result<bool, BaseError> {
+        let found = self.0[store.slot()].get(key);
+        value.extend(found.into_iter().flatten());
+        Ok(found.is_some())
+    }
+
+    fn range(
+        &self,
+        store: StoreIndex,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        reverse: bool,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), BaseError> {
+        let mut entries: Vec<_> = self.0[store.slot()].range::<[u8], _>((from, to)).collect();
+        if reverse {
+            entries.reverse();
+        }
+        // Breaks where `visit` does.
+        let _ = entries.into_iter().try_for_each(|(key, value)| visit(key, value));
+        Ok(())
+    }
+
+    fn approximate_len(&self, store: StoreIndex) -> Result<u64, BaseError> {
+        Ok(self.0[store.slot()].len() as u64)
+    }
+}
+
+fn task(partition: i32) -> TaskId {
+    TaskId::new("lines", Partition::new(partition))
+}
+
+fn running(partition: i32, state: Maps) -> TaskStatus {
+    let input = InputStatus {
+        partition: TopicPartition::new("in", Partition::new(partition)),
+        position: Offset::new(40),
+        end: Some(Offset::new(42)),
+    };
+    TaskStatus { id: task(partition), restoring: None, inputs: vec![input], state: Some(Arc::new(state)) }
+}
+
+fn restoring(partition: i32) -> TaskStatus {
+    let restore = RestoreStatus { replayed: 5, remaining: Some(95), waits_for: "its changelog" };
+    TaskStatus { id: task(partition), restoring: Some(restore), inputs: Vec::new(), state: None }
+}
+
+/// A worker of an application with so many tasks, with one thread.
+fn worker(tasks_in_all: i32, state: ThreadState, tasks: Vec<TaskStatus>) -> Shown {
+    let clock = SystemClock::default();
+    let status = Arc::new(WorkerStatus::new(1, clock, Duration::from_mins(1)));
+    status.know_tasks((0..tasks_in_all).map(task).collect());
+    status.threads()[0].turned(clock.monotonic());
+    status.threads()[0].publish(Snapshot { state, tasks });
+    Shown {
+        application_id: "app".to_owned(),
+        topology: topology(),
+        status,
+        metrics: Metrics::on(),
+        figures: Box::new(Figures::default),
+        owners: Box::new(|| {
+            let other = TopicPartition::new("in", Partition::new(2));
+            Ok(Arc::new(Owners::from([(other, "app:two:0".to_owned())])))
+        }),
+    }
+}
+
+/// A worker that has it all: `a`, `c` in partition 0, `b`, `d` in partition 1.
+fn whole() -> Shown {
+    let of = |one: &str, two: &str| Maps::default().sum(one, 1).sum(two, 2);
+    worker(2, ThreadState::Running, vec![running(0, of("a", "c")), running(1, of("b", "d"))])
+}
+
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+
+    fn error(&self) -> String {
+        self.json()["error"].as_str().unwrap_or_else(|| panic!("no sentence: {}", self.body)).to_owned()
+    }
+}
+
+fn ask_with(router: Router, path: &str, headers: &[(header::HeaderName, &str)]) -> Answer {
+    let mut request = Request::builder().uri(path);
+    for (name, value) in headers {
+        request = request.header(name, *value);
+    }
+    let request = request.body(Body::empty()).expect("a request");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let response = router.oneshot(request).await.expect("it always answers");
+        let (parts, body) = response.into_parts();
+        let body = to_bytes(body, 64 << 20).await.expect("a body");
+        let body = String::from_utf8(body.to_vec()).expect("text");
+        Answer { status: parts.status, headers: parts.headers, body }
+    })
+}
+
+fn ask(shown: Shown, path: &str) -> Answer {
+    ask_with(router(Arc::new(shown), None), path, &[(header::HOST, "127.0.0.1:8080")])
+}
+
+fn keys(answer: &Answer) -> Vec<String> {
+    let json = answer.json();
+    let rows = json["rows"].as_array().unwrap_or_else(|| panic!("no rows: {}", answer.body));
+    rows.iter().map(|row| row["key"].as_str().expect("a text").to_owned()).collect()
+}
+
+#[test]
+fn a_worker_that_waits_is_healthy_and_not_ready() {
+    for state in [ThreadState::Starting, ThreadState::Rebalancing, ThreadState::Restoring] {
+        let shown = || worker(2, state, vec![restoring(0)]);
+        assert_eq!(ask(shown(), "/healthz").status, StatusCode::OK, "{state:?}");
+        let ready = ask(shown(), "/readyz");
+        assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE, "{state:?}");
+        assert_eq!(ready.headers[header::RETRY_AFTER], "1");
+        assert!(!ready.error().is_empty());
+    }
+    assert_eq!(ask(whole(), "/readyz").status, StatusCode::OK);
+}
+
+#[test]
+fn a_thread_that_ended_or_hangs_is_not_healthy() {
+    assert_eq!(ask(worker(2, ThreadState::Stopped, Vec::new()), "/healthz").status, StatusCode::SERVICE_UNAVAILABLE);
+    let mut shown = whole();
+    let status = Arc::new(WorkerStatus::new(1, SystemClock::default(), Duration::ZERO));
+    status.threads()[0].turned(Duration::ZERO);
+    status.threads()[0].publish(Snapshot { state: ThreadState::Running, tasks: Vec::new() });
+    shown.status = status;
+    let health = ask(shown, "/healthz");
+    assert_eq!(health.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(health.error().contains("has not turned"), "{}", health.body);
+}
+
+#[test]
+fn tasks_show_position_lag_and_restore() {
+    let shown = worker(4, ThreadState::Restoring, vec![running(0, Maps::default()), restoring(1)]);
+    let json = ask(shown, "/tasks").json();
+    assert_eq!(json["state"], "restoring");
+    assert_eq!(json["tasks_of_all_workers"], 4);
+    assert_eq!(json["tasks"][0]["inputs"][0]["lag"], 2);
+    assert_eq!(json["tasks"][0]["restore"], Value::Null);
+    assert_eq!(json["tasks"][1]["restore"], json!({ "replayed": 5, "remaining": 95, "waits_for": "its changelog" }));
+}
+
+#[test]
+fn metrics_show_what_the_threads_have_published() {
+    let shown = worker(4, ThreadState::Restoring, vec![running(0, Maps::default()), restoring(1)]);
+    let answer = ask(shown, "/metrics");
+    assert!(answer.headers[header::CONTENT_TYPE].to_str().expect("ascii").starts_with("text/plain; version=0.0.4"));
+    for series in [
+        "processor_input_lag_records{topic=\"in\",partition=\"0\"} 2",
+        "processor_restore_remaining_records{task=\"lines_1\"} 95",
+        "processor_state{state=\"restoring\"} 1",
+        "processor_state{state=\"running\"} 0",
+        "processor_tasks{state=\"running\"} 1",
+    ] {
+        assert!(answer.body.contains(series), "no {series} in\n{}", answer.body);
+    }
+}
+
+#[test]
+fn a_key_is_found_in_whichever_task_has_it() {
+    let found = ask(whole(), "/stores/sums/d");
+    assert_eq!(found.json(), json!({ "store": "sums", "task": "lines_1", "key": "d", "value": 2 }));
+    let absent = ask(whole(), "/stores/sums/e");
+    assert_eq!(absent.status, StatusCode::NOT_FOUND);
+    assert!(absent.error().contains("no key 'e'"), "{}", absent.body);
+}
+
+#[test]
+fn keys_may_hold_what_paths_may_not() {
+    let shown = || worker(1, ThreadState::Running, vec![running(0, Maps::default().sum("a/b ?ä", 7))]);
+    for path in ["/stores/sums/a%2Fb%20%3F%C3%A4", "/stores/sums/a/b%20%3f%c3%a4"] {
+        assert_eq!(ask(shown(), path).json()["value"], 7, "{path}");
+    }
+}
+
+#[test]
+fn a_key_that_may_be_elsewhere_is_not_called_absent() {
+    let here = |state| worker(3, state, vec![running(1, Maps::default().sum("a", 1))]);
+    let elsewhere = ask(here(ThreadState::Running), "/stores/sums/b");
+    assert_eq!(elsewhere.status, StatusCode::MISDIRECTED_REQUEST);
+    assert!(
+        elsewhere.error().contains("(lines_1), and other workers run lines_0, lines_2 (app:two:0): ask them"),
+        "{}",
+        elsewhere.body
+    );
+    let range = ask(here(ThreadState::Running), "/stores/sums").json();
+    let others = json!([{ "task": "lines_0", "client_id": null }, { "task": "lines_2", "client_id": "app:two:0" }]);
+    assert_eq!(range["elsewhere"], others);
+    let moving = ask(worker(3, ThreadState::Rebalancing, Vec::new()), "/stores/sums/a");
+    assert_eq!(moving.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(moving.headers[header::RETRY_AFTER], "1");
+    let restores = worker(1, ThreadState::Restoring, vec![restoring(0)]);
+    assert_eq!(ask(restores, "/stores/sums/a").status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[test]
+fn ranges_go_by_partition_and_by_key_both_ways() {
+    for (asked, expected) in [
+        ("", "acbd"),
+        ("?reverse=true", "dbca"),
+        ("?from=b", "cbd"),
+        ("?to=c", "ab"),
+        ("?from=b&to=d", "cb"),
+        ("?from=b&to=d&reverse=true", "bc"),
+        ("?from=x", ""),
+    ] {
+        let answer = ask(whole(), &format!("/stores/sums{asked}"));
+        assert_eq!(keys(&answer).concat(), expected, "{asked}");
+        assert_eq!(answer.json()["next"], Value::Null, "{asked}");
+    }
+}
+
+#[test]
+fn pages_of_any_size_make_up_the_whole() {
+    for reverse in ["false", "true"] {
+        for limit in 1..=5 {
+            let (mut all, mut cursor) = (String::new(), String::new());
+            for _ in 0..9 {
+                let answer = ask(whole(), &format!("/stores/sums?limit={limit}&reverse={reverse}{cursor}"));
+                assert!(keys(&answer).len() <= limit);
+                all += &keys(&answer).concat();
+                match answer.json()["next"].as_str() {
+                    Some(next) => cursor = format!("&cursor={next}"),
+                    None => break,
+                }
+            }
+            assert_eq!(all, if reverse == "true" { "dbca" } else { "acbd" }, "pages of {limit}");
+        }
+    }
+}
+
+#[test]
+fn a_page_is_bounded_in_bytes_and_a_giant_value_is_named_and_not_shown() {
+    let mut maps = Maps::default();
+    let blob = |bytes: usize| {
+        let length = u32::try_from(bytes).expect("small").to_le_bytes();
+        [&[1, 252][..], &length, &vec![7; bytes]].concat()
+    };
+    for key in 0..4_u32 {
+        maps.0[1].insert(key.to_be_bytes().to_vec(), blob(if key == 3 { 2 << 20 } else { 600 << 10 }));
+    }
+    let answer = ask(worker(1, ThreadState::Running, vec![running(0, maps.clone())]), "/stores/blobs");
+    let json = answer.json();
+    assert_eq!(json["rows"].as_array().expect("rows").len(), 2, "600 KiB and 600 KiB are enough");
+    assert_eq!(json["next"], "0.00000001");
+    let giant = ask(worker(1, ThreadState::Running, vec![running(0, maps)]), "/stores/blobs/3").json();
+    assert!(giant["value"]["unreadable"].as_str().expect("a sentence").contains("at most 1048576"), "{giant}");
+}
+
+#[test]
+fn a_value_that_cannot_be_read_does_not_spoil_the_page() {
+    let mut maps = Maps::default().sum("a", 1);
+    maps.0[0].insert(b"b".to_vec(), vec![9]);
+    let json = ask(worker(1, ThreadState::Running, vec![running(0, maps)]), "/stores/sums").json();
+    assert_eq!(json["rows"][0]["value"], 1);
+    assert!(json["rows"][1]["value"]["unreadable"].as_str().expect("a sentence").contains("format version"), "{json}");
+}
+
+#[test]
+fn hostile_requests_get_a_sentence() {
+    let long = "x".repeat(5_000);
+    for (path, status, says) in [
+        ("/stores/none", StatusCode::NOT_FOUND, "the application has sums, blobs"),
+        ("/stores/none/k", StatusCode::NOT_FOUND, "there is no store 'none'"),
+        ("/stores/blobs/abc", StatusCode::BAD_REQUEST, "'abc' is no key of type u32"),
+        ("/stores/blobs?from=-1", StatusCode::BAD_REQUEST, "is no key of type u32"),
+        ("/stores/sums?limit=0", StatusCode::BAD_REQUEST, "between 1 and 1000"),
+        ("/stores/sums?limit=99999999", StatusCode::BAD_REQUEST, "between 1 and 1000"),
+        ("/stores/sums?limit=99999999999999999999999", StatusCode::BAD_REQUEST, "a range takes"),
+        ("/stores/sums?form=a", StatusCode::BAD_REQUEST, "a range takes"),
+        ("/stores/sums?from=b&to=a", StatusCode::BAD_REQUEST, "nothing lies between"),
+        ("/stores/sums?cursor=x", StatusCode::BAD_REQUEST, "the cursor is none"),
+        ("/stores/sums?cursor=0.ä0", StatusCode::BAD_REQUEST, "the cursor is none"),
+        ("/stores/sums?cursor=0.0", StatusCode::BAD_REQUEST, "the cursor is none"),
+        ("/stores/sums?from=b&to=d&cursor=0.61", StatusCode::BAD_REQUEST, "outside of from and to"),
+        ("/stores/sums?from=b&to=d&cursor=0.64", StatusCode::BAD_REQUEST, "outside of from and to"),
+        ("/stores/sums?from=b&to=d&cursor=0.7a&reverse=true", StatusCode::BAD_REQUEST, "outside of from and to"),
+        ("/stores/sums/%ff", StatusCode::BAD_REQUEST, "UTF-8"),
+        ("/topology?format=png", StatusCode::BAD_REQUEST, "no form 'png'"),
+        ("/../../etc/passwd", StatusCode::NOT_FOUND, "there is nothing at"),
+        (&format!("/stores/sums/{long}"), StatusCode::URI_TOO_LONG, "5000 bytes"),
+        (&format!("/stores/{long}"), StatusCode::NOT_FOUND, "…"),
+    ] {
+        let path = path.replace('ä', "%C3%A4");
+        let answer = ask(whole(), &path);
+        assert_eq!(answer.status, status, "{path}: {}", answer.body);
+        assert!(answer.error().contains(says), "{path}: {}", answer.body);
+        assert!(answer.body.len() < 1_000, "{path}: {}", answer.body);
+    }
+}
+
+#[test]
+fn with_a_token_state_is_closed_and_health_is_open() {
+    let guarded = |headers: &[(header::HeaderName, &str)], path: &str| {
+        let token = Token::new(TOKEN).expect("long enough");
+        ask_with(router(Arc::new(whole()), Some(token)), path, headers)
+    };
+    let bearer = format!("Bearer {TOKEN}");
+    for path in ["/tasks", "/topology", "/stores", "/stores/sums", "/stores/sums/a"] {
+        for wrong in
+            ["", "Bearer", "Bearer ", "Bearer a-token-of-24-characterz", TOKEN, "Basic a-token-of-24-characters"]
+        {
+            let refused = guarded(&[(header::AUTHORIZATION, wrong)], path);
+            assert_eq!(refused.status, StatusCode::UNAUTHORIZED, "{path} with '{wrong}'");
+            assert_eq!(refused.headers[header::WWW_AUTHENTICATE], "Bearer");
+        }
+        assert_eq!(guarded(&[], path).status, StatusCode::UNAUTHORIZED, "{path}");
+        let any_name = (header::HOST, "worker-1.example:8080");
+        assert_eq!(guarded(&[(header::AUTHORIZATION, &bearer), any_name], path).status, StatusCode::OK, "{path}");
+    }
+    for path in ["/", "/healthz", "/readyz", "/metrics"] {
+        assert_eq!(guarded(&[], path).status, StatusCode::OK, "{path}");
+    }
+}
+
+#[test]
+fn without_a_token_other_names_than_this_machines_are_refused() {
+    let refused = ask_with(router(Arc::new(whole()), None), "/stores/sums", &[(header::HOST, "rebound.example")]);
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    assert!(refused.error().contains("localhost only"), "{}", refused.body);
+}
+
+#[test]
+fn the_page_loads_nothing_from_elsewhere() {
+    let page = ask(whole(), "/");
+    assert!(page.headers[header::CONTENT_SECURITY_POLICY].to_str().expect("ascii").starts_with("default-src 'none'"));
+    for outside in ["http://", "https://", "src=", "@import", "innerHTML"] {
+        assert!(!page.body.contains(outside), "the page has {outside}");
+    }
+}
+
+#[test]
+fn a_client_that_is_slow_loses_its_connection() {
+    let brief = Duration::from_millis(100);
+    let patience = Patience { request: brief, connection: brief * 3, last_answer: brief };
+    let loopback = "127.0.0.1:0".parse().expect("an address");
+    let server = Server::start_with(loopback, None, whole(), patience).expect("a free port");
+    let request = "GET /tasks HTTP/1.1\r\nHost: localhost\r\n";
+    let (whole_request, and_a_half) = (format!("{request}\r\n"), format!("{request}\r\n{request}"));
+    for (begins, answers) in [("", 0), (request, 0), (&whole_request, 1), (&and_a_half, 1)] {
+        let mut stream = TcpStream::connect(server.address()).expect("it listens");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("it can be set");
+        stream.write_all(begins.as_bytes()).expect("it reads");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap_or_else(|error| panic!("'{begins}' keeps its connection: {error}"));
+        assert_eq!(String::from_utf8_lossy(&answer).matches("HTTP/1.1 200").count(), answers, "{begins}");
+    }
+}
+
+#[test]
+fn a_taken_address_is_refused_with_what_to_do() {
+    let loopback = "127.0.0.1:0".parse().expect("an address");
+    let first = Server::start(loopback, None, whole()).expect("a free port");
+    let refused = Server::start(first.address(), None, whole()).expect_err("it is taken");
+    assert!(refused.contains("choose another port, or 0"), "{refused}");
+}
+
+#[test]
+fn the_server_answers_over_tcp_refuses_long_requests_and_ends_when_dropped() {
+    let loopback = "127.0.0.1:0".parse().expect("an address");
+    let server = Server::start(loopback, None, whole()).expect("a free port");
+    let address = server.address();
+    let ask = |request: String| {
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        stream.write_all(request.as_bytes()).expect("it reads");
+        let mut answer = Vec::new();
+        // A refusal may close the connection before all was read.
+        let _ = stream.read_to_end(&mut answer);
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    let slow = TcpStream::connect(address).expect("a client that says nothing keeps nobody waiting");
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    assert!(ask(get("/stores/sums/a")).starts_with("HTTP/1.1 200"));
+    let refused = ask(get(&format!("/{}", "x".repeat(20 << 10))));
+    assert!(refused.starts_with("HTTP/1.1 4"), "{refused}");
+    drop(server);
+    assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
+    drop(slow);
+}

@@ -22,6 +22,7 @@ use crate::kafka::{Kafka, TxnErrorKind};
 use crate::metrics::Metrics;
 use crate::preflight;
 use crate::query::{Figures, Server, Shown, Token};
+use crate::service_manager::{Heartbeat, heartbeats};
 use crate::state::{RocksDirectory, StateSettings};
 use crate::status::{Snapshot, ThreadState, ThreadStatus, WorkerStatus};
 use crate::stream_thread::{Instruments, StreamThread, ThreadError, ThreadPlan, producer_topics};
@@ -95,8 +96,14 @@ pub fn run(config: &Config, topology: &Topology, stop: &Arc<AtomicBool>) -> Resu
             None => return Ok(()),
         }
     }
-    let threads = plans.into_iter().zip(producers).zip(status.threads()).map(|((plan, producer), status)| {
-        let shows = Shows { metrics: metrics.clone(), status: status.clone(), clock };
+    let heartbeats = heartbeats(plans.len(), clock);
+    let shows = status.threads().iter().zip(heartbeats).map(|(status, heartbeat)| Shows {
+        metrics: metrics.clone(),
+        status: status.clone(),
+        heartbeat,
+        clock,
+    });
+    let threads = plans.into_iter().zip(producers).zip(shows).map(|((plan, producer), shows)| {
         spawn(plan, cluster.clone(), directory.clone(), producer, stop.clone(), shows)
     });
     let threads: Result<Vec<_>, AppError> = threads.collect();
@@ -229,9 +236,10 @@ fn spawn(
         let _entered = span.entered();
         // However this thread ends, the others end with it: a worker that does part of its work looks healthy.
         let ends_all = StopOnDrop(stop.clone(), shows.status.clone());
-        let instruments = Instruments::new(shows.metrics.thread(shows.status.number), shows.status);
-        let thread = StreamThread::new(plan, cluster, directory, shows.clock, producer)?;
-        let ended = thread.with_instruments(instruments).run(&stop, |_| {});
+        let Shows { metrics, status, heartbeat, clock } = shows;
+        let instruments = Instruments::new(metrics.thread(status.number), status);
+        let thread = StreamThread::new(plan, cluster, directory, clock, producer)?;
+        let ended = thread.with_instruments(instruments).run(&stop, |turn| heartbeat.beat(turn.member));
         drop(ends_all);
         ended
     };
@@ -243,6 +251,7 @@ fn spawn(
 struct Shows {
     metrics: Metrics,
     status: Arc<ThreadStatus>,
+    heartbeat: Heartbeat<SystemClock>,
     clock: SystemClock,
 }
 

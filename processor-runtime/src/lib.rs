@@ -15,6 +15,7 @@ pub mod query;
 pub mod restore;
 pub mod secret;
 pub mod seeded_bugs;
+pub mod service_manager;
 pub mod settings;
 pub mod state;
 pub mod status;

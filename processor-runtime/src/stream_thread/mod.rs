@@ -59,6 +59,8 @@ pub struct Turn {
     pub committed: usize,
     /// Whether the thread has a task, and every task it has is running.
     pub running: bool,
+    /// Whether the thread has its place in the group.
+    pub member: bool,
 }
 
 type Consumer<K> = <K as Kafka>::Consumer;
@@ -185,7 +187,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         };
         self.fetch_where_tasks_stand()?;
         self.lap(Phase::Other);
-        let turn = Turn { committed, running: self.is_running() };
+        let turn = Turn { committed, running: self.is_running(), member: self.is_member() };
         self.show_turn(&turn);
         Ok(turn)
     }

@@ -337,8 +337,8 @@ fn hostile_requests_get_a_sentence() {
     for (path, status, says) in [
         ("/stores/none", StatusCode::NOT_FOUND, "the application has sums, blobs"),
         ("/stores/none/k", StatusCode::NOT_FOUND, "there is no store 'none'"),
-        ("/stores/blobs/abc", StatusCode::BAD_REQUEST, "'abc' is no key of type u32"),
-        ("/stores/blobs?from=-1", StatusCode::BAD_REQUEST, "is no key of type u32"),
+        ("/stores/blobs/abc", StatusCode::BAD_REQUEST, "'abc' is no key of this store"),
+        ("/stores/blobs?from=-1", StatusCode::BAD_REQUEST, "is no key of this store"),
         ("/stores/sums?limit=0", StatusCode::BAD_REQUEST, "between 1 and 1000"),
         ("/stores/sums?limit=99999999", StatusCode::BAD_REQUEST, "between 1 and 1000"),
         ("/stores/sums?limit=99999999999999999999999", StatusCode::BAD_REQUEST, "a range takes"),

@@ -184,7 +184,7 @@ fn queries_agree_with_the_oracle_and_say_what_is_elsewhere() {
 fn another_address_than_loopback_needs_a_token() {
     let scene = Scene::new("http-token");
     let mut refused = scene.worker("one").with("http-listen", "0.0.0.0:0").start();
-    assert_eq!(refused.wait(PATIENCE).expect("it stops by itself").code(), Some(1));
+    assert_eq!(refused.wait(PATIENCE).expect("it stops by itself").code(), Some(2));
     assert!(refused.log_since_start().contains("http.token.file"), "{}", refused.log_since_start());
 
     let token = "0123456789abcdef0123456789abcdef";

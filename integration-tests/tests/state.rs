@@ -308,7 +308,7 @@ fn a_changelog_truncated_below_the_stored_position_is_restored_in_full() {
     scene.await_outputs(scene.produced, &[&worker]);
     let log = worker.log_since_start();
     worker.stop().expect("a clean stop");
-    let reason = "local state is wiped and restored in full: its position lies before the start of the changelog";
+    let reason = "is wiped: its position lies before the start of the changelog, so it is restored in full";
     assert_eq!(log.matches(reason).count(), 4, "every task says so:\n{log}");
     scene.verify(&["one"]);
 }

@@ -122,7 +122,7 @@ pub fn page() -> String {
         "# Metrics\n\n\
          Generated from `processor-runtime/src/metrics/definitions.rs`; `./x test unit` compares them, and with \
          `PROCESSOR_BLESS=1` writes this page.\n\n\
-         A worker with `--http` serves them at `/metrics`, in Prometheus' text format. Durations are histograms in seconds. \
+         A worker with `--http-listen` serves them at `/metrics`, in Prometheus' text format. Durations are histograms in seconds. \
          Counters and histograms begin at 0 with the process and have few series. Gauges are read when they \
          are asked for: the series of a task, store or partition that has left the worker are gone from the next scrape on. \
          `thread` is the number of a stream thread, from 0.\n\n\

@@ -1,18 +1,14 @@
 //! Records that fail, wait or are refused, and punctuations, in the real loop on a cluster in memory: what the policies
 //! promise holds for what readers of committed records see.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use processor_core::prelude::*;
-use processor_core::protocol::batch::BatchBounds;
-use processor_core::protocol::restore::StartRule;
 use processor_core::task::dead_letter::{ERROR_HEADER, KIND_HEADER, NODE_HEADER, OFFSET_HEADER};
-use processor_integration_tests::fake::{FakeClock, FakeCluster, FakeDirectory, FakeKafka, Fault};
-use processor_runtime::config::{member, transactional_id};
+use processor_integration_tests::fake::{FakeClock, FakeCluster, FakeDirectory, FakeKafka, Fault, thread_plan};
 use processor_runtime::kafka::Kafka;
-use processor_runtime::stream_thread::{StreamThread, ThreadPlan, producer_topics};
+use processor_runtime::stream_thread::{StreamThread, producer_topics};
 use processor_runtime::transaction::{Initialised, Initialising};
 
 const INPUT: &str = "in";
@@ -36,25 +32,7 @@ impl Stage {
         for topic in topology.inputs().iter().chain(topology.outputs()) {
             cluster.create_topic(topic, PARTITIONS);
         }
-        let id = transactional_id("app", "w", 0);
-        let plan = ThreadPlan {
-            output_partitions: topology.outputs().iter().map(|_| PARTITIONS as u32).collect(),
-            topology,
-            member: member("w", false, 0, &id),
-            transactional_id: id,
-            changelogs: BTreeMap::new(),
-            layouts: BTreeMap::new(),
-            start_rule: StartRule::Earliest,
-            batch: BatchBounds { records_start: 5, records_max: 40, turn_max: Duration::from_secs(1) },
-            batch_bytes_max: 1 << 20,
-            transaction_timeout: Duration::from_secs(10),
-            rebalance_wait: Duration::from_secs(12),
-            lost_wait: Duration::from_secs(22),
-            outside_wait: Duration::from_mins(1),
-            fence_after_rebuild: false,
-            cache_bytes_max: 600,
-            leave_on_stop: true,
-        };
+        let plan = thread_plan("w", topology, PARTITIONS as u32);
         let kafka = Arc::new(cluster.worker("w"));
         let producer = kafka.producer(&plan.transactional_id, &producer_topics(&plan)).expect("the worker lives");
         let clock = FakeClock::ticking(Duration::from_micros(10));

@@ -15,6 +15,7 @@ pub mod cluster;
 mod consumer;
 pub mod group;
 pub mod log;
+mod plan;
 mod producer;
 pub mod state;
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub use changelog::FakeChangelog;
 pub use clock::FakeClock;
 pub use cluster::{Fault, Happened};
 pub use consumer::{FakeConsumer, FakeMetadata, FakeRecord};
+pub use plan::thread_plan;
 pub use producer::FakeProducer;
 pub use state::{Entries, FakeDirectory, FakeTask};
 

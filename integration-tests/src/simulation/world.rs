@@ -7,18 +7,16 @@ use std::time::Duration;
 
 use processor_core::ids::TopicPartition;
 use processor_core::prelude::*;
-use processor_core::protocol::batch::BatchBounds;
 use processor_core::protocol::metadata::OffsetMetadata;
-use processor_core::protocol::restore::StartRule;
 use processor_core::topology::ApplicationTopology;
-use processor_runtime::config::{member, transactional_id};
+use processor_runtime::config::transactional_id;
 use processor_runtime::kafka::{Kafka, TransactionalId};
 use processor_runtime::state::{Layout, StoreLayout};
 use processor_runtime::stream_thread::{ChangelogTopic, StreamThread, ThreadPlan, producer_topics};
 use processor_runtime::transaction::{Initialised, Initialising};
 
 use super::may_stop;
-use crate::fake::{Entries, FakeClock, FakeCluster, FakeDirectory, FakeKafka};
+use crate::fake::{Entries, FakeClock, FakeCluster, FakeDirectory, FakeKafka, thread_plan};
 
 const SUMS: KeyValueStoreDef<String, i64> = KeyValueStoreDef::new("sums");
 const COUNTS: KeyValueStoreDef<String, i64> = KeyValueStoreDef::new("counts").in_memory().with_json_values();
@@ -82,7 +80,6 @@ fn topology() -> ApplicationTopology {
 }
 
 fn plan(worker: usize, brokers: Brokers) -> ThreadPlan {
-    let id = World::id(worker);
     let changelog = |store: &str, topic: &str| {
         Some(ChangelogTopic { store: store.into(), topic: topic.into(), delete_retention_ms: 24 * 60 * 60 * 1_000 })
     };
@@ -95,22 +92,10 @@ fn plan(worker: usize, brokers: Brokers) -> ThreadPlan {
     let stores = [store("sums", false, Some("id-1")), store("counts", true, Some("id-2")), store("local", false, None)];
     let layout = Layout { stores: stores.to_vec(), cluster_id: "cluster-1".to_owned() };
     ThreadPlan {
-        topology: topology(),
-        output_partitions: [PARTITIONS as u32].into(),
-        member: member(&format!("w{worker}"), false, 0, &id),
-        transactional_id: id,
         changelogs: BTreeMap::from([("numbers".into(), changelogs)]),
         layouts: BTreeMap::from([("numbers".into(), layout)]),
-        start_rule: StartRule::Earliest,
-        batch: BatchBounds { records_start: 5, records_max: 40, turn_max: Duration::from_secs(1) },
-        batch_bytes_max: 1 << 20,
-        transaction_timeout: Duration::from_secs(10),
-        rebalance_wait: Duration::from_secs(12),
-        lost_wait: Duration::from_secs(22),
-        outside_wait: Duration::from_mins(1),
         fence_after_rebuild: brokers == Brokers::VerifyNothing,
-        cache_bytes_max: 600,
-        leave_on_stop: true,
+        ..thread_plan(&format!("w{worker}"), topology(), PARTITIONS as u32)
     }
 }
 

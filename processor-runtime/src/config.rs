@@ -8,7 +8,7 @@ use std::time::Duration;
 use processor_core::protocol::batch::BatchBounds;
 use processor_core::protocol::metadata::{METADATA_BYTES_MAX, OffsetMetadata};
 use processor_core::protocol::restore::StartRule;
-use processor_core::topology::Topology;
+use processor_core::topology::{ApplicationTopology, Topology};
 
 use crate::kafka::client_properties::ClientProperties;
 use crate::kafka::cluster::ClusterSettings;
@@ -234,6 +234,15 @@ pub fn member(instance_id: &str, is_configured: bool, thread: usize, id: &Transa
 /// The name of a store's changelog topic.
 pub fn changelog_topic(application_id: &str, store: &str) -> Arc<str> {
     Arc::from(format!("{application_id}-{store}-changelog"))
+}
+
+/// The changelog topics of all stores that have one.
+pub(crate) fn changelog_topics<'a>(
+    application_id: &'a str,
+    topology: &'a ApplicationTopology,
+) -> impl Iterator<Item = Arc<str>> + 'a {
+    let stores = topology.subtopologies().iter().flat_map(|part| &part.store_specs);
+    stores.filter(|store| store.changelog.is_some()).map(|store| changelog_topic(application_id, &store.name))
 }
 
 #[cfg(test)]

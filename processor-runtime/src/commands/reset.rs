@@ -24,7 +24,7 @@ use serde_json::json;
 
 use super::CommandError;
 use super::output;
-use crate::config::{Config, changelog_topic};
+use crate::config::{Config, changelog_topics};
 use crate::kafka::Committed;
 use crate::kafka::admin::Admin;
 use crate::state::HeldState;
@@ -127,7 +127,7 @@ fn plan(config: &Config, topology: &ApplicationTopology, admin: &Admin) -> Resul
     });
     let mut topics = Vec::new();
     for topic in internal_topics(config, topology) {
-        if admin.describe_topic(&topic)?.is_some() {
+        if admin.topic_shape(&topic)?.is_some() {
             topics.push(topic);
         }
     }
@@ -144,9 +144,7 @@ fn ordered(offsets: Vec<(TopicPartition, Offset)>, topics: Vec<Arc<str>>, state:
 /// The topics that the application made for itself.
 fn internal_topics(config: &Config, topology: &ApplicationTopology) -> Vec<Arc<str>> {
     let between = topology.internal_topics().iter().map(|internal| internal.topic.clone());
-    let stores = topology.subtopologies().iter().flat_map(|part| &part.store_specs);
-    let with_changelog = stores.filter(|store| store.changelog.is_some());
-    between.chain(with_changelog.map(|store| changelog_topic(&config.application_id, &store.name))).collect()
+    between.chain(changelog_topics(&config.application_id, topology)).collect()
 }
 
 fn committed_inputs(
@@ -157,7 +155,7 @@ fn committed_inputs(
 ) -> Result<Vec<(TopicPartition, Committed)>, CommandError> {
     let mut partitions = Vec::new();
     for input in topology.inputs() {
-        let count = admin.describe_topic(input)?.map_or(0, |topic| topic.partitions);
+        let count = admin.topic_shape(input)?.map_or(0, |topic| topic.partitions);
         let count = i32::try_from(count).expect("partitions are numbered with 31 bits");
         partitions.extend((0..count).map(|number| TopicPartition::new(input.clone(), Partition::new(number))));
     }

@@ -262,10 +262,15 @@ impl<'a> Store<'a> {
         }
     }
 
+    /// Shows how far a walk through all entries is.
+    fn progress(&self) -> Result<Progress, CommandError> {
+        let expected = self.tasks.iter().map(|(_, view)| view.approximate_len(self.name)).sum::<Result<u64, _>>()?;
+        Ok(Progress::of(expected, "entries"))
+    }
+
     fn range(&self, range: &Range, as_json: bool, out: &mut impl Write) -> Result<(), CommandError> {
         let mut entries = Vec::new();
-        let total = self.tasks.iter().map(|(_, view)| view.approximate_len(self.name)).sum::<Result<u64, _>>()?;
-        let progress = RefCell::new(Progress::of(total, "entries"));
+        let progress = RefCell::new(self.progress()?);
         let mut more = 0_u64;
         let from = range.from.as_deref().map_or(Bound::Unbounded, Bound::Included);
         let to = range.to.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
@@ -336,8 +341,7 @@ fn get(store: &Store<'_>, key: &str, as_json: bool, out: &mut impl Write) -> Res
 
 fn count(store: &Store<'_>, as_json: bool, out: &mut impl Write) -> Result<(), CommandError> {
     let mut counts: Vec<(String, u64)> = Vec::new();
-    let expected = store.tasks.iter().map(|(_, view)| view.approximate_len(store.name)).sum::<Result<u64, _>>()?;
-    let mut progress = Progress::of(expected, "entries");
+    let mut progress = store.progress()?;
     for (task, view) in &store.tasks {
         let mut count = 0;
         view.scan(store.name, (Bound::Unbounded, Bound::Unbounded), false, |_, _| {

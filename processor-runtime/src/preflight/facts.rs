@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use processor_core::topology::ApplicationTopology;
 
-use crate::config::{Config, changelog_topic};
+use crate::config::{Config, changelog_topics};
 use crate::kafka::admin::{Admin, BrokerInfo};
 
 /// Where Kafka keeps committed offsets.
@@ -65,10 +65,7 @@ pub struct TopicFacts {
 /// Asks the cluster. Inputs and outputs that are missing are left out: without them there is no start anyway.
 pub fn gather(config: &Config, topology: &ApplicationTopology, brokers: &[BrokerInfo], admin: &Admin) -> ClusterFacts {
     let mut roles: BTreeMap<Arc<str>, TopicRole> = BTreeMap::new();
-    let stores = topology.subtopologies().iter().flat_map(|sub| &sub.store_specs);
-    let changelogs = stores
-        .filter(|store| store.changelog.is_some())
-        .map(|store| (changelog_topic(&config.application_id, &store.name), TopicRole::Changelog));
+    let changelogs = changelog_topics(&config.application_id, topology).map(|topic| (topic, TopicRole::Changelog));
     let repartitions =
         topology.internal_topics().iter().map(|internal| (internal.topic.clone(), TopicRole::Repartition));
     let inputs = topology.inputs().iter().map(|topic| (topic.clone(), TopicRole::Input));

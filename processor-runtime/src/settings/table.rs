@@ -85,40 +85,27 @@ const fn millis(min: u64, max: Duration) -> Bounds<Duration> {
     Bounds { min: Duration::from_millis(min), max }
 }
 
+/// One value of a field that takes a few.
+macro_rules! choice {
+    ($field:ident = $value:expr, $name:literal: $meaning:literal) => {
+        Choice {
+            name: $name,
+            meaning: $meaning,
+            is_chosen: |config| config.$field == $value,
+            choose: |config| config.$field = $value,
+        }
+    };
+}
+
 const RESETS: &[Choice] = &[
-    Choice {
-        name: "earliest",
-        meaning: "at the first record that is still there",
-        is_chosen: |config| config.auto_offset_reset == StartRule::Earliest,
-        choose: |config| config.auto_offset_reset = StartRule::Earliest,
-    },
-    Choice {
-        name: "latest",
-        meaning: "behind the last record",
-        is_chosen: |config| config.auto_offset_reset == StartRule::Latest,
-        choose: |config| config.auto_offset_reset = StartRule::Latest,
-    },
-    Choice {
-        name: "none",
-        meaning: "nowhere: the worker stops, a person decides",
-        is_chosen: |config| config.auto_offset_reset == StartRule::Refuse,
-        choose: |config| config.auto_offset_reset = StartRule::Refuse,
-    },
+    choice!(auto_offset_reset = StartRule::Earliest, "earliest": "at the first record that is still there"),
+    choice!(auto_offset_reset = StartRule::Latest, "latest": "behind the last record"),
+    choice!(auto_offset_reset = StartRule::Refuse, "none": "nowhere: the worker stops, a person decides"),
 ];
 
 const LOG_FORMATS: &[Choice] = &[
-    Choice {
-        name: "text",
-        meaning: "lines for people",
-        is_chosen: |config| config.log_format == LogFormat::Text,
-        choose: |config| config.log_format = LogFormat::Text,
-    },
-    Choice {
-        name: "json",
-        meaning: "one JSON object a line",
-        is_chosen: |config| config.log_format == LogFormat::Json,
-        choose: |config| config.log_format = LogFormat::Json,
-    },
+    choice!(log_format = LogFormat::Text, "text": "lines for people"),
+    choice!(log_format = LogFormat::Json, "json": "one JSON object a line"),
 ];
 
 /// All settings, in the order in which they are listed.

@@ -18,7 +18,7 @@ use crate::kafka::{
 use crate::metrics::Phase;
 use crate::state::StateDirectory;
 use crate::tasks::Running;
-use crate::transaction::{CommitReceipt, Open, Why};
+use crate::transaction::{self, CommitReceipt, Open, Why};
 
 /// A batch that was processed, its outputs sent, nothing committed.
 pub(super) struct Processed<P> {
@@ -46,15 +46,12 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         self.tasks.route_records(&mut self.records);
         let began = self.clock.monotonic();
         let idle = self.tasks.nothing_waits() && !self.tasks.punctuation_is_due(self.clock.wall());
-        if idle || self.footing != Footing::Sound || began < self.try_at {
-            return Ok(None);
-        }
-        if self.fence_due {
+        if idle || self.fence_due || self.footing != Footing::Sound || began < self.try_at {
             return Ok(None);
         }
         let Some(producer) = self.take_ready() else { return Ok(None) };
         let waiting = self.tasks.waiting_len();
-        let budget = self.plan.transaction_timeout * 4 / 5;
+        let budget = transaction::budget(self.plan.transaction_timeout);
         let mut transaction = match producer.begin(&self.clock, budget) {
             Ok(transaction) => transaction,
             Err(broken) => return self.broken(&broken, waiting).map(|()| None),

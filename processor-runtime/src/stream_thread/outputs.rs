@@ -42,15 +42,13 @@ impl Outputs {
                 (Some(sink), Some((task, input, offset))) => self.numbered(Origin { task, input, offset, sink }),
                 (None, _) | (_, None) => RecordNumber::NONE,
             };
-            let headers =
-                if output.headers.is_empty() { RecordHeaders::None } else { RecordHeaders::Of(output.headers) };
             transaction.send(&ProducerRecord {
                 topic: output.topic,
                 partition: output.partition,
                 timestamp: output.timestamp,
                 key: output.key,
                 value: output.value,
-                headers,
+                headers: RecordHeaders::Of(output.headers),
                 tag: DeliveryTag::UNTRACKED,
                 number,
             })?;

@@ -10,7 +10,7 @@ use crate::kafka::{Kafka, OffsetToCommit, TxnErrorKind};
 use crate::metrics::CommitResult;
 use crate::state::StateDirectory;
 use crate::tasks::Running;
-use crate::transaction::{Broken, Clean, Ended, Initialised, Initialising, Next, Spent, Why};
+use crate::transaction::{self, Broken, Clean, Ended, Initialised, Initialising, Next, Spent, Why};
 
 /// How long one turn may spend on initialising a producer.
 const INIT_SLICE: Duration = Duration::from_millis(100);
@@ -90,7 +90,8 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             return Ok(());
         }
         let Some(producer) = self.take_ready() else { return Ok(()) };
-        let transaction = match producer.begin(&self.clock, self.plan.transaction_timeout * 4 / 5) {
+        let budget = transaction::budget(self.plan.transaction_timeout);
+        let transaction = match producer.begin(&self.clock, budget) {
             Ok(transaction) => transaction,
             Err(broken) => return self.broken(&broken, 0),
         };

@@ -24,6 +24,11 @@ use crate::seeded_bugs::{self, Rule};
 /// How long one call into the client may take before the budget is looked at again.
 const CALL_MAX: Duration = Duration::from_millis(500);
 
+/// How long a transaction may take of its `transaction.timeout.ms`: it ends before the broker would end it.
+pub fn budget(timeout: Duration) -> Duration {
+    timeout * 4 / 5
+}
+
 /// A producer that is being initialised: when that is through, every older one with its id is fenced, and what they left
 /// open has ended.
 #[derive(Debug)]

@@ -24,7 +24,7 @@ use crate::kafka::{
     DeliveryTag, Kafka as _, ProducerRecord, RecordHeaders, RecordNumber, TransactionalId, TransactionalProducer,
     TxnError,
 };
-use crate::transaction::{Clean, Ended, Initialised, Initialising, Next, Open};
+use crate::transaction::{self, Clean, Ended, Initialised, Initialising, Next, Open};
 
 /// The most letters of one transaction.
 const LETTERS_MAX: usize = 500;
@@ -106,7 +106,7 @@ fn require(topic: &DeadLetterTopic, origins: &BTreeSet<TopicPartition>) -> Resul
     let mut counts: BTreeMap<&str, Option<usize>> = BTreeMap::new();
     for origin in origins {
         if !counts.contains_key(&*origin.topic) {
-            let count = topic.admin().describe_topic(&origin.topic)?.map(|found| found.partitions);
+            let count = topic.admin().topic_shape(&origin.topic)?.map(|found| found.partitions);
             counts.insert(&origin.topic, count);
         }
         let is_there = |count: usize| usize::try_from(origin.partition.get()).is_ok_and(|number| number < count);
@@ -189,7 +189,7 @@ impl<'a> Replay<'a> {
 
     /// One transaction. `None`: it is committed, and the producer must be replaced.
     fn commit(&self, producer: Clean<Producer>, letters: &[Letter]) -> Result<Option<Clean<Producer>>, CommandError> {
-        let budget = self.topic.cluster().settings().transaction_timeout * 4 / 5;
+        let budget = transaction::budget(self.topic.cluster().settings().transaction_timeout);
         let mut open = match producer.begin(&self.clock, budget) {
             Ok(open) => open,
             Err(broken) => return Err(not_replayed(&broken.reason, broken.fenced)),

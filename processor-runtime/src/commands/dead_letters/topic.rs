@@ -142,7 +142,7 @@ impl DeadLetterTopic {
     ) -> Result<(), CommandError> {
         let mut left: BTreeMap<Partition, LogBounds> =
             bounds.iter().filter(|(_, log)| log.start < log.end).map(|(partition, log)| (*partition, *log)).collect();
-        let total: i64 = left.values().map(|log| log.end - log.start).sum();
+        let total = offsets_in(&left);
         let mut progress = Progress::of(u64::try_from(total).unwrap_or(0), "records read");
         let mut reader =
             Records::new(&self.cluster, &format!("{}:dead-letters", self.cluster.settings().application_id))?;
@@ -150,18 +150,17 @@ impl DeadLetterTopic {
         let positions: Vec<_> =
             left.iter().map(|(partition, log)| (place(partition), Offset::new(log.start))).collect();
         reader.read(&positions)?;
-        let mut moved_at = Instant::now();
+        let (mut remaining, mut moved_at) = (total, Instant::now());
         while let Some(first) = left.keys().next().copied() {
             let mut outcome = Ok(());
-            let before: i64 = left.values().map(|log| log.end - log.start).sum();
             reader.poll(POLL, &mut |event| {
                 outcome = meet(event, &mut left, &mut visit);
                 if outcome.is_ok() && !left.is_empty() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             })?;
             outcome?;
-            let now_left: i64 = left.values().map(|log| log.end - log.start).sum();
-            progress.reach(u64::try_from(total - now_left).unwrap_or(0));
-            if now_left < before {
+            let before = std::mem::replace(&mut remaining, offsets_in(&left));
+            progress.reach(u64::try_from(total - remaining).unwrap_or(0));
+            if remaining < before {
                 moved_at = Instant::now();
             } else if moved_at.elapsed() >= STILL_MAX {
                 return Err(CommandError::Failed(format!(
@@ -173,6 +172,11 @@ impl DeadLetterTopic {
         }
         Ok(())
     }
+}
+
+/// How many offsets lie between the bounds.
+fn offsets_in(logs: &BTreeMap<Partition, LogBounds>) -> i64 {
+    logs.values().map(|log| log.end - log.start).sum()
 }
 
 /// Takes a step towards the ends. `left` holds what is still to be read.

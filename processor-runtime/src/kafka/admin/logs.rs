@@ -11,8 +11,8 @@ use super::{ANSWER_WAIT_MAX, Admin};
 impl Admin {
     /// The bounds of all partitions of a topic for a reader that sees everything; `None` where there is no such topic.
     pub fn log_bounds(&self, topic: &str) -> Result<Option<BTreeMap<Partition, LogBounds>>, KafkaError> {
-        let Some(info) = self.describe_topic(topic)? else { return Ok(None) };
-        let count = i32::try_from(info.partitions).expect("partitions are numbered with 31 bits");
+        let Some(shape) = self.topic_shape(topic)? else { return Ok(None) };
+        let count = i32::try_from(shape.partitions).expect("partitions are numbered with 31 bits");
         let partitions: Vec<_> = (0..count).map(|number| TopicPartition::new(topic, Partition::new(number))).collect();
         let starts = self.log_offsets(topic, &partitions, Spec::Start)?;
         let ends = self.log_offsets(topic, &partitions, Spec::End)?;

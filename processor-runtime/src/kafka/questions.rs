@@ -61,8 +61,28 @@ pub(super) struct Questions {
     /// Answers that need nobody: to questions about no partition.
     ready: Vec<(Ticket, Answer)>,
     last_number: usize,
-    /// When the first question was asked that failed, if none has been answered since.
-    failing_since: Option<Instant>,
+    /// When the first question was asked that failed, of those that leaders answer and of those that the coordinator does,
+    /// if none of the same kind has been answered in full since: the one can be stuck while the other works.
+    failing_since: FailingSince,
+}
+
+#[derive(Debug, Default)]
+struct FailingSince {
+    leaders: Option<Instant>,
+    coordinator: Option<Instant>,
+}
+
+impl FailingSince {
+    fn of(&mut self, open: &Open) -> &mut Option<Instant> {
+        match open {
+            Open::Bounds { .. } => &mut self.leaders,
+            Open::Committed | Open::Members => &mut self.coordinator,
+        }
+    }
+
+    fn is_stuck(&self) -> bool {
+        [self.leaders, self.coordinator].iter().flatten().any(|since| since.elapsed() >= STUCK_AFTER)
+    }
 }
 
 impl fmt::Debug for Questions {
@@ -81,7 +101,7 @@ impl Questions {
             open: HashMap::new(),
             ready: Vec::new(),
             last_number: 0,
-            failing_since: None,
+            failing_since: FailingSince::default(),
         }
     }
 
@@ -120,14 +140,14 @@ impl Questions {
         while let Some(event) = self.queue.poll(Duration::ZERO) {
             answers.extend(self.take(&event));
         }
-        if self.failing_since.is_some_and(|since| since.elapsed() >= STUCK_AFTER) {
+        if self.failing_since.is_stuck() {
             self.ask_elsewhere(answers);
         }
     }
 
     /// Another client asks from now on. What is open is answered with "again".
     fn ask_elsewhere(&mut self, answers: &mut Vec<(Ticket, Result<Answer, KafkaError>)>) {
-        self.failing_since = None;
+        self.failing_since = FailingSince::default();
         let client = match (self.another)() {
             Ok(client) => client,
             Err(error) => return tracing::warn!("no other client can be made to ask with: {error}"),
@@ -144,18 +164,19 @@ impl Questions {
         let number = event.ticket() & !1;
         let is_second = event.ticket() & 1 == 1;
         let Asked { at, ticket, open } = self.open.remove(&number)?;
+        let failing_since = self.failing_since.of(&open);
         let answer = match open {
             Open::Committed => {
                 let entries = event.committed().map_err(about_offsets);
-                entries.and_then(committed).and_then(|found| self.told(at, found, Answer::Committed))
+                entries.and_then(committed).and_then(|found| found.told(at, failing_since, Answer::Committed))
             }
-            Open::Members => members(event),
+            Open::Members => members(event).inspect(|_| *failing_since = None),
             Open::Bounds { mut start, mut end } => {
                 let half = event.log_offsets().map_err(about_logs).and_then(log_ends);
                 match half.map(|half| *(if is_second { &mut end } else { &mut start }) = Some(half)) {
                     Err(error) => Err(error),
                     Ok(()) => match (start, end) {
-                        (Some(start), Some(end)) => self.told(at, bounds(start, end), Answer::Bounds),
+                        (Some(start), Some(end)) => bounds(start, end).told(at, failing_since, Answer::Bounds),
                         (start, end) => {
                             self.open.insert(number, Asked { at, ticket, open: Open::Bounds { start, end } });
                             return None;
@@ -164,29 +185,10 @@ impl Questions {
                 }
             }
         };
-        match &answer {
-            Ok(_) => {}
-            Err(_) => drop(self.failing_since.get_or_insert(at)),
+        if answer.is_err() {
+            failing_since.get_or_insert(at);
         }
         Some((ticket, answer))
-    }
-
-    /// An answer for the partitions that have one. Where none has, the answer is why.
-    fn told<T>(
-        &mut self,
-        asked_at: Instant,
-        found: Found<T>,
-        answer: impl FnOnce(Vec<T>) -> Answer,
-    ) -> Result<Answer, KafkaError> {
-        match found.failure {
-            None => self.failing_since = None,
-            Some(failure) if found.answers.is_empty() => return Err(failure),
-            Some(failure) => {
-                self.failing_since.get_or_insert(asked_at);
-                tracing::debug!("{failure}");
-            }
-        }
-        Ok(answer(found.answers))
     }
 }
 
@@ -212,6 +214,24 @@ impl<T> Found<T> {
             }
         }
         Ok(found)
+    }
+
+    /// An answer for the partitions that have one. Where none has, the answer is why.
+    fn told(
+        self,
+        asked_at: Instant,
+        failing_since: &mut Option<Instant>,
+        answer: impl FnOnce(Vec<T>) -> Answer,
+    ) -> Result<Answer, KafkaError> {
+        match self.failure {
+            None => *failing_since = None,
+            Some(failure) if self.answers.is_empty() => return Err(failure),
+            Some(failure) => {
+                failing_since.get_or_insert(asked_at);
+                tracing::debug!("{failure}");
+            }
+        }
+        Ok(answer(self.answers))
     }
 }
 
@@ -324,6 +344,26 @@ mod tests {
         let error = committed(vec![entry(0, 7, Code::NONE), entry(1, -1001, refused)]).expect_err("a right is missing");
         assert_eq!(error.kind, KafkaErrorKind::Config);
         assert!(error.message.contains("in-1"), "{error}");
+    }
+
+    /// Offsets are asked for over and over while an open transaction holds one; that they are answered says nothing about
+    /// the questions that go to leaders.
+    #[test]
+    fn what_the_coordinator_answers_does_not_hide_that_leaders_do_not() {
+        let fenced = Code::of(E::RD_KAFKA_RESP_ERR_FENCED_LEADER_EPOCH);
+        let unstable = Code::of(E::RD_KAFKA_RESP_ERR_UNSTABLE_OFFSET_COMMIT);
+        let long_ago = Instant::now().checked_sub(STUCK_AFTER).expect("the machine is up for longer");
+        let mut failing_since = FailingSince::default();
+        let leaders = failing_since.of(&Open::Bounds { start: None, end: None });
+        let ends = log_ends(vec![entry(0, -1, fenced)]).expect("it may pass");
+        ends.told(long_ago, leaders, |_| Answer::Bounds(Vec::new())).expect_err("nothing was answered");
+        leaders.get_or_insert(long_ago);
+        let coordinator = failing_since.of(&Open::Committed);
+        let offsets = committed(vec![entry(1, -1001, unstable)]).expect("it is answered");
+        offsets.told(Instant::now(), coordinator, Answer::Committed).expect("it is answered");
+        assert!(failing_since.is_stuck());
+        *failing_since.of(&Open::Bounds { start: None, end: None }) = None;
+        assert!(!failing_since.is_stuck());
     }
 
     #[test]

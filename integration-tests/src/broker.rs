@@ -199,6 +199,19 @@ impl KafkaCluster {
         self.await_node(node)
     }
 
+    /// How many times, in all its lives, a node has dropped the markers of a decided transaction.
+    ///
+    /// Seen with Kafka 4.3.1: a broker dies after it has decided a transaction and before its markers are written, and
+    /// comes back while its old session still counts. It resumes as coordinator; then the controller fences that session,
+    /// so every partition is without a leader for a moment, and the coordinator takes those of the transaction for deleted
+    /// topics ("likely deleted already and hence can be skipped") and calls the transaction complete. What it wrote and the
+    /// offsets it holds stay undecided; no client has a call that mends it.
+    pub fn dropped_markers(&self, node: u16) -> Result<usize> {
+        let log = self.node(node).log();
+        let text = fs::read_to_string(&log).with_context(|| format!("cannot read {}", log.display()))?;
+        Ok(text.lines().filter(|line| line.contains("likely deleted already and hence can be skipped")).count())
+    }
+
     /// Starts a node's process and does not wait for it.
     pub fn spawn_node(&self, node: u16) -> Result<()> {
         let node = self.node(node);

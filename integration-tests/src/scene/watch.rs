@@ -51,6 +51,12 @@ impl Watch {
         self.finish_offsets()
     }
 
+    /// Ends it without asking what was found.
+    pub fn abandon(self) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.offsets.join().expect("the thread that looks at the offsets does not panic");
+    }
+
     fn finish_offsets(self) -> Verdict {
         self.stop.store(true, Ordering::SeqCst);
         let seen = self.offsets.join().expect("the thread that looks at the offsets does not panic");

@@ -26,6 +26,11 @@ const ASK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 const EVENTS_A_STEP_MAX: usize = 20_000;
 /// The same in bytes of keys and values.
 const BYTES_A_STEP_MAX: usize = 8 << 20;
+/// A transaction that is in the way for longer than any may stay open hangs in the broker.
+const HANGS_AFTER: Duration = Duration::from_mins(1);
+/// What to do about it.
+const HANGS: &str =
+    "; the transaction hangs in the broker if this goes on: ProcessorRestoreStalls in docs/operating.md";
 /// After so long without a record or an end, another client reads.
 const READER_SILENT_MAX: Duration = Duration::from_secs(10);
 /// A question without an answer for so long is asked again; the client gives up before, and says so.
@@ -485,7 +490,9 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
                 }
                 _ if waited >= PROGRESS_EVERY => {
                     let last_failure = self.questions.last_failure.as_deref().unwrap_or("none");
-                    tracing::warn!(%task, last_failure, "not running for {waited:.0?}: waiting for {}", recovery.waits_for());
+                    let is_long = recovery.blocked_since.is_some() && waited >= HANGS_AFTER;
+                    let remedy = if is_long { HANGS } else { "" };
+                    tracing::warn!(%task, last_failure, "not running for {waited:.0?}: waiting for {}{remedy}", recovery.waits_for());
                 }
                 Step::Committed
                 | Step::Bounds { .. }

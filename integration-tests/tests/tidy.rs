@@ -21,7 +21,7 @@ const RUNTIME_LAYERS: [&[&str]; 12] = [
     &["restore"],
     &["tasks"],
     &["stream_thread"],
-    &["config", "settings", "topics", "preflight", "query"],
+    &["config", "settings", "topics", "preflight", "purge", "query"],
     &["app"],
     &["commands"],
     &["cli"],

@@ -3,6 +3,7 @@
 //! Order at start: settings → state directory → the cluster → topics → a producer for every thread, all initialised, so that whatever
 //! this worker left open in an earlier life is ended → only then the threads join the group.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +22,7 @@ use crate::kafka::owners::Owners;
 use crate::kafka::{Kafka, TxnErrorKind};
 use crate::metrics::Metrics;
 use crate::preflight;
+use crate::purge::Purger;
 use crate::query::{Figures, Server, Shown, Token};
 use crate::service_manager::{Heartbeat, heartbeats};
 use crate::state::{RocksDirectory, StateSettings};
@@ -107,6 +109,7 @@ pub fn run(config: &Config, topology: &Topology, stop: &Arc<AtomicBool>) -> Resu
         spawn(plan, cluster.clone(), directory.clone(), producer, stop.clone(), shows)
     });
     let threads: Result<Vec<_>, AppError> = threads.collect();
+    let _purger = purger(config, topology, &status)?;
     let outcome = threads.and_then(|threads| join(threads, stop, &metrics));
     stop.store(true, Ordering::Relaxed);
     outcome
@@ -132,6 +135,7 @@ fn plan(
         start_rule: config.auto_offset_reset,
         batch: config.batch_bounds(),
         batch_bytes_max: config.batch_bytes_max,
+        max_task_idle: config.max_task_idle,
         transaction_timeout: config.transaction_timeout,
         rebalance_wait: config.session_timeout * 2,
         lost_wait: config.session_timeout * 2 + BROKER_PAUSE,
@@ -169,6 +173,21 @@ fn shown(
 fn serve(config: &Config, address: SocketAddr, shown: Shown) -> Result<Server, AppError> {
     let token = config.http_token_file.as_deref().map(Token::read).transpose();
     token.and_then(|token| Server::start(address, token, shown)).map_err(AppError::Start)
+}
+
+/// What keeps internal topics small, where there are any.
+fn purger(
+    config: &Config,
+    topology: &ApplicationTopology,
+    status: &Arc<WorkerStatus<SystemClock>>,
+) -> Result<Option<Purger>, AppError> {
+    let topics: BTreeSet<Arc<str>> = topology.internal_topics().iter().map(|internal| internal.topic.clone()).collect();
+    let every = config.repartition_purge_interval;
+    if topics.is_empty() || every.is_zero() {
+        return Ok(None);
+    }
+    let purger = Purger::start(topics, every, config.cluster_settings(), status.clone());
+    purger.map(Some).map_err(|error| AppError::Start(format!("the operating system gives no thread: {error}")))
 }
 
 /// Every task that the application has, whoever runs it.

@@ -47,10 +47,15 @@ pub struct Config {
     pub heartbeat_interval: Duration,
     /// `max.poll.interval.ms`.
     pub max_poll_interval: Duration,
+    /// `max.task.idle`: how long a task with several inputs holds records back while another input is empty and its log is
+    /// known to have more; zero for not at all.
+    pub max_task_idle: Duration,
     /// `transaction.timeout.ms`: how long the broker lets a transaction stay open whose producer is silent.
     pub transaction_timeout: Duration,
     /// How many partitions' replicas a changelog topic gets when it is made; `None`: the brokers' default.
     pub replication_factor: Option<usize>,
+    /// `repartition.purge.interval`: how often records of internal topics are deleted that were processed; zero for never.
+    pub repartition_purge_interval: Duration,
     /// Whether a cluster that can lose acknowledged records is refused at start, not only warned of.
     pub strict: bool,
     /// Memory of all state databases together: block cache and write buffers.
@@ -99,8 +104,10 @@ impl Config {
             session_timeout: Duration::from_secs(6),
             heartbeat_interval: Duration::from_millis(1_500),
             max_poll_interval: Duration::from_mins(5),
+            max_task_idle: Duration::from_millis(100),
             transaction_timeout: Duration::from_secs(10),
             replication_factor: None,
+            repartition_purge_interval: Duration::from_secs(30),
             strict: false,
             memory_budget_bytes: 64 << 20,
             cache_bytes: 64 << 20,

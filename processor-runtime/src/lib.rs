@@ -11,6 +11,7 @@ pub mod config;
 pub mod kafka;
 pub mod metrics;
 pub mod preflight;
+pub mod purge;
 pub mod query;
 pub mod restore;
 pub mod secret;

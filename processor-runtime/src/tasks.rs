@@ -1,5 +1,7 @@
 //! The tasks that run on a stream thread: where a polled record goes, and what a batch has done to each.
 
+mod merge;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -10,6 +12,8 @@ use processor_core::protocol::metadata::OffsetMetadata;
 use processor_core::store::{Base, BaseError};
 use processor_core::task::{ChangeSet, PartitionGroup, Task};
 
+pub use self::merge::IsAtEnd;
+use self::merge::Merge;
 use crate::kafka::{DeliveryTag, PolledRecord, TransactionalId};
 use crate::restore::{ChangelogSource, Recovered};
 use crate::state::{Permit, Positions, StateError, TaskState};
@@ -32,6 +36,7 @@ pub struct Running<T, R> {
     waits_until: Option<Duration>,
     /// Records of the task were dropped: what comes is taken only once its inputs are read from where it stands.
     must_reread: bool,
+    merge: Merge,
     /// What the batch wrote to the stores; filled at commit.
     pub changes: ChangeSet,
     /// The timestamps of the batch's first and last record.
@@ -53,6 +58,7 @@ impl<T: TaskState, R: PolledRecord> Running<T, R> {
             group: PartitionGroup::new(inputs.len()),
             waits_until: None,
             must_reread: false,
+            merge: Merge::default(),
             inputs,
             changelogs,
             changes: ChangeSet::default(),
@@ -121,8 +127,11 @@ impl<T: TaskState, R: PolledRecord> Running<T, R> {
         Ok(())
     }
 
-    /// Takes the record that is next in time.
-    pub fn next_record(&mut self, now: Timestamp) -> Option<(usize, R)> {
+    /// Takes the record that is next in time; none where that may be one that was not polled yet.
+    pub fn next_record(&mut self, now: Timestamp, is_at_end: IsAtEnd<'_>) -> Option<(usize, R)> {
+        if self.inputs.len() > 1 && self.runs_empty(is_at_end) {
+            return None;
+        }
         let Self { group, task, .. } = self;
         group.pop(|input, record| task.time_of(input, record, now))
     }
@@ -198,19 +207,24 @@ impl<T: TaskState, R: PolledRecord> Tasks<T, R> {
         self.routes = self.running.iter().enumerate().flat_map(of_task).collect();
     }
 
-    /// Gives polled records to their tasks.
+    /// Gives polled records to their tasks. `refetch`: what is fetched is about to change, and what no task reads any more
+    /// is dropped; its task begins where its offset says.
     ///
     /// # Panics
-    /// If a record is of a partition that no running task reads: nothing else is fetched (EO-6).
-    pub fn route_records(&mut self, records: &mut Vec<R>) {
+    /// If a record is of a partition that no running task reads otherwise: nothing else is fetched (EO-6).
+    pub fn route_records(&mut self, records: &mut Vec<R>, refetch: bool) {
         let mut last = None;
         for record in records.drain(..) {
             let of = (record.input(), record.partition());
             let (slot, place) = match last {
                 Some((known, to)) if known == of => to,
-                _ => self.routes.get(&of).copied().unwrap_or_else(|| {
-                    panic!("EO-6: a record of input {} partition {} was polled, but no task reads it", of.0, of.1)
-                }),
+                _ => match self.routes.get(&of) {
+                    Some(&to) => to,
+                    None if refetch => continue,
+                    None => {
+                        panic!("EO-6: a record of input {} partition {} was polled, but no task reads it", of.0, of.1)
+                    }
+                },
             };
             last = Some((of, (slot, place)));
             let running = &mut self.running[slot];
@@ -228,6 +242,14 @@ impl<T: TaskState, R: PolledRecord> Tasks<T, R> {
     /// The running tasks, by id.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Running<T, R>> {
         self.running.iter_mut()
+    }
+
+    /// The running tasks with their slots, from this one on and round to it again.
+    pub fn iter_mut_from(&mut self, first: usize) -> impl Iterator<Item = (usize, &mut Running<T, R>)> {
+        let first = first.min(self.running.len());
+        let (before, from) = self.running.split_at_mut(first);
+        let from = from.iter_mut().enumerate().map(move |(place, running)| (first + place, running));
+        from.chain(before.iter_mut().enumerate())
     }
 
     /// Whether none runs.

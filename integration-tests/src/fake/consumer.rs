@@ -285,6 +285,17 @@ impl GroupConsumer for FakeConsumer {
         Ok(FakeMetadata(Membership { generation: self.owns.unwrap_or(-1), member_id }))
     }
 
+    fn is_at_end(&self, partition: &TopicPartition, next: Offset) -> bool {
+        let Ok(shared) = self.handle.alive() else { return false };
+        let model = shared.lock();
+        let polled = self.fetching.get(partition).map_or(next.get(), |&position| position.max(next.get()));
+        // As at the client, which knows the high watermark: what an open transaction has written is still to come.
+        let all = |log: &Log| {
+            log.last_stable_offset() == log.high_watermark() && committed_from(log, polled).next().is_none()
+        };
+        model.log(partition).is_some_and(all)
+    }
+
     fn leave(&mut self, _wait: Duration) -> Result<(), KafkaError> {
         let shared = self.handle.alive()?;
         if let Some(id) = self.member_id.take() {

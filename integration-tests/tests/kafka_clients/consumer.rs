@@ -50,6 +50,49 @@ fn the_end_of_a_partition_is_known_from_the_fetch_and_nobody_is_asked() -> Resul
     Ok(())
 }
 
+/// Markers and what was aborted are no records, and are behind the member all the same; what an open transaction has
+/// written is still before it.
+#[test]
+fn a_member_knows_whether_it_stands_at_the_end() -> Result<()> {
+    let corner = Corner::new("consumer-at-end", 2)?;
+    corner.fill(0, 0, 10)?;
+    let mut aborting = corner.producer("a")?;
+    aborting.begin()?;
+    send(&mut aborting, 0, b"aborted")?;
+    aborting.drain(SOON)?;
+    aborting.abort(SOON)?;
+    let mut consumer = corner.consumer("c")?;
+    join(&mut consumer)?;
+    let at_end = |consumer: &processor_runtime::kafka::consumer::Consumer, next| {
+        consumer.is_at_end(&corner.partition(0), Offset::new(next))
+    };
+    assert!(!at_end(&consumer, 0), "nothing is known before the first fetch");
+    fetch_from(&mut consumer, &corner, 4)?;
+    poll_until(&mut consumer, "the records", |records, _| records.len() == 6)?;
+    let deadline = Instant::now() + SOON;
+    while !at_end(&consumer, 10) {
+        ensure!(Instant::now() < deadline, "two markers and an aborted record are not passed");
+        consumer.poll(STEP, 50, usize::MAX, &mut Vec::new(), &mut Vec::new())?;
+    }
+    let mut open = corner.producer("o")?;
+    open.begin()?;
+    send(&mut open, 0, b"open")?;
+    open.drain(SOON)?;
+    let deadline = Instant::now() + SOON;
+    while at_end(&consumer, 10) {
+        ensure!(Instant::now() < deadline, "the open transaction does not show");
+        consumer.poll(STEP, 50, usize::MAX, &mut Vec::new(), &mut Vec::new())?;
+    }
+    open.commit(SOON)?;
+    poll_until(&mut consumer, "the record", |records, _| records.len() == 1)?;
+    let deadline = Instant::now() + SOON;
+    while !at_end(&consumer, 14) {
+        ensure!(Instant::now() < deadline, "its marker is not passed");
+        consumer.poll(STEP, 50, usize::MAX, &mut Vec::new(), &mut Vec::new())?;
+    }
+    Ok(())
+}
+
 #[test]
 fn a_fetch_replaces_what_was_read_even_while_the_one_before_is_stopping() -> Result<()> {
     const RECORDS: i64 = 2_000;

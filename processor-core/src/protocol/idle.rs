@@ -1,5 +1,5 @@
-//! When a task with several inputs may process: records of its inputs are merged by time, so one that is empty, but may
-//! have older records on the way, is waited for.
+//! When a task with several inputs may process: its inputs are merged by time, so one that is empty, but has records on
+//! the way, is waited for.
 
 use std::time::Duration;
 
@@ -17,23 +17,38 @@ pub struct InputState {
 pub enum Readiness {
     /// There is nothing to process.
     Idle,
-    /// Process.
-    Ready,
+    /// Process, in the order of time, until an input runs empty that is not caught up.
+    InOrder,
     /// Wait for the empty inputs, until this time at the most.
     WaitUntil(Duration),
+    /// It has waited long enough: process what is there.
+    Anyway,
 }
 
-/// Whether a task may process. `idle_max` is `max.task.idle`, zero for not to wait; `since` is when it was first told to
-/// wait, and `now` the same clock.
-///
-/// It waits only for inputs that are empty and not known to be at their end.
-pub fn readiness(inputs: &[InputState], idle_max: Duration, since: Option<Duration>, now: Duration) -> Readiness {
-    if inputs.iter().all(|input| input.empty) {
-        return Readiness::Idle;
+/// For how long a task has waited for its inputs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Patience {
+    since: Option<Duration>,
+}
+
+impl Patience {
+    /// What the task does now. `idle_max` is `max.task.idle`, zero for not to wait.
+    ///
+    /// It waits only for inputs that are empty and not known to be at their end. One that was waited for in vain is not
+    /// waited for again before nothing is missing, or nothing waits: an input that cannot be read holds the others up once.
+    pub fn look(&mut self, inputs: impl Iterator<Item = InputState>, idle_max: Duration, now: Duration) -> Readiness {
+        let (mut some_wait, mut some_lack) = (false, false);
+        for input in inputs {
+            some_wait |= !input.empty;
+            some_lack |= input.empty && !input.caught_up;
+        }
+        if !some_wait || !some_lack {
+            self.since = None;
+            return if some_wait { Readiness::InOrder } else { Readiness::Idle };
+        }
+        let until = self.since.get_or_insert(now).saturating_add(idle_max);
+        if now < until { Readiness::WaitUntil(until) } else { Readiness::Anyway }
     }
-    let waits = inputs.iter().any(|input| input.empty && !input.caught_up);
-    let until = since.unwrap_or(now).saturating_add(idle_max);
-    if waits && now < until { Readiness::WaitUntil(until) } else { Readiness::Ready }
 }
 
 #[cfg(test)]
@@ -45,28 +60,50 @@ mod tests {
     const AT_END: InputState = InputState { empty: true, caught_up: true };
     const MAX: Duration = Duration::from_secs(5);
 
-    fn after(waited: u64, inputs: &[InputState]) -> Readiness {
-        readiness(inputs, MAX, Some(Duration::from_secs(100)), Duration::from_secs(100 + waited))
+    fn look(patience: &mut Patience, at: u64, inputs: &[InputState]) -> Readiness {
+        patience.look(inputs.iter().copied(), MAX, Duration::from_secs(at))
     }
 
     #[test]
     fn an_empty_input_is_waited_for_so_long_and_no_longer() {
+        let mut patience = Patience::default();
         let until = Readiness::WaitUntil(Duration::from_secs(105));
-        assert_eq!(readiness(&[FULL, EMPTY], MAX, None, Duration::from_secs(100)), until);
-        assert_eq!(after(4, &[FULL, EMPTY]), until);
-        assert_eq!(after(5, &[FULL, EMPTY]), Readiness::Ready);
+        assert_eq!(look(&mut patience, 100, &[FULL, EMPTY]), until);
+        assert_eq!(look(&mut patience, 104, &[FULL, EMPTY]), until);
+        assert_eq!(look(&mut patience, 105, &[FULL, EMPTY]), Readiness::Anyway);
+    }
+
+    #[test]
+    fn one_that_was_waited_for_in_vain_is_not_waited_for_again_before_it_is_back() {
+        let mut patience = Patience::default();
+        look(&mut patience, 100, &[FULL, EMPTY]);
+        assert_eq!(look(&mut patience, 105, &[FULL, EMPTY]), Readiness::Anyway);
+        assert_eq!(look(&mut patience, 200, &[FULL, EMPTY]), Readiness::Anyway);
+        assert_eq!(look(&mut patience, 201, &[FULL, FULL]), Readiness::InOrder);
+        let until = Readiness::WaitUntil(Duration::from_secs(207));
+        assert_eq!(look(&mut patience, 202, &[FULL, EMPTY]), until);
+    }
+
+    #[test]
+    fn the_wait_begins_with_a_record_that_is_held_back() {
+        let mut patience = Patience::default();
+        assert_eq!(look(&mut patience, 100, &[EMPTY, EMPTY]), Readiness::Idle);
+        let until = Readiness::WaitUntil(Duration::from_secs(205));
+        assert_eq!(look(&mut patience, 200, &[FULL, EMPTY]), until);
     }
 
     #[test]
     fn inputs_at_their_end_and_full_ones_are_not_waited_for() {
-        assert_eq!(after(0, &[FULL, AT_END]), Readiness::Ready);
-        assert_eq!(after(0, &[FULL, FULL]), Readiness::Ready);
-        assert_eq!(after(0, &[FULL]), Readiness::Ready);
-        assert_eq!(after(0, &[EMPTY, AT_END]), Readiness::Idle);
+        let mut patience = Patience::default();
+        assert_eq!(look(&mut patience, 0, &[FULL, AT_END]), Readiness::InOrder);
+        assert_eq!(look(&mut patience, 0, &[FULL, FULL]), Readiness::InOrder);
+        assert_eq!(look(&mut patience, 0, &[FULL]), Readiness::InOrder);
+        assert_eq!(look(&mut patience, 0, &[EMPTY, AT_END]), Readiness::Idle);
     }
 
     #[test]
     fn zero_means_not_to_wait() {
-        assert_eq!(readiness(&[FULL, EMPTY], Duration::ZERO, None, Duration::ZERO), Readiness::Ready);
+        let looked = Patience::default().look([FULL, EMPTY].into_iter(), Duration::ZERO, Duration::ZERO);
+        assert_eq!(looked, Readiness::Anyway);
     }
 }

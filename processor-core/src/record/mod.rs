@@ -101,7 +101,7 @@ pub struct BatchInfo {
     /// The record's place among the task's records of this batch, from 0.
     pub index: u32,
     /// How many records of this task the batch holds. It commits whole, unless a record fails, is to be tried again or asks
-    /// for the commit: then it ends there.
+    /// for the commit, or one of several inputs runs empty that has more: then it ends there.
     pub size: u32,
     /// The time of day when the batch was begun. It is part of the batch's input (EO-7): the only clock that a topology
     /// can see.

@@ -10,6 +10,8 @@ use crate::record::InputRecord;
 pub struct PartitionGroup<R> {
     queues: Vec<Queue<R>>,
     len: usize,
+    /// Of keys and values; counted only where there are several inputs, whose records may have to wait for each other.
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -22,11 +24,15 @@ struct Queue<R> {
 impl<R: InputRecord> PartitionGroup<R> {
     /// For a task with this many inputs.
     pub fn new(inputs: usize) -> Self {
-        Self { queues: (0..inputs).map(|_| Queue { records: VecDeque::new(), head: None }).collect(), len: 0 }
+        let queue = |_| Queue { records: VecDeque::new(), head: None };
+        Self { queues: (0..inputs).map(queue).collect(), len: 0, bytes: 0 }
     }
 
     /// Appends a record of an input.
     pub fn push(&mut self, input: usize, record: R) {
+        if self.queues.len() > 1 {
+            self.bytes += size(&record);
+        }
         self.queues[input].records.push_back(record);
         self.len += 1;
     }
@@ -42,6 +48,9 @@ impl<R: InputRecord> PartitionGroup<R> {
         let record = queue.records.pop_front()?;
         queue.head = None;
         self.len -= 1;
+        if self.queues.len() > 1 {
+            self.bytes -= size(&record);
+        }
         Some((next, record))
     }
 
@@ -67,6 +76,11 @@ impl<R: InputRecord> PartitionGroup<R> {
         self.len
     }
 
+    /// How many bytes of keys and values wait; 0 for a task with one input, which holds nothing back.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Whether none waits.
     pub fn is_empty(&self) -> bool {
         self.len == 0
@@ -78,6 +92,10 @@ impl<R: InputRecord> PartitionGroup<R> {
             queue.records.clear();
             queue.head = None;
         }
-        self.len = 0;
+        (self.len, self.bytes) = (0, 0);
     }
+}
+
+fn size(record: &impl InputRecord) -> usize {
+    record.key().map_or(0, <[u8]>::len) + record.value().map_or(0, <[u8]>::len)
 }

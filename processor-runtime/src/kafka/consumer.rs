@@ -343,6 +343,11 @@ impl GroupConsumer for Consumer {
         self.client.known_end(partition).map(Offset::new)
     }
 
+    fn is_at_end(&self, partition: &TopicPartition, next: Offset) -> bool {
+        let polled = self.client.polled_to(partition).map_or(next, |polled| next.max(Offset::new(polled)));
+        self.known_end(partition).is_some_and(|end| end <= polled)
+    }
+
     fn leave(&mut self, wait: Duration) -> Result<(), KafkaError> {
         let started = Instant::now();
         let is_known = self.client.group().is_ok_and(|group| !group.membership().member_id.is_empty());

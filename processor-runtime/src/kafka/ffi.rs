@@ -632,6 +632,17 @@ impl Client {
         (code == 0 && high >= 0).then_some(high)
     }
 
+    /// The offset behind the last message of a partition that was taken from the queue, markers of transactions included
+    /// (`rdkafka_queue.c:849-863`, `rdkafka_op.c:903`). A look into the client's own books; `None`: none was taken.
+    pub(super) fn polled_to(&self, partition: &TopicPartition) -> Option<i64> {
+        let mut list = PartitionList::of([(partition, 0)].into_iter());
+        // SAFETY: handle and list are alive; the list's one entry is filled in.
+        let code = unsafe { rd::rd_kafka_position(self.raw(), list.as_mut_ptr()) };
+        // SAFETY: the list is alive, and has the one entry.
+        let offset = unsafe { (*(*list.as_ptr()).elems).offset };
+        (code == rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && offset >= 0).then_some(offset)
+    }
+
     /// The membership now.
     pub(super) fn group(&self) -> Result<NativeGroup, Fault> {
         read_group(self.raw()).ok_or_else(|| Fault::bare(Code(-1), "the client is not a group member"))

@@ -131,6 +131,10 @@ pub trait GroupConsumer {
         None
     }
 
+    /// Whether all that the log of an input partition was known to hold when it was last fetched has been polled, by a task
+    /// that stands at `next`: markers and aborted records count as polled, an open transaction as more to come. Asks nobody.
+    fn is_at_end(&self, partition: &TopicPartition, next: Offset) -> bool;
+
     /// Leaves the group on purpose, so that partitions move at once. Waits at most `wait`. Without this call a static
     /// member keeps its partitions until its session times out.
     fn leave(&mut self, wait: Duration) -> Result<(), KafkaError>;

@@ -171,6 +171,12 @@ pub const SETTINGS: &[Setting] = &[
         otherwise: Otherwise::Default,
     },
     Setting {
+        name: "max.task.idle",
+        kind: Kind::Duration(millis(0, MINUTE), field!(max_task_idle)),
+        meaning: "How long a task with several inputs, which are merged lowest timestamp first, holds records back while another input is empty and its log is known to have more, open transactions included. 0 is not at all.",
+        otherwise: Otherwise::Default,
+    },
+    Setting {
         name: "transaction.timeout",
         kind: Kind::Duration(millis(1_000, Duration::from_hours(24)), field!(transaction_timeout)),
         meaning: "transaction.timeout.ms: how long a silent worker's transaction stays open; at most the brokers' transaction.max.timeout.ms (15 min).",
@@ -179,8 +185,14 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "replication.factor",
         kind: Kind::OptionalCount(between(1, 1_000), field!(replication_factor)),
-        meaning: "Replicas of changelog topics that are made.",
+        meaning: "Replicas of changelog and internal topics that are made.",
         otherwise: Otherwise::Unset("the brokers' default.replication.factor"),
+    },
+    Setting {
+        name: "repartition.purge.interval",
+        kind: Kind::Duration(millis(0, Duration::from_hours(24)), field!(repartition_purge_interval)),
+        meaning: "How often records of internal topics are deleted that were committed past a round ago. 0 is never: then the topics grow as far as their retention lets them.",
+        otherwise: Otherwise::Default,
     },
     Setting {
         name: "strict",

@@ -43,9 +43,10 @@ struct Progressed {
 impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
     /// Processes what was polled; outputs go to the producer as they come.
     pub(super) fn process(&mut self) -> Result<Option<Processed<K::Producer>>, ThreadError> {
-        self.tasks.route_records(&mut self.records);
+        self.tasks.route_records(&mut self.records, self.refetch);
         let began = self.clock.monotonic();
-        let idle = self.tasks.nothing_waits() && !self.tasks.punctuation_is_due(self.clock.wall());
+        self.hold_back(began);
+        let idle = self.tasks.nothing_is_ready() && !self.tasks.punctuation_is_due(self.clock.wall());
         if idle || self.fence_due || self.footing != Footing::Sound || began < self.try_at {
             return Ok(None);
         }
@@ -83,6 +84,22 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         self.ended(ended, waiting).map(|()| None)
     }
 
+    /// Tasks whose next record may not have been polled yet wait for it, unless there is no room for more, or all is to be
+    /// read anew from where they stand.
+    fn hold_back(&mut self, now: Duration) {
+        let (records_max, bytes_max) = self.held_max();
+        let is_full = self.tasks.waiting_len() >= records_max || self.tasks.waiting_bytes() >= bytes_max;
+        let idle_max = if is_full || self.refetch { Duration::ZERO } else { self.plan.max_task_idle };
+        let consumer = &self.consumer;
+        self.tasks.hold_back(idle_max, now, &|partition, next| consumer.is_at_end(partition, next));
+    }
+
+    /// How much may wait while tasks are held back, records and bytes: one batch that was polled, and one of what they
+    /// wait for.
+    pub(super) fn held_max(&self) -> (usize, usize) {
+        (self.plan.batch.records_max.saturating_mul(2), self.plan.batch_bytes_max.saturating_mul(2))
+    }
+
     /// Processes task by task, each task's records in the order of their time.
     fn process_tasks(
         &mut self,
@@ -97,6 +114,8 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             clock: &self.clock,
             now: self.clock.wall(),
             waiting,
+            room: self.batch_size.records_max(),
+            is_at_end: &|partition, next| self.consumer.is_at_end(partition, next),
             deadline,
             pace: Pace::from(self.clock.monotonic()),
             processed: 0,
@@ -104,9 +123,14 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             passed_over: PassedOver::new(),
             failed: None,
         };
-        for (slot, running) in self.tasks.iter_mut().enumerate() {
+        let mut first_left = 0;
+        for (slot, running) in self.tasks.iter_mut_from(self.first_task) {
+            if pass.is_full() && first_left == 0 {
+                first_left = slot;
+            }
             pass.task(slot, running)?;
         }
+        self.first_task = first_left;
         let Pass { processed, dropped, passed_over, failed, .. } = pass;
         self.refetch |= dropped > 0;
         Ok(Progressed { processed, dropped, passed_over, failed })

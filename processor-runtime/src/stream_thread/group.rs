@@ -39,9 +39,17 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         let wait = if busy { BUSY_WAIT } else { IDLE_WAIT };
         let can_process = self.is_ready() && !self.tasks.is_empty() && self.tasks.nothing_waits();
         // What cannot be processed yet should stay with the consumer, but a poll has room for one record at least.
-        let records_max = if can_process { self.batch_size.records_max() } else { 1 };
-        let polled =
-            self.consumer.poll(wait, records_max, self.plan.batch_bytes_max, &mut self.records, &mut self.events);
+        let (mut records_max, mut bytes_max) = (1, self.plan.batch_bytes_max);
+        if can_process {
+            records_max = self.batch_size.records_max();
+        } else if self.is_ready() && !self.refetch && self.tasks.some_are_held() {
+            // What they wait for may come behind much that they do not wait for.
+            let (held_records_max, held_bytes_max) = self.held_max();
+            let room = held_records_max.saturating_sub(self.tasks.waiting_len());
+            records_max = self.batch_size.records_max().min(room).max(1);
+            bytes_max = held_bytes_max.saturating_sub(self.tasks.waiting_bytes()).clamp(1, bytes_max);
+        }
+        let polled = self.consumer.poll(wait, records_max, bytes_max, &mut self.records, &mut self.events);
         match polled {
             Ok(()) => Ok(()),
             Err(error) if error.kind == KafkaErrorKind::FencedInstance => self.rejoin_or_stop(&error.message),

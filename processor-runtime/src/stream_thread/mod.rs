@@ -88,6 +88,8 @@ pub struct StreamThread<K: Kafka, S: StateDirectory, C> {
     /// No transaction begins before this time: the last one has failed.
     try_at: Duration,
     batch_size: BatchSize,
+    /// The task that the next batch begins with: the last one was full before it came to it.
+    first_task: usize,
     fenced_at: Vec<Duration>,
     rejoined_at: Vec<Duration>,
     /// When a wait for a place in the group was last logged.
@@ -133,6 +135,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             producer_topics: producer_topics(&plan),
             restorer: Restorer::new(plan.transactional_id.clone(), plan.start_rule, plan.layouts.clone()),
             batch_size: BatchSize::new(plan.batch),
+            first_task: 0,
             consumer,
             producer: ProducerSlot::Ready(producer),
             kafka,

@@ -14,7 +14,7 @@ use super::outputs::Outputs;
 use crate::clock::Clock;
 use crate::kafka::{PolledRecord, TransactionalProducer, TxnError};
 use crate::state::TaskState;
-use crate::tasks::{NoStores, Running};
+use crate::tasks::{IsAtEnd, NoStores, Running};
 use crate::transaction::Open;
 
 /// The clock is looked at after so many records at the most; sooner where records take long.
@@ -39,6 +39,10 @@ pub(super) struct Pass<'a, P, C> {
     pub(super) now: Timestamp,
     /// How many records of all tasks waited when it began.
     pub(super) waiting: usize,
+    /// How many records it may have. More wait only where they were held back.
+    pub(super) room: usize,
+    /// Whether an input is known to have no more than was polled.
+    pub(super) is_at_end: IsAtEnd<'a>,
     /// When the transaction must be on its way to the commit.
     pub(super) deadline: Duration,
     pub(super) pace: Pace,
@@ -80,7 +84,11 @@ impl<P: TransactionalProducer, C: Clock> Pass<'_, P, C> {
             return self.stop(running, None, failure);
         }
         self.outputs.send(&mut running.task, None, self.transaction).map_err(Interrupted::Producer)?;
-        while let Some((input, record)) = running.next_record(self.now) {
+        let mut last = None;
+        while !running.is_held()
+            && !self.is_full()
+            && let Some((input, record)) = running.next_record(self.now, self.is_at_end)
+        {
             let outcome = running.task.process(input, &record, info, base(running.state.as_ref()));
             let place = (input, record.offset());
             match outcome {
@@ -92,7 +100,7 @@ impl<P: TransactionalProducer, C: Clock> Pass<'_, P, C> {
                     tracing::warn!(task = %running.task.id(), "{partition}@{offset} is tried again in {after:?}: {failure}");
                     self.dropped += 1 + running.group.len();
                     running.wait_until(self.clock.monotonic() + after);
-                    return Ok(());
+                    break;
                 }
                 Outcome::Failed(failure) => {
                     self.dropped += 1;
@@ -101,20 +109,26 @@ impl<P: TransactionalProducer, C: Clock> Pass<'_, P, C> {
             }
             let from = Some((slot, input, record.offset()));
             self.outputs.send(&mut running.task, from, self.transaction).map_err(Interrupted::Producer)?;
-            let ends_here = running.task.take_commit_request();
-            if info.index == 0 || ends_here || running.group.is_empty() {
+            if info.index == 0 {
                 running.note_timestamp(record.timestamp());
             }
+            last = record.timestamp();
             self.processed += 1;
             info.index += 1;
-            if ends_here {
-                return Ok(());
+            if running.task.take_commit_request() {
+                break;
             }
             if self.is_late() && self.processed + self.dropped < self.waiting {
                 return Err(Interrupted::TooSlow(self.processed));
             }
         }
+        running.note_timestamp(last);
         Ok(())
+    }
+
+    /// Whether the batch has as many records as it may have.
+    pub(super) fn is_full(&self) -> bool {
+        self.processed >= self.room
     }
 
     /// The task stops: what is before the failure is committed. Damaged state is not the record's fault.

@@ -32,6 +32,8 @@ pub struct ThreadPlan {
     pub batch: BatchBounds,
     /// The most bytes of keys and values in a poll batch.
     pub batch_bytes_max: usize,
+    /// `max.task.idle`: how long a task with several inputs waits for one that is empty and has more.
+    pub max_task_idle: Duration,
     /// `transaction.timeout.ms`.
     pub transaction_timeout: Duration,
     /// How long a member that was told it is out of date waits for the rebalance before it recovers by itself.

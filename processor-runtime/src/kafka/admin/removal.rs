@@ -3,7 +3,7 @@
 use processor_core::ids::{Offset, TopicPartition};
 use rdkafka::bindings::rd_kafka_resp_err_t as E;
 
-use super::super::ffi::{Code, Event, PartitionList};
+use super::super::ffi::{Code, Event, Fault, PartitionList};
 use super::super::{Committed, KafkaError, questions};
 use super::{ANSWER_WAIT_MAX, Admin};
 
@@ -61,6 +61,28 @@ impl Admin {
             Err(fault) if fault.code == Code::of(E::RD_KAFKA_RESP_ERR_GROUP_ID_NOT_FOUND) => Ok(()),
             Err(fault) => Err(self.error(&format!("cannot delete the group {group}"), &fault)),
         }
+    }
+
+    /// Deletes the records of each partition before an offset; what became of each. The list must not be empty.
+    ///
+    /// # Errors
+    /// Nobody answered at all.
+    #[expect(clippy::type_complexity, reason = "a list of what was asked for, with each result")]
+    pub fn delete_records(
+        &self,
+        before: &[(TopicPartition, Offset)],
+    ) -> Result<Vec<((TopicPartition, Offset), Result<(), KafkaError>)>, KafkaError> {
+        let list = PartitionList::of(before.iter().map(|(partition, offset)| (partition, offset.get())));
+        self.queue.ask_to_delete_records(&list, ANSWER_WAIT_MAX);
+        let entries = self.answer("cannot delete records", Event::records_deleted)?;
+        let outcome = |asked: &(TopicPartition, Offset)| {
+            let entry = entries.iter().find(|entry| entry.partition == asked.0);
+            let code = entry.map_or(Code::of(E::RD_KAFKA_RESP_ERR_UNKNOWN), |entry| entry.code);
+            let failed =
+                || self.error(&format!("cannot delete records of {}", asked.0), &Fault::bare(code, code.text()));
+            (asked.clone(), if code == Code::NONE { Ok(()) } else { Err(failed()) })
+        };
+        Ok(before.iter().map(outcome).collect())
     }
 
     /// Deletes a topic, and waits until it does not show any more; one that is not there is no error.

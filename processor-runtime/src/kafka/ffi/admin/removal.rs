@@ -5,7 +5,8 @@ use std::time::Duration;
 use rdkafka::bindings as rd;
 use rdkafka::bindings::rd_kafka_admin_op_t as Op;
 
-use super::super::{Code, Fault, PartitionList, c_string};
+use super::super::partitions::entries;
+use super::super::{Code, Fault, PartitionEntry, PartitionList, c_string};
 use super::{Event, EventQueue, Options, elements, topic_result, wrong_answer};
 
 impl EventQueue {
@@ -19,6 +20,18 @@ impl EventQueue {
             let (client, queue) = (self.client.raw(), self.raw.as_ptr());
             rd::rd_kafka_DeleteTopics(client, &raw mut request, 1, options.0.as_ptr(), queue);
             rd::rd_kafka_DeleteTopic_destroy(request);
+        }
+    }
+
+    /// Deletes the records of each partition before its offset.
+    pub(in crate::kafka) fn ask_to_delete_records(&self, before: &PartitionList, wait_max: Duration) {
+        let options = Options::new(&self.client, Op::RD_KAFKA_ADMIN_OP_DELETERECORDS, wait_max, 0);
+        // SAFETY: as above.
+        unsafe {
+            let mut request = rd::rd_kafka_DeleteRecords_new(before.as_ptr());
+            let (client, queue) = (self.client.raw(), self.raw.as_ptr());
+            rd::rd_kafka_DeleteRecords(client, &raw mut request, 1, options.0.as_ptr(), queue);
+            rd::rd_kafka_DeleteRecords_destroy(request);
         }
     }
 
@@ -65,6 +78,19 @@ impl Event {
         }
     }
 
+    /// To [`EventQueue::ask_to_delete_records`]: each partition with what became of it.
+    pub(in crate::kafka) fn records_deleted(&self) -> Result<Vec<PartitionEntry>, Fault> {
+        self.check()?;
+        // SAFETY: as above.
+        unsafe {
+            let result = rd::rd_kafka_event_DeleteRecords_result(self.raw.as_ptr());
+            if result.is_null() {
+                return Err(wrong_answer());
+            }
+            Ok(entries(rd::rd_kafka_DeleteRecords_result_offsets(result)))
+        }
+    }
+
     /// To [`EventQueue::ask_to_delete_group`].
     pub(in crate::kafka) fn group_deleted(&self) -> Result<(), Fault> {
         self.check()?;
@@ -93,7 +119,7 @@ impl Event {
             let groups = rd::rd_kafka_AlterConsumerGroupOffsets_result_groups(result, &raw mut count);
             let group = *elements(groups, count).first().ok_or_else(wrong_answer)?;
             group_result(group)?;
-            let entries = super::entries(rd::rd_kafka_group_result_partitions(group));
+            let entries = entries(rd::rd_kafka_group_result_partitions(group));
             match entries.iter().find(|entry| entry.code != Code::NONE) {
                 None => Ok(()),
                 Some(failed) => Err(Fault::bare(failed.code, format!("{}: {}", failed.partition, failed.code.text()))),

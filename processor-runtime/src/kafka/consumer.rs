@@ -25,6 +25,7 @@ use super::{
     Answer, GroupConsumer, GroupEvent, GroupMetadata, KafkaError, KafkaErrorKind, Membership, PolledRecord, Question,
     Ticket,
 };
+use crate::status::Unstable;
 
 /// The most that one batch takes from librdkafka's queue.
 const TAKE_MAX: usize = 256;
@@ -341,6 +342,10 @@ impl GroupConsumer for Consumer {
 
     fn known_end(&self, partition: &TopicPartition) -> Option<Offset> {
         self.client.known_end(partition).map(Offset::new)
+    }
+
+    fn unstable(&self, partition: &TopicPartition) -> Option<Unstable> {
+        self.client.callbacks().stable_ends().unstable(partition, Instant::now())
     }
 
     fn leave(&mut self, wait: Duration) -> Result<(), KafkaError> {

@@ -22,6 +22,7 @@ mod properties;
 mod questions;
 pub mod records;
 mod requests;
+mod stable_ends;
 mod transient;
 
 use std::fmt;
@@ -31,6 +32,8 @@ use std::time::Duration;
 
 use processor_core::ids::{ChangelogOffset, InputIndex, Offset, OutputIndex, Partition, Timestamp, TopicPartition};
 use processor_core::record::{Headers, InputRecord, TargetPartition};
+
+use crate::status::Unstable;
 
 /// A way to reach a cluster; makes the clients of a stream thread.
 pub trait Kafka: Send + Sync + 'static {
@@ -128,6 +131,12 @@ pub trait GroupConsumer {
 
     /// The end of an input partition (high watermark) as of the last fetch; asks nobody. `None`: not known.
     fn known_end(&self, _partition: &TopicPartition) -> Option<Offset> {
+        None
+    }
+
+    /// What an open transaction holds back of an input partition, as of a few seconds ago; asks nobody. `None`: not known,
+    /// or not asked for when the member was made.
+    fn unstable(&self, _partition: &TopicPartition) -> Option<Unstable> {
         None
     }
 

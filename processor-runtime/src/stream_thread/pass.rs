@@ -11,9 +11,11 @@ use processor_core::task::Outcome;
 
 use super::ThreadError;
 use super::outputs::Outputs;
+use super::store_reads::StoreReads;
 use crate::clock::Clock;
 use crate::kafka::{PolledRecord, TransactionalProducer, TxnError};
 use crate::state::TaskState;
+use crate::status::AtWork;
 use crate::tasks::{NoStores, Running};
 use crate::transaction::Open;
 
@@ -35,6 +37,7 @@ pub(super) struct Pass<'a, P, C> {
     pub(super) transaction: &'a mut Open<P>,
     pub(super) outputs: &'a mut Outputs,
     pub(super) clock: &'a C,
+    pub(super) store_reads: Option<&'a StoreReads>,
     /// The time of day of the batch.
     pub(super) now: Timestamp,
     /// How many records of all tasks waited when it began.
@@ -46,6 +49,8 @@ pub(super) struct Pass<'a, P, C> {
     pub(super) processed: usize,
     /// Records that were polled and are to be read again.
     pub(super) dropped: usize,
+    /// How long wall-clock punctuations took.
+    pub(super) punctuating: Duration,
     pub(super) passed_over: PassedOver,
     pub(super) failed: Option<ThreadError>,
 }
@@ -76,13 +81,22 @@ impl<P: TransactionalProducer, C: Clock> Pass<'_, P, C> {
     ) -> Result<(), Interrupted> {
         let size = u32::try_from(running.group.len()).expect("batches are bounded");
         let mut info = BatchInfo { id: running.batch(), index: 0, size, now: self.now };
-        if let Err(failure) = running.task.punctuate(info, base(running.state.as_ref())) {
+        if running.task.next_wall_clock().is_some_and(|due| due <= self.now)
+            && let Err(failure) = self.punctuate(running, info)
+        {
             return self.stop(running, None, failure);
         }
         self.outputs.send(&mut running.task, None, self.transaction).map_err(Interrupted::Producer)?;
         while let Some((input, record)) = running.next_record(self.now) {
-            let outcome = running.task.process(input, &record, info, base(running.state.as_ref()));
             let place = (input, record.offset());
+            running.at_work.begin(Some(place));
+            let base = base(running.state.as_ref());
+            let outcome = match self.store_reads {
+                Some(reads) => running.task.process(input, &record, info, &reads.over(base, self.clock)),
+                None => running.task.process(input, &record, info, base),
+            };
+            running.at_work.end();
+            running.note_age(input, &record);
             match outcome {
                 Outcome::Done => {}
                 Outcome::Skipped(failure) => self.pass_over(running, place, &failure, "skipped"),
@@ -103,18 +117,32 @@ impl<P: TransactionalProducer, C: Clock> Pass<'_, P, C> {
             self.outputs.send(&mut running.task, from, self.transaction).map_err(Interrupted::Producer)?;
             let ends_here = running.task.take_commit_request();
             if info.index == 0 || ends_here || running.group.is_empty() {
-                running.note_timestamp(record.timestamp());
+                running.observe(input, &record, self.now);
             }
             self.processed += 1;
             info.index += 1;
             if ends_here {
                 return Ok(());
             }
-            if self.is_late() && self.processed + self.dropped < self.waiting {
+            if self.is_late(&running.at_work) && self.processed + self.dropped < self.waiting {
                 return Err(Interrupted::TooSlow(self.processed));
             }
         }
         Ok(())
+    }
+
+    /// Fires the wall-clock schedules that are due.
+    fn punctuate<T: TaskState, R: PolledRecord>(
+        &mut self,
+        running: &mut Running<T, R>,
+        info: BatchInfo,
+    ) -> Result<(), RecordFailure> {
+        let began = self.clock.monotonic();
+        running.at_work.begin(None);
+        let punctuated = running.task.punctuate(info, base(running.state.as_ref()));
+        running.at_work.end();
+        self.punctuating += self.clock.monotonic().saturating_sub(began);
+        punctuated.map(drop)
     }
 
     /// The task stops: what is before the failure is committed. Damaged state is not the record's fault.
@@ -147,9 +175,10 @@ impl<P: TransactionalProducer, C: Clock> Pass<'_, P, C> {
         *self.passed_over.entry((outcome, kind)).or_default() += 1;
     }
 
-    fn is_late(&mut self) -> bool {
+    /// The clock is looked at sooner than so often where records have become slow: the watcher says that time has passed.
+    fn is_late(&mut self, at_work: &AtWork) -> bool {
         let pace = &mut self.pace;
-        if self.processed < pace.look_at {
+        if self.processed < pace.look_at && !at_work.clock_is_due() {
             return false;
         }
         let now = self.clock.monotonic();

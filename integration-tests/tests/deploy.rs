@@ -10,12 +10,19 @@ use serde_json::{Value, json};
 
 /// The rows of the dashboard, the most asked first.
 const ROWS: &[(&str, &[&Definition])] = &[
-    ("Does it keep up?", &[&d::INPUT_LAG, &d::RECORDS_PROCESSED, &d::RECORDS_DROPPED, &d::E2E_LATENCY]),
-    ("Does it run?", &[&d::STATE, &d::TASKS, &d::TURN_AGE]),
-    ("Where does the time go?", &[&d::LOOP_SECONDS, &d::COMMIT_SECONDS, &d::BATCH_RECORDS]),
+    (
+        "Does it keep up?",
+        &[&d::INPUT_LAG, &d::RECORDS_PROCESSED, &d::RECORDS_DROPPED, &d::E2E_LATENCY, &d::LATENESS, &d::TIME_TO_LOSS],
+    ),
+    ("What holds the input back?", &[&d::LSO_LAG, &d::LSO_STANDS]),
+    ("Does it run?", &[&d::STATE, &d::TASKS, &d::TURN_AGE, &d::OPERATORS_BUSY, &d::SLOW_RECORDS]),
+    (
+        "Where does the time go?",
+        &[&d::LOOP_SECONDS, &d::COMMIT_SECONDS, &d::BATCH_RECORDS, &d::PROCESS_SECONDS, &d::STORE_OP_SECONDS],
+    ),
     ("Transactions", &[&d::COMMITS, &d::PRODUCER_REBUILDS, &d::TXN_TAINTED, &d::FENCED]),
     ("The group", &[&d::REBALANCES, &d::SESSIONS_LOST, &d::REJOINS]),
-    ("Restore", &[&d::RESTORE_REMAINING, &d::RESTORE_RECORDS]),
+    ("Restore", &[&d::RESTORE_REMAINING, &d::RESTORE_RECORDS, &d::RESTORE_ETA]),
     ("State", &[&d::STORE_KEYS, &d::STORE_BYTES, &d::SST_BYTES, &d::MEMORY_USED, &d::MEMORY_BUDGET]),
     ("Disk", &[&d::MEMTABLE_BYTES, &d::PENDING_COMPACTION_BYTES, &d::WRITE_STOPPED, &d::DELAYED_WRITE_RATE]),
     ("The program", &[&d::BUILD_INFO, &d::INVARIANT_VIOLATIONS]),
@@ -174,8 +181,11 @@ fn queries(metric: &Definition) -> Vec<(String, String)> {
     match metric.kind {
         Kind::Counter if is_busy(metric) => vec![(format!("sum by ({by}) ({})", rate("")), legend)],
         Kind::Counter => vec![(format!("sum by ({by}) (increase({name}{{{CHOSEN}}}[5m]))"), legend)],
-        // The age of a turn does not add up.
-        Kind::Gauge if metric.name == d::TURN_AGE.name => vec![(format!("max by ({by}) ({name}{{{CHOSEN}}})"), legend)],
+        // Times do not add up; of what is left the least counts.
+        Kind::Gauge if metric.name == d::TIME_TO_LOSS.name => {
+            vec![(format!("min by ({by}) ({name}{{{CHOSEN}}})"), legend)]
+        }
+        Kind::Gauge if name.ends_with("_seconds") => vec![(format!("max by ({by}) ({name}{{{CHOSEN}}})"), legend)],
         Kind::Gauge => vec![(format!("sum by ({by}) ({name}{{{CHOSEN}}})"), legend)],
         // The share of each phase in the time says more than how long one lasts.
         Kind::Histogram(_) if metric.name == d::LOOP_SECONDS.name => {

@@ -3,14 +3,17 @@
 //! Order at start: settings → state directory → the cluster → topics → a producer for every thread, all initialised, so that whatever
 //! this worker left open in an earlier life is ended → only then the threads join the group.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use processor_core::ids::{Partition, TaskId};
+use processor_core::protocol::slow::SlowLimits;
 use processor_core::store::StoreSpec;
 use processor_core::topology::{ApplicationTopology, Topology};
 
@@ -26,10 +29,10 @@ use crate::purge::Purger;
 use crate::query::{Figures, Server, Shown, Token};
 use crate::service_manager::{Heartbeat, heartbeats};
 use crate::state::{RocksDirectory, StateSettings};
-use crate::status::{Snapshot, ThreadState, ThreadStatus, WorkerStatus};
+use crate::status::{Snapshot, ThreadState, ThreadStatus, Watcher, WorkerStatus};
 use crate::stream_thread::{Instruments, StreamThread, ThreadError, ThreadPlan, producer_topics};
 use crate::topics::{self, CheckedTopics};
-use crate::transaction::{Clean, Initialised, Initialising};
+use crate::transaction::{self, Clean, Initialised, Initialising};
 
 /// How long one call that initialises a producer may take before the stop flag is looked at.
 const INIT_SLICE: Duration = Duration::from_millis(500);
@@ -81,6 +84,9 @@ pub fn run(config: &Config, topology: &Topology, stop: &Arc<AtomicBool>) -> Resu
     let brokers = admin.brokers();
     preflight::check(config, topology, &brokers, &admin)?;
     let topics = topics::check(config, topology, brokers, &admin)?;
+    if metrics.is_on() {
+        status.know_retention(retention(topology, &admin));
+    }
     drop(admin);
     status.know_tasks(tasks_of(topology, &topics));
     let instance_id = match &config.instance_id {
@@ -99,17 +105,23 @@ pub fn run(config: &Config, topology: &Topology, stop: &Arc<AtomicBool>) -> Resu
         }
     }
     let heartbeats = heartbeats(plans.len(), clock);
+    let (alive, all_ended) = mpsc::channel();
     let shows = status.threads().iter().zip(heartbeats).map(|(status, heartbeat)| Shows {
         metrics: metrics.clone(),
         status: status.clone(),
         heartbeat,
         clock,
+        alive: alive.clone(),
     });
     let threads = plans.into_iter().zip(producers).zip(shows).map(|((plan, producer), shows)| {
         spawn(plan, cluster.clone(), directory.clone(), producer, stop.clone(), shows)
     });
     let threads: Result<Vec<_>, AppError> = threads.collect();
     let _purger = purger(config, topology, &status)?;
+    drop(alive);
+    if threads.is_ok() {
+        watch(&mut watcher(config, &status, &metrics, clock), &all_ended);
+    }
     let outcome = threads.and_then(|threads| join(threads, stop, &metrics));
     stop.store(true, Ordering::Relaxed);
     outcome
@@ -199,6 +211,18 @@ fn tasks_of(topology: &ApplicationTopology, topics: &CheckedTopics) -> Vec<TaskI
     topology.subtopologies().iter().flat_map(|subtopology| of(&subtopology.name)).collect()
 }
 
+/// For how long the inputs keep records, of those that delete by time; one whose settings may not be read is left out.
+fn retention(topology: &ApplicationTopology, admin: &Admin) -> BTreeMap<Arc<str>, Duration> {
+    let of = |topic: &Arc<str>| {
+        let configs = admin.topic_configs(topic).ok()?;
+        let deletes = configs.get("cleanup.policy")?.contains("delete");
+        // -1: for ever.
+        let millis = configs.get("retention.ms")?.parse().ok().filter(|_| deletes)?;
+        Some((topic.clone(), Duration::from_millis(millis)))
+    };
+    topology.inputs().iter().filter_map(of).collect()
+}
+
 /// A producer that has fenced its predecessor; `None` if the stop came first.
 fn initialised(
     cluster: &Cluster,
@@ -255,11 +279,11 @@ fn spawn(
         let _entered = span.entered();
         // However this thread ends, the others end with it: a worker that does part of its work looks healthy.
         let ends_all = StopOnDrop(stop.clone(), shows.status.clone());
-        let Shows { metrics, status, heartbeat, clock } = shows;
+        let Shows { metrics, status, heartbeat, clock, alive } = shows;
         let instruments = Instruments::new(metrics.thread(status.number), status);
         let thread = StreamThread::new(plan, cluster, directory, clock, producer)?;
         let ended = thread.with_instruments(instruments).run(&stop, |turn| heartbeat.beat(turn.member));
-        drop(ends_all);
+        drop((ends_all, alive));
         ended
     };
     let spawned = std::thread::Builder::new().name(name).spawn(run);
@@ -272,6 +296,8 @@ struct Shows {
     status: Arc<ThreadStatus>,
     heartbeat: Heartbeat<SystemClock>,
     clock: SystemClock,
+    /// Dropped when the thread ends.
+    alive: Sender<Infallible>,
 }
 
 struct StopOnDrop(Arc<AtomicBool>, Arc<ThreadStatus>);
@@ -281,6 +307,27 @@ impl Drop for StopOnDrop {
         self.0.store(true, Ordering::Relaxed);
         self.1.publish(Snapshot { state: ThreadState::Stopped, tasks: Vec::new() });
     }
+}
+
+/// Watches the operators of all threads, while there is nothing to do but wait for the end of them.
+fn watch(watcher: &mut Watcher<SystemClock>, all_ended: &Receiver<Infallible>) {
+    while all_ended.recv_timeout(watcher.look_every()) == Err(RecvTimeoutError::Timeout) {
+        watcher.look();
+    }
+}
+
+fn watcher(
+    config: &Config,
+    status: &WorkerStatus<SystemClock>,
+    metrics: &Metrics,
+    clock: SystemClock,
+) -> Watcher<SystemClock> {
+    let limits = SlowLimits {
+        transaction: transaction::budget(config.transaction_timeout),
+        max_poll_interval: config.max_poll_interval,
+    };
+    let threads = status.threads().iter().map(|thread| (thread.clone(), metrics.slow_records(thread.number)));
+    Watcher::new(threads, limits, clock)
 }
 
 fn join(threads: Vec<Running>, stop: &AtomicBool, metrics: &Metrics) -> Result<(), AppError> {

@@ -196,6 +196,7 @@ impl Config {
         settings.heartbeat_interval = self.heartbeat_interval;
         settings.max_poll_interval = self.max_poll_interval;
         settings.transaction_timeout = self.transaction_timeout;
+        settings.measures = self.http_listen.is_some();
         settings
     }
 

@@ -4,12 +4,19 @@
 //! with one atomic store. So nothing here is on the path of a record, and no reader can make a thread wait for longer than
 //! it takes to clone an `Arc`.
 
+mod at_work;
+mod watcher;
+
+pub use at_work::{AllAtWork, AtWork, InHand};
+pub use watcher::Watcher;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use processor_core::ids::{Offset, TaskId, TopicPartition};
+use processor_core::ids::{Offset, TaskId, Timestamp, TopicPartition};
 use processor_core::store::Base;
 
 use crate::clock::Clock;
@@ -22,6 +29,7 @@ pub struct WorkerStatus<C> {
     /// How long a turn may take before the thread counts as hanging.
     turn_max: Duration,
     tasks_in_all: OnceLock<Vec<TaskId>>,
+    retention: OnceLock<BTreeMap<Arc<str>, Duration>>,
 }
 
 /// What one stream thread shows.
@@ -32,6 +40,9 @@ pub struct ThreadStatus {
     /// When it last turned, in milliseconds of the worker's clock, plus 1; 0: not yet.
     turned_at: AtomicU64,
     snapshot: Mutex<Arc<Snapshot>>,
+    at_work: Mutex<AllAtWork>,
+    /// For how long its operators have been at one thing, in milliseconds, as the watcher has found.
+    operators_busy: AtomicU64,
 }
 
 /// A thread at one moment.
@@ -101,6 +112,8 @@ pub struct RestoreStatus {
     pub replayed: u64,
     /// Changelog offsets that are left, at most; `None`: not known yet.
     pub remaining: Option<u64>,
+    /// About how long it takes for what is left, at the rate so far; `None`: not known yet, or it waits.
+    pub time_left: Option<Duration>,
     /// What it waits for.
     pub waits_for: &'static str,
 }
@@ -114,9 +127,34 @@ pub struct InputStatus {
     pub position: Offset,
     /// The end of the partition (high watermark), as of the last fetch; `None`: nothing was fetched yet.
     pub end: Option<Offset>,
+    /// What open transactions hold back of it; `None`: not known.
+    pub unstable: Option<Unstable>,
+    /// The timestamp of a record that was processed lately, so that what waits is about as old; `None`: none was yet.
+    pub processed: Option<Timestamp>,
+}
+
+/// What open transactions hold back of an input.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unstable {
+    /// Offsets between the last stable one and the end.
+    pub records: u64,
+    /// For how long the last stable offset has stood where it is, below the end.
+    pub stands_for: Duration,
+    /// Whether the client has read all of the log and handed it out: what is between the position and the end is no record.
+    pub drained: bool,
 }
 
 impl InputStatus {
+    /// How long retention lets the record alone that is next, as far as time decides it; `None`: nothing waits, or it is not
+    /// known how old it is.
+    pub fn time_to_loss(&self, retention: Duration, now: Timestamp) -> Option<Duration> {
+        if self.lag()? == 0 || self.unstable.is_some_and(|unstable| unstable.drained) {
+            return None;
+        }
+        let age = u64::try_from(now.get().saturating_sub(self.processed?.get())).unwrap_or(0);
+        Some(retention.saturating_sub(Duration::from_millis(age)))
+    }
+
     /// Offsets between the position and the end.
     pub fn lag(&self) -> Option<u64> {
         self.end.map(|end| u64::try_from(end.get() - self.position.get()).unwrap_or(0))
@@ -126,7 +164,13 @@ impl InputStatus {
 impl ThreadStatus {
     /// Of the thread with this number.
     pub fn new(number: usize) -> Self {
-        Self { number, turned_at: AtomicU64::new(0), snapshot: Mutex::default() }
+        Self {
+            number,
+            turned_at: AtomicU64::new(0),
+            snapshot: Mutex::default(),
+            at_work: Mutex::new(Arc::from([])),
+            operators_busy: AtomicU64::new(0),
+        }
     }
 
     /// The thread has turned.
@@ -145,6 +189,25 @@ impl ThreadStatus {
         self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// These tasks run on the thread from here on.
+    pub fn runs(&self, tasks: impl Iterator<Item = Arc<AtWork>>) {
+        *self.at_work.lock().unwrap_or_else(PoisonError::into_inner) = tasks.collect();
+    }
+
+    /// What the operators of its tasks are at.
+    fn at_work(&self) -> AllAtWork {
+        self.at_work.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn operators_busy_for(&self, busy: Duration) {
+        self.operators_busy.store(u64::try_from(busy.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// For how long its operators have been at one record or one punctuation, as far as the watcher has seen.
+    pub fn operators_busy(&self) -> Duration {
+        Duration::from_millis(self.operators_busy.load(Ordering::Relaxed))
+    }
+
     /// When it last turned.
     pub fn turned_at(&self) -> Option<Duration> {
         self.turned_at.load(Ordering::Relaxed).checked_sub(1).map(Duration::from_millis)
@@ -155,7 +218,7 @@ impl<C: Clock> WorkerStatus<C> {
     /// Of a worker with so many threads, which all read this clock.
     pub fn new(threads: usize, clock: C, turn_max: Duration) -> Self {
         let threads = (0..threads).map(|number| Arc::new(ThreadStatus::new(number))).collect();
-        Self { threads, clock, turn_max, tasks_in_all: OnceLock::new() }
+        Self { threads, clock, turn_max, tasks_in_all: OnceLock::new(), retention: OnceLock::new() }
     }
 
     /// The threads, by number.
@@ -171,6 +234,17 @@ impl<C: Clock> WorkerStatus<C> {
     /// The tasks that the application has, on all workers together; empty until the topics are known.
     pub fn tasks_in_all(&self) -> &[TaskId] {
         self.tasks_in_all.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// Says for how long the topics keep records, of those that delete by time.
+    pub fn know_retention(&self, retention: BTreeMap<Arc<str>, Duration>) {
+        self.retention.get_or_init(|| retention);
+    }
+
+    /// How long retention lets the record alone that is next of an input: see [`InputStatus::time_to_loss`].
+    pub fn time_to_loss(&self, input: &InputStatus) -> Option<Duration> {
+        let retention = self.retention.get()?.get(&input.partition.topic)?;
+        input.time_to_loss(*retention, self.clock.wall())
     }
 
     /// The state of the thread that is farthest from running.
@@ -202,8 +276,8 @@ mod tests {
             Duration::from_secs(self.0.load(Ordering::Relaxed))
         }
 
-        fn wall(&self) -> processor_core::ids::Timestamp {
-            processor_core::ids::Timestamp::new(0)
+        fn wall(&self) -> Timestamp {
+            Timestamp::new(0)
         }
     }
 
@@ -238,7 +312,31 @@ mod tests {
             partition: partition.clone(),
             position: Offset::new(5),
             end: end.map(Offset::new),
+            unstable: None,
+            processed: None,
         };
         assert_eq!([None, Some(3), Some(9)].map(|end| input(end).lag()), [None, Some(0), Some(4)]);
+    }
+
+    #[test]
+    fn what_waits_is_lost_when_retention_has_passed_since_its_timestamp() {
+        let day = Duration::from_hours(24);
+        let left_if = |drained: bool, end: i64, processed: Option<i64>, hours: i64| {
+            let input = InputStatus {
+                partition: TopicPartition::new("in", processor_core::ids::Partition::new(0)),
+                position: Offset::new(5),
+                end: Some(Offset::new(end)),
+                unstable: Some(Unstable { drained, ..Unstable::default() }),
+                processed: processed.map(Timestamp::new),
+            };
+            input.time_to_loss(day, Timestamp::new(1_000 + hours * 3_600_000)).map(|left| left.as_secs() / 3_600)
+        };
+        let left = |end, processed, hours| left_if(false, end, processed, hours);
+        assert_eq!(left_if(true, 9, Some(1_000), 20), None, "only markers of transactions are left");
+        assert_eq!(left(9, Some(1_000), 20), Some(4));
+        assert_eq!(left(9, Some(1_000), 30), Some(0), "any moment");
+        assert_eq!(left(5, Some(1_000), 20), None, "nothing waits");
+        assert_eq!(left(9, None, 20), None, "nobody knows how old it is");
+        assert_eq!(left(9, Some(2_000), 0), Some(24), "from the future");
     }
 }

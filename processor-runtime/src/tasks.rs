@@ -3,6 +3,7 @@
 mod merge;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use processor_core::ids::{
@@ -17,6 +18,7 @@ use self::merge::Merge;
 use crate::kafka::{DeliveryTag, PolledRecord, TransactionalId};
 use crate::restore::{ChangelogSource, Recovered};
 use crate::state::{Permit, Positions, StateError, TaskState};
+use crate::status::AtWork;
 use crate::transaction::CommitReceipt;
 
 /// A task that processes.
@@ -39,10 +41,24 @@ pub struct Running<T, R> {
     merge: Merge,
     /// What the batch wrote to the stores; filled at commit.
     pub changes: ChangeSet,
-    /// The timestamps of the batch's first and last record.
-    pub span: Option<(Timestamp, Timestamp)>,
+    /// What is observed of the batch: its first and its last record.
+    pub span: Option<(Observed, Observed)>,
+    /// Of each input, the timestamp of the batch's first record, and of a batch before it.
+    processing: Vec<Option<Timestamp>>,
+    processed: Vec<Option<Timestamp>>,
+    /// What its operators are at.
+    pub at_work: Arc<AtWork>,
     changelog_ends: Vec<Option<ChangelogOffset>>,
     committed_batch: BatchId,
+}
+
+/// What is observed of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// Its timestamp.
+    pub timestamp: Timestamp,
+    /// How far its time was behind stream time.
+    pub late_by: Duration,
 }
 
 impl<T: TaskState, R: PolledRecord> Running<T, R> {
@@ -52,7 +68,11 @@ impl<T: TaskState, R: PolledRecord> Running<T, R> {
         inputs: Vec<(InputIndex, TopicPartition)>,
         changelogs: Vec<Option<(ChangelogSource, OutputIndex)>>,
     ) -> Self {
+        let partitions = inputs.iter().map(|(_, partition)| partition.clone()).collect();
+        let at_work = Arc::new(AtWork::new(&recovered.task, partitions));
+        let of_inputs = vec![None; inputs.len()];
         Self {
+            at_work,
             task: recovered.task,
             state: recovered.state,
             group: PartitionGroup::new(inputs.len()),
@@ -63,6 +83,8 @@ impl<T: TaskState, R: PolledRecord> Running<T, R> {
             changelogs,
             changes: ChangeSet::default(),
             span: None,
+            processing: of_inputs.clone(),
+            processed: of_inputs,
             changelog_ends: recovered.changelog_ends,
             committed_batch: recovered.batch,
         }
@@ -73,11 +95,28 @@ impl<T: TaskState, R: PolledRecord> Running<T, R> {
         self.committed_batch.next()
     }
 
-    /// Remembers the timestamp of the batch's first and last record.
-    pub fn note_timestamp(&mut self, timestamp: Option<Timestamp>) {
-        if let Some(last) = timestamp {
-            self.span = Some((self.span.map_or(last, |(first, _)| first), last));
+    /// Observes the batch's first and last record, which the task has gone past.
+    pub fn observe(&mut self, input: usize, record: &R, now: Timestamp) {
+        let Some(timestamp) = record.timestamp() else { return };
+        // Nobody knows the time of a record that cannot be decoded: it counts as being on time.
+        let time = self.task.time_of(input, record, now).max(Timestamp::new(0));
+        let stream_time = self.task.stream_time().filter(|_| time.get() > 0).unwrap_or(time);
+        let late_by = u64::try_from(stream_time.get().saturating_sub(time.get())).unwrap_or(0);
+        let late_by = Duration::from_millis(late_by);
+        let last = Observed { timestamp, late_by };
+        self.span = Some((self.span.map_or(last, |(first, _)| first), last));
+    }
+
+    /// Remembers how old the first record of each input is.
+    pub fn note_age(&mut self, input: usize, record: &R) {
+        if self.processing[input].is_none() {
+            self.processing[input] = record.timestamp();
         }
+    }
+
+    /// Of each input, the timestamp of a record that was processed in the last batch that had one of it.
+    pub fn processed(&self) -> &[Option<Timestamp>] {
+        &self.processed
     }
 
     /// The metadata of the commit, with the changelog ends that `delivered` knows.
@@ -122,6 +161,9 @@ impl<T: TaskState, R: PolledRecord> Running<T, R> {
             written?;
             assert!(state.positions() == &positions, "EO-3: positions change together with the values");
         }
+        for (processed, processing) in self.processed.iter_mut().zip(&mut self.processing) {
+            *processed = processing.take().or(*processed);
+        }
         self.changelog_ends = ends;
         self.task.applied();
         Ok(())
@@ -153,6 +195,7 @@ impl<T: TaskState, R: PolledRecord> Running<T, R> {
         self.group.clear();
         self.changes.clear();
         self.span = None;
+        self.processing.fill(None);
         self.task.abandon();
     }
 

@@ -94,12 +94,12 @@ impl<K, V> Context<'_, K, V> {
             Clock::StreamTime => self.env.stream_time,
             Clock::WallClock => Some(self.env.origin.batch.now),
         };
-        self.env.schedules.add(self.env.node, every, clock, now)
+        self.env.schedules.add(self.env.node.get(), every, clock, now)
     }
 
     /// Ends a schedule of this node; nothing happens if it has ended.
     pub fn cancel(&mut self, schedule: ScheduleId) {
-        self.env.schedules.cancel(self.env.node, schedule);
+        self.env.schedules.cancel(self.env.node.get(), schedule);
     }
 
     /// Asks for the batch to end, and so to commit, behind the record in process.

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use crate::error::{FailureKind, RecordFailure};
 use crate::ids::{NodeIndex, Offset, OutputIndex, Partition, TaskId, Timestamp};
@@ -18,7 +19,7 @@ pub(crate) struct TaskEnv {
     pub(crate) stream_time: Option<Timestamp>,
     pub(crate) origin: Origin,
     /// The node that runs: a panic is its failure.
-    pub(crate) node: NodeIndex,
+    pub(crate) node: RunningNode,
     /// The first failure of the record in process; it counts even if an operator swallows the error.
     pub(crate) failure: Option<Failed>,
     pub(crate) schedules: Schedules,
@@ -26,6 +27,28 @@ pub(crate) struct TaskEnv {
     pub(crate) commit_requested: bool,
     /// How many partitions each output topic has.
     pub(crate) output_partitions: Arc<[u32]>,
+}
+
+/// Which node of a task runs, or ran last. Another thread may look, to say what a task is busy with. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct RunningNode(Arc<AtomicU16>);
+
+impl RunningNode {
+    pub(crate) fn new(node: NodeIndex) -> Self {
+        Self(Arc::new(AtomicU16::new(node.get())))
+    }
+
+    /// The node. Nothing else can be concluded from it: it says no more than its name.
+    pub fn get(&self) -> NodeIndex {
+        NodeIndex::new(self.0.load(Ordering::Relaxed))
+    }
+
+    /// From here on this node runs. Returns the one before. One thread alone writes, so no exchange is needed.
+    pub(crate) fn enter(&self, node: NodeIndex) -> NodeIndex {
+        let before = self.get();
+        self.0.store(node.get(), Ordering::Relaxed);
+        before
+    }
 }
 
 /// Where the record in process came from.
@@ -54,7 +77,7 @@ pub(crate) struct Run<'a> {
 impl TaskEnv {
     /// Writes the record's failure down, unless an earlier one stands there.
     pub(crate) fn fail(&mut self, kind: FailureKind, node: &str, message: impl std::fmt::Display) -> Recorded {
-        let at = self.node;
+        let at = self.node.get();
         self.failure.get_or_insert_with(|| {
             let failure = RecordFailure { kind, node: node.to_owned(), message: message.to_string() };
             Failed { node: at, failure }

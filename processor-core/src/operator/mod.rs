@@ -10,6 +10,7 @@ mod store;
 pub(crate) use branch::{Branch, Predicate};
 pub use closure::{Closure, Factory, IntoOperator, PerRecord};
 pub use context::{Context, OpenContext};
+pub use env::RunningNode;
 pub(crate) use env::{Children, Failed, Origin, Receive, Recorded, Run, Shared, TaskEnv};
 pub use scan::Scan;
 pub use store::{Store, StoreError};

@@ -7,3 +7,4 @@ pub mod idle;
 pub mod metadata;
 pub mod outcome;
 pub mod restore;
+pub mod slow;

@@ -49,7 +49,7 @@ impl Task {
         let mut punctuating = false;
         let passed = catch_unwind(AssertUnwindSafe(|| pass(sources, env, &mut punctuating)));
         if let Err(panic) = &passed {
-            env.fail(FailureKind::Panic, topology.node_name(env.node), panic_message(panic.as_ref()));
+            env.fail(FailureKind::Panic, topology.node_name(env.node.get()), panic_message(panic.as_ref()));
         }
         match passed {
             Ok(Ok(done)) if env.failure.is_none() => Ok(done),

@@ -11,6 +11,7 @@ mod partition_group;
 pub use outcome::Outcome;
 pub use partition_group::PartitionGroup;
 
+pub use crate::operator::RunningNode;
 pub use crate::store::{Change, ChangeSet};
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -62,7 +63,7 @@ impl ApplicationTopology {
                 offset: Offset::new(0),
                 batch: BatchInfo { id: BatchId::NONE, index: 0, size: 0, now: Timestamp::new(0) },
             },
-            node: NodeIndex::new(0),
+            node: RunningNode::new(NodeIndex::new(0)),
             failure: None,
             schedules: Schedules::default(),
             commit_requested: false,
@@ -139,6 +140,16 @@ impl Task {
     /// The topics it reads, in the order of the sub-topology's inputs.
     pub fn inputs(&self) -> impl Iterator<Item = InputIndex> {
         self.inputs.iter().map(|input| input.index)
+    }
+
+    /// Which of its nodes runs, for whoever watches from another thread.
+    pub fn running_node(&self) -> RunningNode {
+        self.env.node.clone()
+    }
+
+    /// The topology that it is a part of.
+    pub fn topology(&self) -> &ApplicationTopology {
+        &self.topology
     }
 
     /// How many stores it has.

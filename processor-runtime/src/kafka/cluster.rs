@@ -28,6 +28,8 @@ pub struct ClusterSettings {
     pub max_poll_interval: Duration,
     /// After this long the broker aborts a transaction that its producer left open.
     pub transaction_timeout: Duration,
+    /// Whether the group member is told every few seconds what open transactions hold back.
+    pub measures: bool,
 }
 
 impl ClusterSettings {
@@ -41,6 +43,7 @@ impl ClusterSettings {
             heartbeat_interval: Duration::from_millis(1_500),
             max_poll_interval: Duration::from_mins(5),
             transaction_timeout: Duration::from_secs(10),
+            measures: false,
         }
     }
 }

@@ -25,6 +25,7 @@ use super::{
     Answer, GroupConsumer, GroupEvent, GroupMetadata, KafkaError, KafkaErrorKind, Membership, PolledRecord, Question,
     Ticket,
 };
+use crate::status::Unstable;
 
 /// The most that one batch takes from librdkafka's queue.
 const TAKE_MAX: usize = 256;
@@ -346,6 +347,10 @@ impl GroupConsumer for Consumer {
     fn is_at_end(&self, partition: &TopicPartition, next: Offset) -> bool {
         let polled = self.client.polled_to(partition).map_or(next, |polled| next.max(Offset::new(polled)));
         self.known_end(partition).is_some_and(|end| end <= polled)
+    }
+
+    fn unstable(&self, partition: &TopicPartition) -> Option<Unstable> {
+        self.client.callbacks().stable_ends().unstable(partition, Instant::now())
     }
 
     fn leave(&mut self, wait: Duration) -> Result<(), KafkaError> {

@@ -25,7 +25,7 @@ use std::fmt;
 use std::ptr::{self, NonNull};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use processor_core::ids::{Partition, TopicPartition};
 use rdkafka::bindings as rd;
@@ -38,6 +38,7 @@ pub(super) use self::producing::{NativeRecord, TopicHandle};
 use super::Membership;
 use super::deliveries::{Deliveries, tag_and_number};
 use super::requests::{Api, Requests};
+use super::stable_ends::StableEnds;
 
 /// How long dropping a client waits for librdkafka's threads to end. They normally need a few milliseconds; a thread in
 /// a name lookup or a TLS handshake can need many seconds, and then it ends without an audience.
@@ -171,6 +172,7 @@ pub(super) struct Callbacks {
     rebalances: Mutex<Vec<Rebalance>>,
     deliveries: Mutex<Deliveries>,
     requests: Requests,
+    stable_ends: Mutex<StableEnds>,
 }
 
 impl Callbacks {
@@ -180,6 +182,10 @@ impl Callbacks {
 
     pub(super) fn deliveries(&self) -> MutexGuard<'_, Deliveries> {
         self.deliveries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn stable_ends(&self) -> MutexGuard<'_, StableEnds> {
+        self.stable_ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn rebalances(&self) -> MutexGuard<'_, Vec<Rebalance>> {
@@ -339,7 +345,11 @@ impl Conf {
             rd::rd_kafka_conf_set_opaque(self.0, opaque);
             rd::rd_kafka_conf_set_log_cb(self.0, Some(on_log));
             match kind {
-                Kind::Consumer => raw::rd_kafka_conf_set_rebalance_cb(self.0, Some(on_rebalance)),
+                Kind::Consumer => {
+                    raw::rd_kafka_conf_set_rebalance_cb(self.0, Some(on_rebalance));
+                    // Called only where `statistics.interval.ms` is set.
+                    rd::rd_kafka_conf_set_stats_cb(self.0, Some(on_statistics));
+                }
                 Kind::Producer => rd::rd_kafka_conf_set_dr_msg_cb(self.0, Some(on_delivery)),
             }
             let added = raw::rd_kafka_conf_interceptor_add_on_new(self.0, c"processor".as_ptr(), Some(on_new), opaque);
@@ -512,6 +522,21 @@ unsafe extern "C" fn on_delivery(
             format!("a record for {topic}-{} was not written: {}", report.partition, report.code.text())
         });
     }
+}
+
+/// Reads the statistics on the thread that polls.
+unsafe extern "C" fn on_statistics(
+    _handle: *mut rd::rd_kafka_t,
+    json: *mut c_char,
+    json_len: usize,
+    opaque: *mut c_void,
+) -> c_int {
+    // SAFETY: `opaque` is the `Callbacks` of this client; the text has this length and is valid during the callback.
+    let (state, statistics) = unsafe { (callbacks(opaque), std::slice::from_raw_parts(json.cast::<u8>(), json_len)) };
+    if let Err(error) = state.stable_ends().told(statistics, Instant::now()) {
+        tracing::debug!("librdkafka's statistics are not understood, so nothing is known of stable offsets: {error}");
+    }
+    OK // the text remains librdkafka's
 }
 
 /// Carries librdkafka's log lines over, named by the client. Levels are syslog's.

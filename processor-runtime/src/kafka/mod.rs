@@ -22,6 +22,7 @@ mod properties;
 mod questions;
 pub mod records;
 mod requests;
+mod stable_ends;
 mod transient;
 
 use std::fmt;
@@ -31,6 +32,8 @@ use std::time::Duration;
 
 use processor_core::ids::{ChangelogOffset, InputIndex, Offset, OutputIndex, Partition, Timestamp, TopicPartition};
 use processor_core::record::{Headers, InputRecord, TargetPartition};
+
+use crate::status::Unstable;
 
 /// A way to reach a cluster; makes the clients of a stream thread.
 pub trait Kafka: Send + Sync + 'static {
@@ -134,6 +137,12 @@ pub trait GroupConsumer {
     /// Whether all that the log of an input partition was known to hold when it was last fetched has been polled, by a task
     /// that stands at `next`: markers and aborted records count as polled, an open transaction as more to come. Asks nobody.
     fn is_at_end(&self, partition: &TopicPartition, next: Offset) -> bool;
+
+    /// What an open transaction holds back of an input partition, as of a few seconds ago; asks nobody. `None`: not known,
+    /// or not asked for when the member was made.
+    fn unstable(&self, _partition: &TopicPartition) -> Option<Unstable> {
+        None
+    }
 
     /// Leaves the group on purpose, so that partitions move at once. Waits at most `wait`. Without this call a static
     /// member keeps its partitions until its session times out.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::client_properties::PropertyValue;
 use super::cluster::ClusterSettings;
+use super::stable_ends::TOLD_EVERY;
 use super::{Isolation, KafkaError, KafkaErrorKind, Member, TransactionalId};
 
 /// What a client is for.
@@ -154,6 +155,9 @@ pub(super) fn resolve(settings: &ClusterSettings, role: Role<'_>) -> BTreeMap<St
     };
     if matches!(role, Role::Changelog { .. }) {
         put(&mut resolved, DEFAULTS_CHANGELOG);
+    }
+    if matches!(role, Role::Consumer(_)) && settings.measures {
+        put(&mut resolved, &[TOLD_EVERY]);
     }
     let prefixed = |name: &str| name.starts_with("consumer.") || name.starts_with("producer.");
     let properties = &settings.properties;

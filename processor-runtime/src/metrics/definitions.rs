@@ -37,10 +37,29 @@ const LATENCY_SECONDS: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0, 7_200.0,
     86_400.0,
 ];
+/// A microsecond to ten seconds: of one record.
+const RECORD_SECONDS: &[f64] = &[
+    0.000_001,
+    0.000_002_5,
+    0.000_005,
+    0.000_01,
+    0.000_025,
+    0.000_05,
+    0.000_1,
+    0.000_25,
+    0.000_5,
+    0.001,
+    0.002_5,
+    0.01,
+    0.1,
+    1.0,
+    10.0,
+];
 const RECORDS: &[f64] =
     &[1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0, 30_000.0, 100_000.0, 1_000_000.0];
 
 const BY_THREAD: &[&str] = &["thread"];
+const BY_INPUT: &[&str] = &["topic", "partition"];
 const BY_STORE: &[&str] = &["task", "store"];
 
 macro_rules! definitions {
@@ -62,6 +81,10 @@ definitions! {
         "Tasks of this worker by state: `running`, or `restoring` (assigned and not running yet).";
     TURN_AGE: "processor_turn_age_seconds", Kind::Gauge, BY_THREAD,
         "Time since the thread's loop has turned last. Seconds are normal while a large batch commits; minutes mean that it hangs.";
+    OPERATORS_BUSY: "processor_operators_busy_seconds", Kind::Gauge, BY_THREAD,
+        "For how long the thread's operators have been at one record or one punctuation, as of a look up to a quarter of a second ago; 0 if that look found them at another one than the look before. The log names the record from a quarter of a transaction's time on.";
+    SLOW_RECORDS: "processor_slow_records_total", Kind::Counter, BY_THREAD,
+        "Records and punctuations that kept the operators for longer than a quarter of the time that a transaction has (2 s of 8 s, with `transaction.timeout` at 10 s). The log names each, with its node.";
     RECORDS_PROCESSED: "processor_records_processed_total", Kind::Counter, BY_THREAD,
         "Input records that were processed and committed.";
     RECORDS_DROPPED: "processor_records_dropped_total", Kind::Counter, &["thread", "outcome", "reason"],
@@ -76,10 +99,24 @@ definitions! {
         "Time in each phase of a turn: `poll`, `recover`, `process`, `changelog` (send and drain), `offsets`, `commit`, `apply`, `other`. The rate of `_sum` is the share of the thread's time.";
     E2E_LATENCY: "processor_e2e_latency_seconds", Kind::Histogram(LATENCY_SECONDS), &["thread", "record"],
         "Time from a record's timestamp until its results were committed, and so visible to `read_committed` readers. Two observations for each task of a batch: its `first` and its `last` record, which lie on the two ends of the wait. A timestamp in the future counts as 0.";
-    INPUT_LAG: "processor_input_lag_records", Kind::Gauge, &["topic", "partition"],
+    PROCESS_SECONDS: "processor_process_duration_seconds", Kind::Histogram(RECORD_SECONDS), BY_THREAD,
+        "Time per record in the operators, with what is between them: decoding, state, handing outputs to the producer. One observation for each committed batch, its mean: a single slow record shows in `processor_slow_records_total`.";
+    LATENESS: "processor_record_lateness_seconds", Kind::Histogram(LATENCY_SECONDS), BY_THREAD,
+        "How far a record's time was behind the stream time of its task, by the timestamps that the source takes. The first and the last record of each task's batch are observed, once they are committed. What is later than an operator waits for is the operator's to drop, and to count.";
+    STORE_OP_SECONDS: "processor_store_op_seconds", Kind::Histogram(RECORD_SECONDS), &["thread", "op"],
+        "Time of reads of committed state, one in 64 of them: `get`, or `range` with what the operator does for each entry. Only what neither the batch nor the cache of decoded values holds is read. Writes are the phase `apply` of `processor_loop_duration_seconds`.";
+    LSO_LAG: "processor_lso_lag_records", Kind::Gauge, BY_INPUT,
+        "Offsets of an input partition that an open transaction of its writers holds back: from the last stable offset to the end, as of some 5 s ago. They are part of the lag, and cannot be read yet.";
+    LSO_STANDS: "processor_lso_standing_seconds", Kind::Gauge, BY_INPUT,
+        "For how long the last stable offset of an input partition has stood still below the end: as old as the oldest open transaction is, at least. Above the writers' transaction time-out it hangs. 0: everything is stable.";
+    TIME_TO_LOSS: "processor_input_time_to_loss_seconds", Kind::Gauge, BY_INPUT,
+        "How long retention will let the next record of an input partition alone: the topic's `retention.ms` (as of the worker's start) less the age of a record that was processed in the last batch, so a little less than there is. Only where records wait (not markers of transactions alone), one was processed before, and the topic deletes by time; `retention.bytes` may delete sooner.";
+    INPUT_LAG: "processor_input_lag_records", Kind::Gauge, BY_INPUT,
         "Offsets between what was processed and the end of an input partition, of running tasks. Markers of transactions count as offsets, so an input that is written in transactions may stay at 1.";
     RESTORE_REMAINING: "processor_restore_remaining_records", Kind::Gauge, &["task"],
         "Changelog offsets that a restoring task has before it, at most; compacted ones are skipped.";
+    RESTORE_ETA: "processor_restore_eta_seconds", Kind::Gauge, &["task"],
+        "How long a restoring task still needs at the rate so far. None while nothing was read, or an open transaction is in the way.";
     RESTORE_RECORDS: "processor_restore_records_total", Kind::Counter, BY_THREAD,
         "Changelog records that were read to restore state.";
     REBALANCES: "processor_rebalances_total", Kind::Counter, BY_THREAD,

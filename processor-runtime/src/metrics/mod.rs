@@ -35,9 +35,19 @@ impl Metrics {
         Self(None)
     }
 
+    /// Whether it measures.
+    pub fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// The handles of a stream thread with this number.
     pub fn thread(&self, number: usize) -> ThreadMetrics {
         ThreadMetrics::new(self.clone(), number)
+    }
+
+    /// Counts what keeps the operators of the thread with this number for long.
+    pub fn slow_records(&self, thread: usize) -> Counter {
+        self.counter(&definitions::SLOW_RECORDS, &[&thread.to_string()])
     }
 
     /// Counts a thread that stopped because a law was broken.

@@ -26,7 +26,8 @@ fn observations_are_counted_in_seconds_and_in_the_buckets_of_the_definition() {
     let metrics = Metrics::on();
     let thread = metrics.thread(0);
     thread.phase(Phase::Offsets, Duration::from_millis(3));
-    thread.committed(250, Duration::from_millis(40));
+    thread.committed(250, Duration::from_millis(5), Duration::from_millis(40));
+    thread.late(Duration::from_secs(7));
     thread.visible(Timestamp::new(1_000), Timestamp::new(9_000), Timestamp::new(3_500));
     metrics.upkeep();
     let page = metrics.render(&Gauges::default());
@@ -35,6 +36,8 @@ fn observations_are_counted_in_seconds_and_in_the_buckets_of_the_definition() {
         "processor_loop_duration_seconds_bucket{thread=\"0\",phase=\"offsets\",le=\"0.005\"} 1",
         "processor_batch_records_sum{thread=\"0\"} 250",
         "processor_commits_total{thread=\"0\",result=\"ok\"} 1",
+        "processor_process_duration_seconds_sum{thread=\"0\"} 0.00002",
+        "processor_record_lateness_seconds_bucket{thread=\"0\",le=\"10\"} 1",
         "processor_e2e_latency_seconds_sum{thread=\"0\",record=\"first\"} 2.5",
         "processor_e2e_latency_seconds_sum{thread=\"0\",record=\"last\"} 0",
     ] {
@@ -79,7 +82,8 @@ fn what_has_gone_is_gone_from_the_next_scrape() {
 #[test]
 fn nothing_is_measured_where_nobody_asks() {
     let metrics = Metrics::off();
-    metrics.thread(0).committed(1, Duration::from_secs(1));
+    metrics.thread(0).committed(1, Duration::ZERO, Duration::from_secs(1));
+    assert!(metrics.thread(0).store_reads().is_none());
     metrics.upkeep();
     assert_eq!(metrics.render(&Gauges::default()), "");
 }

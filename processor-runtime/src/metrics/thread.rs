@@ -17,6 +17,8 @@ pub struct ThreadMetrics {
     records: Counter,
     batch_records: Histogram,
     commit_seconds: Histogram,
+    process_seconds: Histogram,
+    lateness: Histogram,
     latency_first: Histogram,
     latency_last: Histogram,
     /// Changelog records that were read to restore state.
@@ -115,6 +117,8 @@ impl ThreadMetrics {
             records: counter(&d::RECORDS_PROCESSED),
             batch_records: histogram(&d::BATCH_RECORDS),
             commit_seconds: histogram(&d::COMMIT_SECONDS),
+            process_seconds: histogram(&d::PROCESS_SECONDS),
+            lateness: histogram(&d::LATENESS),
             latency_first: latency("first"),
             latency_last: latency("last"),
             restored: counter(&d::RESTORE_RECORDS),
@@ -138,8 +142,17 @@ impl ThreadMetrics {
         self.commits[result as usize].increment(1);
     }
 
-    /// A batch was committed and applied.
-    pub fn committed(&self, records: usize, took: Duration) {
+    /// What times gets and ranges of committed state; `None` where nothing is measured.
+    pub fn store_reads(&self) -> Option<[Histogram; 2]> {
+        let of = |op| self.metrics.histogram(&d::STORE_OP_SECONDS, &[&self.thread, op]);
+        self.metrics.is_on().then(|| ["get", "range"].map(of))
+    }
+
+    /// A batch was committed and applied: how long its records were processed, and the rest.
+    pub fn committed(&self, records: usize, process: Duration, took: Duration) {
+        if let Ok(count @ 1..) = u32::try_from(records) {
+            self.process_seconds.record(process / count);
+        }
         self.commits[CommitResult::Ok as usize].increment(1);
         self.records.increment(records as u64);
         self.batch_records.record(records as f64);
@@ -151,6 +164,11 @@ impl ThreadMetrics {
         let seconds = |from: Timestamp| now.get().saturating_sub(from.get()).max(0) as f64 / 1_000.0;
         self.latency_first.record(seconds(first));
         self.latency_last.record(seconds(last));
+    }
+
+    /// A record was so far behind stream time.
+    pub fn late(&self, by: Duration) {
+        self.lateness.record(by);
     }
 
     /// So many records of a committed batch were not processed: what became of them, and why.

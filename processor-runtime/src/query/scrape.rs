@@ -37,24 +37,38 @@ fn set_worker(gauges: &Gauges, shown: &Shown) {
         if let Some(age) = shown.status.turn_age(thread) {
             gauges.set(&d::TURN_AGE, &[&thread.number.to_string()], age.as_secs_f64());
         }
+        let busy = thread.operators_busy().as_secs_f64();
+        gauges.set(&d::OPERATORS_BUSY, &[&thread.number.to_string()], busy);
         for task in &thread.snapshot().tasks {
             *(if task.restoring.is_none() { &mut running } else { &mut restoring }) += 1;
-            set_task(gauges, task);
+            set_task(gauges, shown, task);
         }
     }
     gauges.set(&d::TASKS, &["running"], f64::from(running));
     gauges.set(&d::TASKS, &["restoring"], f64::from(restoring));
 }
 
-fn set_task(gauges: &Gauges, task: &TaskStatus) {
+fn set_task(gauges: &Gauges, shown: &Shown, task: &TaskStatus) {
     for input in &task.inputs {
+        let partition = input.partition.partition.to_string();
+        let set = |definition, value| gauges.set(definition, &[&input.partition.topic, &partition], value);
         if let Some(lag) = input.lag() {
-            let partition = input.partition.partition.to_string();
-            gauges.set(&d::INPUT_LAG, &[&input.partition.topic, &partition], lag as f64);
+            set(&d::INPUT_LAG, lag as f64);
+        }
+        if let Some(unstable) = input.unstable {
+            set(&d::LSO_LAG, unstable.records as f64);
+            set(&d::LSO_STANDS, unstable.stands_for.as_secs_f64());
+        }
+        if let Some(left) = shown.status.time_to_loss(input) {
+            set(&d::TIME_TO_LOSS, left.as_secs_f64());
         }
     }
-    if let Some(remaining) = task.restoring.as_ref().and_then(|restore| restore.remaining) {
+    let Some(restore) = &task.restoring else { return };
+    if let Some(remaining) = restore.remaining {
         gauges.set(&d::RESTORE_REMAINING, &[&task.id.to_string()], remaining as f64);
+    }
+    if let Some(left) = restore.time_left {
+        gauges.set(&d::RESTORE_ETA, &[&task.id.to_string()], left.as_secs_f64());
     }
 }
 

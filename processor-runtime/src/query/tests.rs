@@ -17,7 +17,7 @@ use tower::ServiceExt;
 use super::server::Patience;
 use super::*;
 use crate::clock::Clock;
-use crate::status::{InputStatus, RestoreStatus, Snapshot, TaskStatus, ThreadState};
+use crate::status::{InputStatus, RestoreStatus, Snapshot, TaskStatus, ThreadState, Unstable};
 
 const SUMS: KeyValueStoreDef<String, i64> = KeyValueStoreDef::new("sums");
 const BLOBS: KeyValueStoreDef<u32, Vec<u8>> = KeyValueStoreDef::new("blobs");
@@ -101,12 +101,19 @@ fn running(partition: i32, state: Maps) -> TaskStatus {
         partition: TopicPartition::new("in", Partition::new(partition)),
         position: Offset::new(40),
         end: Some(Offset::new(42)),
+        unstable: Some(Unstable { records: 3, stands_for: Duration::from_secs(90), drained: false }),
+        processed: Some(Timestamp::new(0)),
     };
     TaskStatus { id: task(partition), restoring: None, inputs: vec![input], state: Some(Arc::new(state)) }
 }
 
 fn restoring(partition: i32) -> TaskStatus {
-    let restore = RestoreStatus { replayed: 5, remaining: Some(95), waits_for: "its changelog" };
+    let restore = RestoreStatus {
+        replayed: 5,
+        remaining: Some(95),
+        time_left: Some(Duration::from_secs(19)),
+        waits_for: "its changelog",
+    };
     TaskStatus { id: task(partition), restoring: Some(restore), inputs: Vec::new(), state: None }
 }
 
@@ -218,10 +225,23 @@ fn tasks_show_position_lag_and_restore() {
 #[test]
 fn metrics_show_what_the_threads_have_published() {
     let shown = worker(4, ThreadState::Restoring, vec![running(0, Maps::default()), restoring(1)]);
+    // Kept since 1970, and in three days deleted.
+    let kept = u64::try_from(SystemClock::default().wall().get()).expect("after 1970") + 3 * 86_400_000;
+    shown.status.know_retention([(Arc::from("in"), Duration::from_millis(kept))].into());
     let answer = ask(shown, "/metrics");
+    let left = answer
+        .body
+        .lines()
+        .find_map(|line| line.strip_prefix("processor_input_time_to_loss_seconds{topic=\"in\",partition=\"0\"} "));
+    let left: f64 = left.and_then(|left| left.parse().ok()).unwrap_or_else(|| panic!("{}", answer.body));
+    assert!((258_000.0..=259_200.0).contains(&left), "{left}");
     assert!(answer.headers[header::CONTENT_TYPE].to_str().expect("ascii").starts_with("text/plain; version=0.0.4"));
     for series in [
         "processor_input_lag_records{topic=\"in\",partition=\"0\"} 2",
+        "processor_lso_lag_records{topic=\"in\",partition=\"0\"} 3",
+        "processor_lso_standing_seconds{topic=\"in\",partition=\"0\"} 90",
+        "processor_operators_busy_seconds{thread=\"0\"} 0",
+        "processor_restore_eta_seconds{task=\"lines_1\"} 19",
         "processor_restore_remaining_records{task=\"lines_1\"} 95",
         "processor_state{state=\"restoring\"} 1",
         "processor_state{state=\"running\"} 0",

@@ -97,6 +97,12 @@ impl Replay {
         let of_store = |store: &StoreReplay| store.until.get().saturating_sub(store.reached.get());
         self.stores.iter().flatten().map(|store| u64::try_from(of_store(store)).unwrap_or(0)).sum()
     }
+
+    /// Changelog offsets behind it, of all stores together; many of them may have held nothing any more.
+    fn offsets_done(&self) -> u64 {
+        let of_store = |store: &StoreReplay| store.reached.get().saturating_sub(store.from.get());
+        self.stores.iter().flatten().map(|store| u64::try_from(of_store(store)).unwrap_or(0)).sum()
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -449,13 +455,29 @@ impl<T: TaskState> Recovery<T> {
         }
     }
 
+    /// How long the rest takes at the rate so far; `None`: nothing was read yet, or something else is in the way.
+    pub(super) fn time_left(&self, now: Duration) -> Option<Duration> {
+        let (Step::Replaying(replay), None, Some(since)) = (&self.step, self.blocked_since, self.replaying_since)
+        else {
+            return None;
+        };
+        let (done, left) = (replay.offsets_done() as f64, replay.offsets_left() as f64);
+        let per_offset = now.saturating_sub(since).as_secs_f64() / done;
+        Duration::try_from_secs_f64(left * per_offset).ok()
+    }
+
     /// How far it is.
-    pub(super) fn status(&self) -> RestoreStatus {
+    pub(super) fn status(&self, now: Duration) -> RestoreStatus {
         let remaining = match &self.step {
             Step::Replaying(replay) | Step::Replayed(replay) => Some(replay.offsets_left()),
             Step::Committed | Step::Bounds { .. } | Step::Planned { .. } => None,
         };
-        RestoreStatus { replayed: self.records_replayed, remaining, waits_for: self.waits_for() }
+        RestoreStatus {
+            replayed: self.records_replayed,
+            remaining,
+            time_left: self.time_left(now),
+            waits_for: self.waits_for(),
+        }
     }
 
     /// The transactional id that the last commit names, as far as it is known.

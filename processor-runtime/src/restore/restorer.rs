@@ -192,8 +192,8 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
     }
 
     /// How far each of the tasks is that are being recovered.
-    pub fn progress(&self) -> impl Iterator<Item = (&TaskId, RestoreStatus)> {
-        self.recoveries.iter().map(|(task, recovery)| (task, recovery.status()))
+    pub fn progress(&self, now: Duration) -> impl Iterator<Item = (&TaskId, RestoreStatus)> {
+        self.recoveries.iter().map(move |(task, recovery)| (task, recovery.status(now)))
     }
 
     /// The tasks that are being recovered.
@@ -483,9 +483,7 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
             match &recovery.step {
                 Step::Replaying(replay) if recovery.blocked_since.is_none() => {
                     let left = replay.offsets_left();
-                    let since = recovery.replaying_since.unwrap_or(now);
-                    let rate = recovery.records_replayed as f64 / now.saturating_sub(since).as_secs_f64().max(0.001);
-                    let seconds_left = (left as f64 / rate.max(1.0)).ceil();
+                    let seconds_left = recovery.time_left(now).map(|left| left.as_secs_f64().ceil());
                     tracing::info!(%task, replayed = recovery.records_replayed, left_at_most = left, seconds_left, "restoring");
                 }
                 _ if waited >= PROGRESS_EVERY => {

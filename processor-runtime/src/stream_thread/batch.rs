@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use processor_core::ids::{Offset, TaskId, TopicPartition};
 use processor_core::protocol::batch::TurnCost;
+use processor_core::protocol::slow::AfterOutlasting;
 use processor_core::record::TargetPartition;
 
 use super::group::Place;
@@ -36,6 +37,8 @@ struct Progressed {
     processed: usize,
     /// They are read again, or the thread stops before them.
     dropped: usize,
+    /// How long wall-clock punctuations took.
+    punctuating: Duration,
     passed_over: PassedOver,
     failed: Option<ThreadError>,
 }
@@ -57,14 +60,21 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             Ok(transaction) => transaction,
             Err(broken) => return self.broken(&broken, waiting).map(|()| None),
         };
-        let ended = match self.process_tasks(&mut transaction, waiting, began + budget / 2) {
-            Ok(Progressed { processed, dropped, passed_over, failed }) => {
+        let ended = match self.process_tasks(&mut transaction, began + budget / 2) {
+            Ok(Progressed { processed, dropped, punctuating, passed_over, failed }) => {
                 let left = self.tasks.waiting_len();
                 assert!(
                     processed + dropped + left == waiting,
                     "EO-6: of {waiting} polled records {processed} were processed, {dropped} are read again and {left} wait"
                 );
                 let took = self.clock.monotonic().saturating_sub(began);
+                let first = self.tasks.iter().position(|running| running.task.has_uncommitted());
+                if let Some(slot) = first.filter(|_| took >= budget) {
+                    let records = processed + dropped;
+                    // A batch of one record, which nobody can make smaller.
+                    let only = Some(slot).filter(|_| records == 1 && punctuating < took / 2);
+                    return self.outlasted(transaction, records, only, took).map(|()| None);
+                }
                 return Ok(Some(Processed { transaction, records: processed, took, passed_over, failed }));
             }
             Err(Interrupted::Producer(error)) => return self.fail(transaction, &error, waiting).map(|()| None),
@@ -100,26 +110,73 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         (self.plan.batch.records_max.saturating_mul(2), self.plan.batch_bytes_max.saturating_mul(2))
     }
 
+    /// All records of a batch are processed, and its transaction cannot commit any more: it is aborted. A batch of several
+    /// comes back smaller. One record that takes too long each time would keep the thread at it for ever, in silence:
+    /// the thread stops instead, and says what to do.
+    fn outlasted(
+        &mut self,
+        transaction: Open<K::Producer>,
+        records: usize,
+        only: Option<usize>,
+        took: Duration,
+    ) -> Result<(), ThreadError> {
+        self.batch_size.gave_up(records);
+        let budget = transaction::budget(self.plan.transaction_timeout);
+        let too_long =
+            format!("took {took:.1?}, and its transaction had {budget:?} (four fifths of transaction.timeout)");
+        if records > 1 {
+            let why = format!("a batch of {records} records {too_long}; smaller batches from here");
+            return self.ended(transaction.abort(&self.clock, Why::Otherwise(why)), records);
+        }
+        let by = match only {
+            Some(slot) => self.tasks.iter().nth(slot),
+            None => self.tasks.iter().find(|running| running.task.has_uncommitted()),
+        };
+        let by = by.expect("a task has something to commit");
+        let (task, place) = (by.task.id().clone(), only.and_then(|_| by.at_work.last()));
+        let what = match &place {
+            Some((partition, offset)) => format!("{partition}@{offset}"),
+            None => "a wall-clock punctuation".to_owned(),
+        };
+        let next = self.outlasted.once_more(place);
+        let attempt = match next {
+            AfterOutlasting::Again { attempt, of } => format!("attempt {attempt} of {of}"),
+            AfterOutlasting::Stop { attempts } => format!("attempt {attempts}, the last"),
+        };
+        let why = format!("{what} of task {task} {too_long}; {attempt}");
+        self.ended(transaction.abort(&self.clock, Why::Otherwise(why)), records)?;
+        match next {
+            AfterOutlasting::Again { .. } => Ok(()),
+            AfterOutlasting::Stop { attempts } => Err(ThreadError(format!(
+                "task {task} stopped at {what}: it {too_long}, {attempts} times. Nothing of it is committed. Raise \
+                 transaction.timeout well above the time that it takes, and max.poll.interval above that; or let the operator give up \
+                 sooner, with an error that its failure policy deals with; and start again"
+            ))),
+        }
+    }
+
     /// Processes task by task, each task's records in the order of their time.
     fn process_tasks(
         &mut self,
         transaction: &mut Open<K::Producer>,
-        waiting: usize,
         deadline: Duration,
     ) -> Result<Progressed, Interrupted> {
         self.outputs.clear();
+        let room = self.batch_size.records_max();
         let mut pass = Pass {
             transaction,
             outputs: &mut self.outputs,
             clock: &self.clock,
+            store_reads: self.instruments.store_reads.as_ref(),
             now: self.clock.wall(),
-            waiting,
-            room: self.batch_size.records_max(),
+            ready: self.tasks.ready_len().min(room),
+            room,
             is_at_end: &|partition, next| self.consumer.is_at_end(partition, next),
             deadline,
             pace: Pace::from(self.clock.monotonic()),
             processed: 0,
             dropped: 0,
+            punctuating: Duration::ZERO,
             passed_over: PassedOver::new(),
             failed: None,
         };
@@ -131,9 +188,9 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             pass.task(slot, running)?;
         }
         self.first_task = first_left;
-        let Pass { processed, dropped, passed_over, failed, .. } = pass;
+        let Pass { processed, dropped, punctuating, passed_over, failed, .. } = pass;
         self.refetch |= dropped > 0;
-        Ok(Progressed { processed, dropped, passed_over, failed })
+        Ok(Progressed { processed, dropped, punctuating, passed_over, failed })
     }
 
     /// Changelog, drain, offsets, commit, apply. Returns how many records were committed.
@@ -176,8 +233,9 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         self.lap(Phase::Commit);
         self.apply(&receipt, &tags);
         self.lap(Phase::Apply);
+        self.outlasted.committed();
         let commit = self.clock.monotonic().saturating_sub(began);
-        self.instruments.metrics.committed(records, commit);
+        self.instruments.metrics.committed(records, took, commit);
         for ((outcome, reason), count) in passed_over {
             self.instruments.metrics.passed_over(outcome, reason, count);
         }
@@ -285,7 +343,9 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         for running in self.tasks.iter_mut() {
             let Some(&tag) = tags.get(running.task.id()) else { continue };
             if let Some((first, last)) = running.span.take() {
-                self.instruments.metrics.visible(first, last, now);
+                self.instruments.metrics.visible(first.timestamp, last.timestamp, now);
+                self.instruments.metrics.late(first.late_by);
+                self.instruments.metrics.late(last.late_by);
             }
             if let Err(error) = running.apply(receipt, tag, now) {
                 tracing::error!(task = %running.task.id(), "the committed batch is restored from the changelog instead: {error}");

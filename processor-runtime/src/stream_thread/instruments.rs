@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use processor_core::ids::Timestamp;
+
+use super::store_reads::StoreReads;
 use super::{StreamThread, Turn};
 use crate::clock::Clock;
 use crate::kafka::{GroupConsumer, Kafka};
@@ -19,6 +22,8 @@ const PUBLISH_EVERY: Duration = Duration::from_secs(1);
 pub struct Instruments {
     /// What it records in.
     pub(super) metrics: ThreadMetrics,
+    /// What times reads of committed state; `None` where nothing is measured.
+    pub(super) store_reads: Option<StoreReads>,
     status: Arc<ThreadStatus>,
     lap_from: Duration,
     published_at: Option<Duration>,
@@ -28,7 +33,14 @@ pub struct Instruments {
 impl Instruments {
     /// Records and shows there.
     pub fn new(metrics: ThreadMetrics, status: Arc<ThreadStatus>) -> Self {
-        Self { metrics, status, lap_from: Duration::ZERO, published_at: None, shown: Default::default() }
+        Self {
+            store_reads: metrics.store_reads().map(|[get, range]| StoreReads::new(get, range)),
+            metrics,
+            status,
+            lap_from: Duration::ZERO,
+            published_at: None,
+            shown: Default::default(),
+        }
     }
 }
 
@@ -57,6 +69,11 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         let took = now.saturating_sub(self.instruments.lap_from);
         self.instruments.metrics.phase(phase, took);
         self.instruments.lap_from = now;
+    }
+
+    /// Other tasks run from here on.
+    pub(super) fn show_at_work(&self) {
+        self.instruments.status.runs(self.tasks.iter().map(|running| running.at_work.clone()));
     }
 
     /// A turn has ended, just now.
@@ -88,7 +105,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
 
     fn snapshot(&self, state: ThreadState) -> Snapshot {
         let running = self.tasks.iter().map(|running| self.show_running(running));
-        let restoring = self.restorer.progress().map(|(id, restore)| TaskStatus {
+        let restoring = self.restorer.progress(self.instruments.lap_from).map(|(id, restore)| TaskStatus {
             id: id.clone(),
             restoring: Some(restore),
             inputs: Vec::new(),
@@ -100,14 +117,17 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
     }
 
     fn show_running(&self, running: &Running<S::Task, super::Polled<K>>) -> TaskStatus {
-        let input = |(partition, position)| {
-            let end = self.consumer.known_end(&partition);
-            InputStatus { partition, position, end }
+        let input = |((partition, position), processed): (_, &Option<Timestamp>)| InputStatus {
+            end: self.consumer.known_end(&partition),
+            unstable: self.consumer.unstable(&partition),
+            processed: *processed,
+            partition,
+            position,
         };
         TaskStatus {
             id: running.task.id().clone(),
             restoring: None,
-            inputs: running.positions().into_iter().map(input).collect(),
+            inputs: running.positions().into_iter().zip(running.processed()).map(input).collect(),
             state: running.state.as_ref().and_then(TaskState::shared),
         }
     }

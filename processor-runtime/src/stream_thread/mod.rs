@@ -16,6 +16,7 @@ mod ownership;
 mod pass;
 mod plan;
 mod producer;
+mod store_reads;
 
 pub use instruments::Instruments;
 pub use plan::{ChangelogTopic, ThreadPlan, producer_topics};
@@ -28,6 +29,7 @@ use std::time::Duration;
 use processor_core::ids::{Offset, TaskId, TopicPartition};
 use processor_core::protocol::assignment::Inputs;
 use processor_core::protocol::batch::BatchSize;
+use processor_core::protocol::slow::Outlasted;
 
 use self::group::Place;
 use self::outputs::Outputs;
@@ -90,6 +92,7 @@ pub struct StreamThread<K: Kafka, S: StateDirectory, C> {
     batch_size: BatchSize,
     /// The task that the next batch begins with: the last one was full before it came to it.
     first_task: usize,
+    outlasted: Outlasted,
     fenced_at: Vec<Duration>,
     rejoined_at: Vec<Duration>,
     /// When a wait for a place in the group was last logged.
@@ -136,6 +139,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             restorer: Restorer::new(plan.transactional_id.clone(), plan.start_rule, plan.layouts.clone()),
             batch_size: BatchSize::new(plan.batch),
             first_task: 0,
+            outlasted: Outlasted::default(),
             consumer,
             producer: ProducerSlot::Ready(producer),
             kafka,

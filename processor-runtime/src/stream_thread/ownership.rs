@@ -144,6 +144,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             let running = Running::new(recovered, inputs, self.changelogs_of(&id));
             tracing::info!(task = %id, from = %listed_positions(&running.positions()), replayed, "running");
             self.tasks.insert(running);
+            self.show_at_work();
             self.refetch = true;
         }
         Ok(())

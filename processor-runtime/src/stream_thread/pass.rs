@@ -11,9 +11,11 @@ use processor_core::task::Outcome;
 
 use super::ThreadError;
 use super::outputs::Outputs;
+use super::store_reads::StoreReads;
 use crate::clock::Clock;
 use crate::kafka::{PolledRecord, TransactionalProducer, TxnError};
 use crate::state::TaskState;
+use crate::status::AtWork;
 use crate::tasks::{IsAtEnd, NoStores, Running};
 use crate::transaction::Open;
 
@@ -35,10 +37,11 @@ pub(super) struct Pass<'a, P, C> {
     pub(super) transaction: &'a mut Open<P>,
     pub(super) outputs: &'a mut Outputs,
     pub(super) clock: &'a C,
+    pub(super) store_reads: Option<&'a StoreReads>,
     /// The time of day of the batch.
     pub(super) now: Timestamp,
-    /// How many records of all tasks waited when it began.
-    pub(super) waiting: usize,
+    /// How many records it was to process when it began.
+    pub(super) ready: usize,
     /// How many records it may have. More wait only where they were held back.
     pub(super) room: usize,
     /// Whether an input is known to have no more than was polled.
@@ -50,6 +53,8 @@ pub(super) struct Pass<'a, P, C> {
     pub(super) processed: usize,
     /// Records that were polled and are to be read again.
     pub(super) dropped: usize,
+    /// How long wall-clock punctuations took.
+    pub(super) punctuating: Duration,
     pub(super) passed_over: PassedOver,
     pub(super) failed: Option<ThreadError>,
 }
@@ -80,7 +85,9 @@ impl<P: TransactionalProducer, C: Clock> Pass<'_, P, C> {
     ) -> Result<(), Interrupted> {
         let size = u32::try_from(running.group.len()).expect("batches are bounded");
         let mut info = BatchInfo { id: running.batch(), index: 0, size, now: self.now };
-        if let Err(failure) = running.task.punctuate(info, base(running.state.as_ref())) {
+        if running.task.next_wall_clock().is_some_and(|due| due <= self.now)
+            && let Err(failure) = self.punctuate(running, info)
+        {
             return self.stop(running, None, failure);
         }
         self.outputs.send(&mut running.task, None, self.transaction).map_err(Interrupted::Producer)?;
@@ -89,8 +96,15 @@ impl<P: TransactionalProducer, C: Clock> Pass<'_, P, C> {
             && !self.is_full()
             && let Some((input, record)) = running.next_record(self.now, self.is_at_end)
         {
-            let outcome = running.task.process(input, &record, info, base(running.state.as_ref()));
             let place = (input, record.offset());
+            running.at_work.begin(Some(place));
+            let base = base(running.state.as_ref());
+            let outcome = match self.store_reads {
+                Some(reads) => running.task.process(input, &record, info, &reads.over(base, self.clock)),
+                None => running.task.process(input, &record, info, base),
+            };
+            running.at_work.end();
+            running.note_age(input, &record);
             match outcome {
                 Outcome::Done => {}
                 Outcome::Skipped(failure) => self.pass_over(running, place, &failure, "skipped"),
@@ -110,25 +124,43 @@ impl<P: TransactionalProducer, C: Clock> Pass<'_, P, C> {
             let from = Some((slot, input, record.offset()));
             self.outputs.send(&mut running.task, from, self.transaction).map_err(Interrupted::Producer)?;
             if info.index == 0 {
-                running.note_timestamp(record.timestamp());
+                running.observe(input, &record, self.now);
             }
-            last = record.timestamp();
+            last = Some((input, record));
             self.processed += 1;
             info.index += 1;
             if running.task.take_commit_request() {
                 break;
             }
-            if self.is_late() && self.processed + self.dropped < self.waiting {
+            if self.is_late(&running.at_work) && self.processed + self.dropped < self.ready {
                 return Err(Interrupted::TooSlow(self.processed));
             }
         }
-        running.note_timestamp(last);
+        if info.index > 1
+            && let Some((input, record)) = &last
+        {
+            running.observe(*input, record, self.now);
+        }
         Ok(())
     }
 
     /// Whether the batch has as many records as it may have.
     pub(super) fn is_full(&self) -> bool {
         self.processed >= self.room
+    }
+
+    /// Fires the wall-clock schedules that are due.
+    fn punctuate<T: TaskState, R: PolledRecord>(
+        &mut self,
+        running: &mut Running<T, R>,
+        info: BatchInfo,
+    ) -> Result<(), RecordFailure> {
+        let began = self.clock.monotonic();
+        running.at_work.begin(None);
+        let punctuated = running.task.punctuate(info, base(running.state.as_ref()));
+        running.at_work.end();
+        self.punctuating += self.clock.monotonic().saturating_sub(began);
+        punctuated.map(drop)
     }
 
     /// The task stops: what is before the failure is committed. Damaged state is not the record's fault.
@@ -161,9 +193,10 @@ impl<P: TransactionalProducer, C: Clock> Pass<'_, P, C> {
         *self.passed_over.entry((outcome, kind)).or_default() += 1;
     }
 
-    fn is_late(&mut self) -> bool {
+    /// The clock is looked at sooner than so often where records have become slow: the watcher says that time has passed.
+    fn is_late(&mut self, at_work: &AtWork) -> bool {
         let pace = &mut self.pace;
-        if self.processed < pace.look_at {
+        if self.processed < pace.look_at && !at_work.clock_is_due() {
             return false;
         }
         let now = self.clock.monotonic();

@@ -84,6 +84,11 @@ impl<T: TaskState, R: PolledRecord> Tasks<T, R> {
         self.running.iter().all(|running| running.group.is_empty() || running.is_held())
     }
 
+    /// How many records may be processed now, if no input runs empty.
+    pub fn ready_len(&self) -> usize {
+        self.running.iter().filter(|running| !running.is_held()).map(|running| running.group.len()).sum()
+    }
+
     /// How many bytes of keys and values wait in tasks with several inputs.
     pub fn waiting_bytes(&self) -> usize {
         self.running.iter().map(|running| running.group.bytes()).sum()

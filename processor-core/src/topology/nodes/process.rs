@@ -31,11 +31,11 @@ impl<O: Operator> Process<O> {
         run: Run<'_>,
         operate: impl FnOnce(&mut O, &mut Context<'_, O::KeyOut, O::ValueOut>) -> Result<(), OperatorError>,
     ) -> Result<(), Recorded> {
-        let caller = std::mem::replace(&mut env.node, self.index);
+        let caller = env.node.enter(self.index);
         let mut ctx = Context { env, run, children: &mut self.children, stores: &self.stores, node: &self.name };
         match operate(&mut self.operator, &mut ctx) {
             Ok(()) if env.failure.is_none() => {
-                env.node = caller;
+                env.node.enter(caller);
                 Ok(())
             }
             Ok(()) => Err(Recorded),
@@ -66,7 +66,7 @@ impl<O: Operator> Receive<O::KeyIn, O::ValueIn> for Process<O> {
     }
 
     fn open(&mut self, env: &mut TaskEnv) -> Result<(), Recorded> {
-        env.node = self.index;
+        env.node.enter(self.index);
         let mut ctx = OpenContext { task: &env.task, schedules: &mut env.schedules, node: self.index };
         self.operator
             .open(&mut ctx)

@@ -110,7 +110,7 @@ impl<K, V, KC, VC> Sink<K, V, KC, VC> {
 
 impl<K, V, KC: Codec<K>, VC: Codec<V>> Receive<K, V> for Sink<K, V, KC, VC> {
     fn receive(&mut self, record: Record<K, V>, env: &mut TaskEnv, _run: Run<'_>) -> Result<(), Recorded> {
-        let caller = std::mem::replace(&mut env.node, self.index);
+        let caller = env.node.enter(self.index);
         let topic = self.topic(&record, env)?;
         let partition = self.partition(&record, topic, env)?;
         let to = Address { sink: self.index, topic, partition, timestamp: record.timestamp };
@@ -120,7 +120,7 @@ impl<K, V, KC: Codec<K>, VC: Codec<V>> Receive<K, V> for Sink<K, V, KC, VC> {
             |bytes| self.value.encode(&record.value, bytes),
         );
         pushed.map_err(|error| env.fail(FailureKind::Encode, &self.name, error))?;
-        env.node = caller;
+        env.node.enter(caller);
         Ok(())
     }
 

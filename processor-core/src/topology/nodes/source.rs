@@ -59,7 +59,7 @@ impl<K: Clone, V: Clone, KC: Codec<K>, VC: Codec<V>> Source<K, V, KC, VC> {
 
 impl<K: Clone, V: Clone, KC: Codec<K>, VC: Codec<V>> SourceNode for Source<K, V, KC, VC> {
     fn process(&mut self, record: &dyn InputRecord, env: &mut TaskEnv, run: Run<'_>) -> Result<(), Recorded> {
-        env.node = self.index;
+        env.node.enter(self.index);
         let record = self.decoded(record, env)?;
         if env.stream_time.is_none() {
             env.schedules.anchor(crate::time::Clock::StreamTime, record.timestamp);

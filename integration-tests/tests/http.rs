@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use processor_integration_tests::http::{get, series};
 use processor_integration_tests::oracle::{LedgerState, expected_ledger_state};
 use processor_integration_tests::scene::{PATIENCE, Scene};
-use processor_integration_tests::worker::{Worker, WorkerConfig, await_condition};
+use processor_integration_tests::worker::{Worker, WorkerConfig, await_condition, without_settings};
 use serde_json::{Value, json};
 
 /// What its log says before the address.
@@ -180,6 +181,152 @@ fn queries_agree_with_the_oracle_and_say_what_is_elsewhere() {
     one.stop().expect("a clean stop");
 }
 
+/// A worker on this machine that tells the others where it is.
+fn start_advertised(config: &WorkerConfig) -> (Worker, String) {
+    let config = config.clone().with("http-advertised", "127.0.0.1:0");
+    start(&config)
+}
+
+/// What `stores` answers: standard output, standard error, and the exit code.
+fn stores(scene: &Scene, arguments: &[&str]) -> (String, String, Option<i32>) {
+    let mut command = Command::new(scene.worker("one").program);
+    without_settings(&mut command);
+    let output = command.arg("stores").args(arguments).output().expect("the program is built");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr), output.status.code())
+}
+
+/// Questions that have the same answer on disk and over HTTP, in both forms.
+fn answers(scene: &Scene, key: &str, place: &[&str]) -> Vec<String> {
+    let verbs: [&[&str]; 5] = [
+        &["count", "accounts"],
+        &["get", "accounts", key],
+        &["range", "accounts", "--limit", "100000"],
+        &["range", "accounts", "--limit", "7", "--from", key],
+        &["range", "accounts", "--limit", "400", "--reverse"],
+    ];
+    let forms = verbs.iter().flat_map(|verb| [[verb, place].concat(), [verb, place, &["--json"]].concat()]);
+    let answer = |arguments: Vec<&str>| {
+        let (out, error, code) = stores(scene, &arguments);
+        assert_eq!((code, error.as_str()), (Some(0), ""), "{arguments:?}: {out}");
+        out
+    };
+    forms.map(answer).collect()
+}
+
+/// The whole way of a question that the wrong worker was asked, also while the right one is dead.
+#[test]
+fn a_worker_says_where_the_keys_of_the_others_are_and_the_command_line_asks_there() {
+    let mut scene = Scene::new("http-owners");
+    scene.produce(10_000);
+    let (one, address) = start_advertised(&scene.worker("one"));
+    await_ready(&one, &address);
+    scene.await_outputs(scene.produced, &[&one]);
+    let expected = expected(&scene);
+    let agrees =
+        await_condition("the last batch to be applied", PATIENCE, || Ok(all_entries(&address, 1_000) == expected));
+    agrees.expect("the store is what the input says");
+    let key = expected.keys().next().expect("there are accounts");
+    let url = format!("http://{address}");
+    let alone = answers(&scene, key, &["--url", &url]);
+
+    let (mut two, other) = start_advertised(&scene.worker("two"));
+    two.await_running(2, PATIENCE).expect("the second worker gets its half");
+    one.await_running(2, PATIENCE).expect("the first worker keeps the other");
+    await_ready(&one, &address);
+    await_ready(&two, &other);
+    let mut of_two = None;
+    for (asked, told) in [(&address, &other), (&other, &address)] {
+        let mut elsewhere = 0;
+        for (key, value) in expected.iter().take(40) {
+            let path = format!("/stores/accounts/{key}");
+            let answer = get(asked, &path, &[]).expect("it answers");
+            if answer.status == 200 {
+                continue;
+            }
+            assert_eq!(answer.status, 421, "{}", answer.body);
+            let answer = answer.json().expect("a refusal");
+            let tasks = answer["elsewhere"].as_array().expect("tasks");
+            assert_eq!(tasks.len(), 2, "{answer}");
+            assert!(tasks.iter().all(|task| task["address"] == **told), "{answer}");
+            let found = get(told, &path, &[]).expect("it answers").json().expect("an entry");
+            assert_eq!(account(&found["value"]), *value, "{found}");
+            elsewhere += 1;
+            of_two = of_two.or((asked == &address).then(|| key.clone()));
+        }
+        assert!(elsewhere > 0, "each has some that the other has not");
+    }
+    let of_two = of_two.expect("the second worker has some");
+    let asked = format!("store=accounts&key={of_two}");
+    let shown = page(&scene, &address, &asked);
+    let link = format!("<a href=\"//{other}/#{}\"", asked.replace('&', "&amp;"));
+    assert!(shown.contains(&link), "no link {link} in\n{shown}");
+    let other_url = format!("http://{other}");
+    assert_eq!(answers(&scene, key, &["--url", &url]), alone, "the second worker was asked for its half");
+    assert_eq!(answers(&scene, key, &["--url", &other_url]), alone, "and so was the first");
+
+    // The group does not know for some seconds that it is dead.
+    two.kill().expect("it can be killed");
+    let began = Instant::now();
+    let (out, error, code) = stores(&scene, &["count", "accounts", "--url", &url, "--wait", "500ms"]);
+    assert_eq!(code, Some(1), "{out}{error}");
+    assert!(error.contains("this is not all") && error.contains("cannot be reached"), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    let (path, mut seen) = (format!("/stores/accounts/{of_two}"), BTreeMap::new());
+    let moved = await_condition("the first worker to have all", PATIENCE, || {
+        let asked = Instant::now();
+        let answer = get(&address, &path, &[])?;
+        anyhow::ensure!(asked.elapsed() < Duration::from_secs(5), "no question hangs: {:?}", asked.elapsed());
+        anyhow::ensure!([200, 421, 503].contains(&answer.status), "{}", answer.body);
+        *seen.entry(answer.status).or_insert(0) += 1;
+        Ok(answer.status == 200)
+    });
+    moved.unwrap_or_else(|error| panic!("{error:#}; {seen:?}; its log ends:\n{}", one.log_tail(30)));
+    assert!(seen.contains_key(&421) && seen.contains_key(&503), "first the old owner, then a rebalance: {seen:?}");
+    await_ready(&one, &address);
+    assert_eq!(answers(&scene, key, &["--url", &url]), alone);
+    let (listed, error, code) = stores(&scene, &["list", "--url", &url, "--json"]);
+    assert_eq!(code, Some(0), "{error}");
+    assert_eq!(listed.matches("\"store\": \"accounts\"").count(), 4, "{listed}");
+
+    one.stop().expect("a clean stop");
+    let (_, error, code) = stores(&scene, &["count", "accounts", "--url", &url]);
+    assert!(code == Some(1) && error.contains("cannot be reached"), "{error}");
+    let state_dir = scene.state_dir("one");
+    let on_disk = answers(&scene, key, &["--state-dir", state_dir.to_str().expect("text")]);
+    assert_eq!(on_disk, alone, "the disk has what the worker had said");
+}
+
+/// Kafka keeps the client id with which a static member first joined: docs/http.md says so, and the worker notices.
+#[test]
+fn a_static_member_that_comes_back_at_another_address_says_that_the_group_tells_the_old_one() {
+    let mut scene = Scene::new("http-static");
+    scene.produce(1_000);
+    let config = |worker: &str| scene.worker(worker).with("instance-id", worker).with("session-timeout", "45s");
+    let (one, old) = start_advertised(&config("one"));
+    one.await_running(4, PATIENCE).expect("it gets all");
+    let (two, other) = start_advertised(&config("two"));
+    two.await_running(2, PATIENCE).expect("the second worker gets its half");
+    one.await_running(2, PATIENCE).expect("the first worker keeps the other");
+    one.stop().expect("a clean stop");
+    // As long as its port is taken it gets another one.
+    let _taken = std::net::TcpListener::bind(&old).expect("it is free now");
+    let (one, address) = start_advertised(&config("one"));
+    assert_ne!(address, old);
+    await_ready(&one, &address);
+    await_ready(&two, &other);
+    one.await_running(2, PATIENCE).expect("nothing has moved");
+    let told = |worker: &str| {
+        let range = get(worker, "/stores/accounts?limit=1", &[]).expect("it answers").json().expect("a page");
+        range["elsewhere"].as_array().expect("tasks").iter().map(|task| task["address"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&other), [json!(old), json!(old)], "what it said when it first joined");
+    assert_eq!(told(&address), [json!(other), json!(other)]);
+    one.await_since_start("Stop this worker once for longer than session.timeout", PATIENCE).expect("it has noticed");
+    two.stop().expect("a clean stop");
+    one.stop().expect("a clean stop");
+}
+
 #[test]
 fn another_address_than_loopback_needs_a_token() {
     let scene = Scene::new("http-token");
@@ -201,6 +348,19 @@ fn another_address_than_loopback_needs_a_token() {
     worker.stop().expect("a clean stop");
 }
 
+/// What the page of a worker shows in a real browser.
+fn page(scene: &Scene, address: &str, fragment: &str) -> String {
+    let browser = Command::new("chromium")
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=8000", "--dump-dom"])
+        .arg(format!("--user-data-dir={}", scene.dir.join("browser").display()))
+        .arg(format!("http://{address}/#{fragment}"))
+        .output();
+    let seen = browser.expect("chromium is needed: ./x test kafka installs it");
+    let page = String::from_utf8_lossy(&seen.stdout);
+    let shown = page.split_once("<body>").and_then(|(_, body)| body.split_once("<script>")).map(|(shown, _)| shown);
+    shown.unwrap_or_else(|| panic!("no page: {page}\n{}", String::from_utf8_lossy(&seen.stderr))).to_owned()
+}
+
 #[test]
 fn the_page_shows_tasks_and_a_store_in_a_real_browser() {
     let mut scene = Scene::new("http-page");
@@ -209,15 +369,7 @@ fn the_page_shows_tasks_and_a_store_in_a_real_browser() {
     await_ready(&worker, &address);
     scene.await_outputs(scene.produced, &[&worker]);
     let (key, (balance, count)) = expected(&scene).into_iter().next().expect("there are accounts");
-    let browser = Command::new("chromium")
-        .args(["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=8000", "--dump-dom"])
-        .arg(format!("--user-data-dir={}", scene.dir.join("browser").display()))
-        .arg(format!("http://{address}/#store=accounts&key={key}"))
-        .output();
-    let seen = browser.expect("chromium is needed: ./x test kafka installs it");
-    let page = String::from_utf8_lossy(&seen.stdout);
-    let shown = page.split_once("<body>").and_then(|(_, body)| body.split_once("<script>")).map(|(shown, _)| shown);
-    let shown = shown.unwrap_or_else(|| panic!("no page: {page}\n{}", String::from_utf8_lossy(&seen.stderr)));
+    let shown = page(&scene, &address, &format!("store=accounts&key={key}"));
     let entry = format!("<td>{key}</td><td class=\"code\">[{balance},{count}]</td>");
     for expected in ["entries_0", "entries_3", "<td>running</td>", &scene.input(), "Source: entries", &entry] {
         assert!(shown.contains(expected), "no '{expected}' in\n{shown}");

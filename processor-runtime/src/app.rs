@@ -13,12 +13,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use processor_core::ids::{Partition, TaskId};
+use processor_core::protocol::client_id::HttpAddress;
 use processor_core::protocol::slow::SlowLimits;
 use processor_core::store::StoreSpec;
 use processor_core::topology::{ApplicationTopology, Topology};
 
 use crate::clock::SystemClock;
-use crate::config::{Config, ConfigError, member, transactional_id};
+use crate::config::{Config, ConfigError, ids_of, member, transactional_id};
 use crate::kafka::admin::Admin;
 use crate::kafka::cluster::Cluster;
 use crate::kafka::owners::Owners;
@@ -26,7 +27,7 @@ use crate::kafka::{Kafka, TxnErrorKind};
 use crate::metrics::Metrics;
 use crate::preflight;
 use crate::purge::Purger;
-use crate::query::{Figures, Server, Shown, Token};
+use crate::query::{Advertised, Figures, Server, Shown, Token};
 use crate::service_manager::{Heartbeat, heartbeats};
 use crate::state::{RocksDirectory, StateSettings};
 use crate::status::{Snapshot, ThreadState, ThreadStatus, Watcher, WorkerStatus};
@@ -78,8 +79,15 @@ pub fn run(config: &Config, topology: &Topology, stop: &Arc<AtomicBool>) -> Resu
     let status = Arc::new(WorkerStatus::new(config.threads, clock, turn_max));
     let metrics = if config.http_listen.is_some() { Metrics::on() } else { Metrics::off() };
     // Before anything that waits for brokers, so that probes are answered meanwhile.
-    let served = |address| serve(config, address, shown(config, topology, &status, &metrics, &directory));
-    let _server = config.http_listen.map(served).transpose()?;
+    let advertised =
+        config.instance_id.as_ref().map(|id| Arc::new(Advertised::new(ids_of(&config.application_id, id))));
+    let show =
+        |address| serve(config, address, shown(config, topology, &status, &metrics, &directory, advertised.clone()));
+    let server = config.http_listen.map(show).transpose()?;
+    let http = server.as_ref().and_then(|server| config.advertised(server.address()));
+    if let (Some(advertised), Some(http)) = (&advertised, &http) {
+        advertised.set(http.clone());
+    }
     let admin = Admin::connect(&config.cluster_settings()).map_err(|error| AppError::Start(error.message))?;
     let brokers = admin.brokers();
     preflight::check(config, topology, &brokers, &admin)?;
@@ -93,10 +101,10 @@ pub fn run(config: &Config, topology: &Topology, stop: &Arc<AtomicBool>) -> Resu
         Some(id) => id.clone(),
         None => directory.instance_id().map_err(|error| AppError::Start(error.message))?,
     };
-    log_start(config, topology, &topics, &instance_id);
+    log_start(config, topology, &topics, &instance_id, http.as_ref());
     let cluster = Arc::new(cluster);
     let plans: Vec<_> =
-        (0..config.threads).map(|thread| plan(config, topology, &topics, &instance_id, thread)).collect();
+        (0..config.threads).map(|thread| plan(config, topology, &topics, &instance_id, thread, http.clone())).collect();
     let mut producers = Vec::new();
     for plan in &plans {
         match initialised(&cluster, plan, stop)? {
@@ -133,6 +141,7 @@ fn plan(
     topics: &CheckedTopics,
     instance_id: &str,
     thread: usize,
+    http: Option<HttpAddress>,
 ) -> ThreadPlan {
     let id = transactional_id(&config.application_id, instance_id, thread);
     let store_tasks =
@@ -140,7 +149,7 @@ fn plan(
     ThreadPlan {
         topology: topology.clone(),
         output_partitions: topics.output_partitions.clone(),
-        member: member(instance_id, config.instance_id.is_some(), thread, &id),
+        member: member(instance_id, config.instance_id.is_some(), thread, &id, http),
         transactional_id: id,
         changelogs: topics.changelogs.clone(),
         layouts: topics.layouts.clone(),
@@ -165,6 +174,7 @@ fn shown(
     status: &Arc<WorkerStatus<SystemClock>>,
     metrics: &Metrics,
     directory: &Arc<RocksDirectory>,
+    advertised: Option<Arc<Advertised>>,
 ) -> Shown {
     let (directory, owners) = (directory.clone(), Owners::new(config.cluster_settings()));
     let figures = move || Figures {
@@ -178,7 +188,13 @@ fn shown(
         status: status.clone(),
         metrics: metrics.clone(),
         figures: Box::new(figures),
-        owners: Box::new(move || owners.owned().map_err(|error| error.message)),
+        owners: Box::new(move || {
+            let owned = owners.owned().map_err(|error| error.message)?;
+            if let Some(advertised) = &advertised {
+                advertised.compare(&owned);
+            }
+            Ok(owned)
+        }),
     }
 }
 
@@ -367,7 +383,13 @@ fn described(store: &StoreSpec) -> String {
 }
 
 /// What runs where, in a few lines.
-fn log_start(config: &Config, topology: &ApplicationTopology, topics: &CheckedTopics, instance_id: &str) {
+fn log_start(
+    config: &Config,
+    topology: &ApplicationTopology,
+    topics: &CheckedTopics,
+    instance_id: &str,
+    http: Option<&HttpAddress>,
+) {
     let Config { application_id, bootstrap_servers, state_dir, threads, .. } = config;
     tracing::info!("processor {}: application '{application_id}', instance '{instance_id}'", env!("CARGO_PKG_VERSION"));
     tracing::info!(
@@ -396,4 +418,13 @@ fn log_start(config: &Config, topology: &ApplicationTopology, topics: &CheckedTo
         "dynamic: a stop leaves the group"
     };
     tracing::info!("group member: {member}");
+    match (config.http_listen, http) {
+        (Some(_), Some(http)) => {
+            tracing::info!("the group tells whoever asks another worker for keys of this one: {http}");
+        }
+        (Some(_), None) => {
+            tracing::info!("other workers cannot tell where to ask this one for its keys: set http.advertised");
+        }
+        (None, _) => {}
+    }
 }

@@ -1,5 +1,6 @@
 //! The command line of every application.
 
+use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::marker::PhantomData;
 use std::process::ExitCode;
@@ -116,8 +117,11 @@ impl<A: Args, F: FnOnce(&A) -> Result<Topology, TopologyError>> Application<A, F
                 topology::run(&args, &built(self.topology, &own)?, out)
             })),
             Command::Stores(args) => ended(answer(|out| {
-                let own = stand_in::arguments(args.own()).map_err(CommandError::Misused)?;
-                stores::run(&args, &built(self.topology, &own)?, out)
+                let topology = |own: &[OsString]| {
+                    let own = stand_in::arguments(own).map_err(CommandError::Misused)?;
+                    built(self.topology, &own)
+                };
+                stores::run(&args, topology, out)
             })),
             Command::DeadLetters(args) => {
                 ended(answer(|out| dead_letters::run(&args.verb, &args.connection.settings()?, out)))
@@ -189,10 +193,10 @@ enum Command<A: Args> {
         after_help = "Example:\n  moving-average topology --format mermaid -- --input readings --output averages"
     )]
     Topology(topology::TopologyArgs),
-    /// Shows what is in the stores on this machine's disk, whether a worker runs on it or not.
+    /// Shows what is in the stores: on this machine's disk, or over HTTP as workers have it now.
     ///
-    /// Needs the state directory and nothing else: no broker, and none of the application's own arguments. Nothing on disk
-    /// is changed.
+    /// Needs the state directory, whether a worker runs on it or not, or the URL of a worker, and nothing else: no broker,
+    /// and none of the application's own arguments. Nothing is changed.
     Stores(stores::StoresArgs),
     /// Makes the application begin anew, as if it had never run.
     ///

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use processor_core::protocol::batch::BatchBounds;
+use processor_core::protocol::client_id::{ClientId, HttpAddress};
 use processor_core::protocol::metadata::{METADATA_BYTES_MAX, OffsetMetadata};
 use processor_core::protocol::restore::StartRule;
 use processor_core::topology::{ApplicationTopology, Topology};
@@ -73,6 +74,9 @@ pub struct Config {
     /// `http.listen`: where the worker shows health, metrics, tasks and state; port 0 is any free one, which the log names.
     /// `None`: nowhere, and nothing is measured. Off by default: whoever can reach the address can read the state.
     pub http_listen: Option<SocketAddr>,
+    /// `http.advertised`: by which name others reach it; port 0: the one that it listens on. `None`: see
+    /// [`advertised`](Self::advertised).
+    pub http_advertised: Option<HttpAddress>,
     /// `http.token.file`: what requests must carry to see tasks and state. An address other than loopback needs it.
     pub http_token_file: Option<PathBuf>,
 }
@@ -116,6 +120,7 @@ impl Config {
             batch_time_max: Duration::from_millis(150),
             log_format: LogFormat::Text,
             http_listen: None,
+            http_advertised: None,
             http_token_file: None,
         }
     }
@@ -157,6 +162,11 @@ impl Config {
     }
 
     fn check_http(&self) -> Result<(), ConfigError> {
+        if let (None, Some(advertised)) = (self.http_listen, &self.http_advertised) {
+            return Err(ConfigError(format!(
+                "http.advertised={advertised} is set and http.listen is not: name an address to listen on, such as 0.0.0.0:8080"
+            )));
+        }
         match (self.http_listen, &self.http_token_file) {
             (Some(address), None) if !address.ip().is_loopback() => Err(ConfigError(format!(
                 "http.listen={address} can be reached from other machines, and so could the state: set http.token.file to a file with a secret \
@@ -186,6 +196,17 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// What others are told to ask, of a worker that listens on `listening`. An address that others have elsewhere, or that
+    /// is none at all, is told nobody: a loopback address only if it was configured.
+    pub fn advertised(&self, listening: SocketAddr) -> Option<HttpAddress> {
+        match &self.http_advertised {
+            Some(address) if address.port() == 0 => Some(address.clone().with_port(listening.port())),
+            Some(address) => Some(address.clone()),
+            None if listening.ip().is_loopback() || listening.ip().is_unspecified() => None,
+            None => Some(HttpAddress::from(listening)),
+        }
     }
 
     /// The part that the clients need.
@@ -229,14 +250,28 @@ fn check_id(name: &str, id: &str) -> Result<(), ConfigError> {
 
 /// The transactional id of a thread: `<application id>:<instance id>:<thread>`.
 pub fn transactional_id(application_id: &str, instance_id: &str, thread: usize) -> TransactionalId {
-    TransactionalId(Arc::from(format!("{application_id}{SEPARATOR}{instance_id}{SEPARATOR}{thread}")))
+    TransactionalId(Arc::from(format!("{}{thread}", ids_of(application_id, instance_id))))
 }
 
-/// The place of a thread in the group. Its client id is its transactional id, so that whoever finds the one knows
-/// whether the other is alive. Kafka takes only the characters of a topic name in a `group.instance.id`, so there the
-/// thread stands behind the last `-`.
-pub fn member(instance_id: &str, is_configured: bool, thread: usize, id: &TransactionalId) -> Member {
-    Member { client_id: id.to_string(), group_instance_id: is_configured.then(|| format!("{instance_id}-{thread}")) }
+/// What the transactional ids of a worker's threads begin with, and no other worker's do.
+pub(crate) fn ids_of(application_id: &str, instance_id: &str) -> String {
+    format!("{application_id}{SEPARATOR}{instance_id}{SEPARATOR}")
+}
+
+/// The place of a thread in the group. Its client id names its transactional id, so that whoever finds the one knows
+/// whether the other is alive, and where its worker can be asked. Kafka takes only the characters of a topic name in a
+/// `group.instance.id`, so there the thread stands behind the last `-`.
+pub fn member(
+    instance_id: &str,
+    is_configured: bool,
+    thread: usize,
+    id: &TransactionalId,
+    http: Option<HttpAddress>,
+) -> Member {
+    Member {
+        client_id: ClientId { transactional_id: id.to_string(), http }.to_string(),
+        group_instance_id: is_configured.then(|| format!("{instance_id}-{thread}")),
+    }
 }
 
 /// The name of a store's changelog topic.
@@ -286,13 +321,41 @@ mod tests {
     }
 
     #[test]
+    fn others_are_told_an_address_that_leads_here_from_where_they_are() {
+        let told = |listening: &str, configured: Option<&str>| {
+            let mut config = Config::new("app", "host:9092", "/tmp/state");
+            config.http_listen = Some(listening.parse().expect("an address"));
+            config.http_advertised = configured.map(|text| text.parse().expect("host:port"));
+            assert_eq!(config.check_http().is_ok(), listening.starts_with("127."), "the others need a token");
+            config.advertised(listening.parse().expect("an address")).map(|address| address.to_string())
+        };
+        assert_eq!(told("127.0.0.1:8080", None), None);
+        assert_eq!(told("0.0.0.0:8080", None), None);
+        assert_eq!(told("[::]:8080", None), None);
+        assert_eq!(told("10.0.0.7:8080", None).as_deref(), Some("10.0.0.7:8080"));
+        assert_eq!(told("127.0.0.1:8080", Some("127.0.0.1:0")).as_deref(), Some("127.0.0.1:8080"));
+        assert_eq!(told("0.0.0.0:8080", Some("worker-1:80")).as_deref(), Some("worker-1:80"));
+        let mut config = Config::new("app", "host:9092", "/tmp/state");
+        config.http_advertised = "worker-1:80".parse().ok();
+        assert!(config.check_http().expect_err("nobody listens").0.contains("http.listen"));
+    }
+
+    #[test]
+    fn a_client_id_names_the_transactional_id_and_the_address() {
+        let (id, http) = (transactional_id("app", "one", 0), "worker-1:80".parse().ok());
+        assert_eq!(member("one", true, 0, &id, None).client_id, "app:one:0");
+        assert_eq!(member("one", true, 0, &id, http).client_id, "app:one:0@worker-1:80");
+    }
+
+    #[test]
     fn different_threads_have_different_ids() {
         let of = |app: &str, instance: &str, thread| transactional_id(app, instance, thread);
         let ids = [of("a", "b", 0), of("a", "b", 1), of("a-b", "c", 0), of("a", "b-c", 0), of("a", "b-1", 0)];
         let distinct: std::collections::BTreeSet<_> = ids.iter().collect();
         assert_eq!(distinct.len(), ids.len());
         let static_ids = [("pod", 1), ("pod-1", 0), ("pod-1", 1), ("pod", 10)];
-        let members = static_ids.map(|(instance, thread)| member(instance, true, thread, &ids[0]).group_instance_id);
+        let members =
+            static_ids.map(|(instance, thread)| member(instance, true, thread, &ids[0], None).group_instance_id);
         let distinct: std::collections::BTreeSet<_> = members.iter().collect();
         assert_eq!(distinct.len(), members.len());
     }

@@ -16,7 +16,7 @@ pub fn thread_plan(worker: &str, topology: ApplicationTopology, partitions: u32)
     ThreadPlan {
         output_partitions: topology.outputs().iter().map(|_| partitions).collect(),
         topology,
-        member: member(worker, false, 0, &id),
+        member: member(worker, false, 0, &id, None),
         transactional_id: id,
         changelogs: BTreeMap::new(),
         layouts: BTreeMap::new(),

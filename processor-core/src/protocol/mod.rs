@@ -2,6 +2,7 @@
 
 pub mod assignment;
 pub mod batch;
+pub mod client_id;
 pub mod failure;
 pub mod idle;
 pub mod metadata;

@@ -2,10 +2,15 @@
 //!
 //! JSON shows every serde type, to people and to programs. It is never what is stored.
 
-use serde_json::Value;
+use std::fmt;
+
+use serde_json::{Value, json};
 
 use super::{StoreKey, StoreValue, ValueFormat};
 use crate::error::CodecError;
+
+/// How many bytes of what cannot be shown are shown all the same.
+const BEGINNING_BYTES_MAX: usize = 1_024;
 
 /// Reads the keys and values of one store, whose types it hides.
 ///
@@ -53,6 +58,24 @@ impl StoreJson {
     pub fn value(&self, bytes: &[u8]) -> Result<Value, CodecError> {
         (self.value)(bytes)
     }
+
+    /// A stored key, or in its place why it cannot be shown: see [`unreadable`](Self::unreadable). So one entry that is
+    /// damaged hides no other.
+    pub fn key_or_why(&self, bytes: &[u8]) -> Value {
+        self.key(bytes).unwrap_or_else(|error| Self::unreadable(error, bytes, bytes.len()))
+    }
+
+    /// A stored value, or in its place why it cannot be shown.
+    pub fn value_or_why(&self, bytes: &[u8]) -> Value {
+        self.value(bytes).unwrap_or_else(|error| Self::unreadable(error, bytes, bytes.len()))
+    }
+
+    /// The one form of what cannot be shown: why, how many bytes are stored, and the first 1,024 of them, with escapes for
+    /// those that are no printable ASCII. `beginning` may be all of them, or less.
+    pub fn unreadable(why: impl fmt::Display, beginning: &[u8], length: usize) -> Value {
+        let shown = &beginning[..beginning.len().min(BEGINNING_BYTES_MAX)];
+        json!({ "unreadable": why.to_string(), "length": length, "bytes": shown.escape_ascii().to_string() })
+    }
 }
 
 fn key_from_text<K: StoreKey>(text: &str) -> Result<Vec<u8>, CodecError> {
@@ -79,8 +102,6 @@ fn value<V: StoreValue>(bytes: &[u8]) -> Result<Value, CodecError> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::ids::Timestamp;
     use crate::store::TotalF64;
@@ -121,5 +142,17 @@ mod tests {
         assert_eq!(json.value(&[1, 1, 9, 1, 0, 0, 0, 0, 0, 0, 0xe0, 0x3f]), Ok(json!([9, [0.5]])));
         assert!(json.value(&[]).is_err() && json.value(&[9, 9]).is_err() && json.value(&[1, 7]).is_err());
         assert!(json.key(b"\xff").is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_read_says_why_and_shows_its_beginning() {
+        let json = StoreJson::of::<String, u8>();
+        assert_eq!(json.key_or_why(b"a"), "a");
+        assert_eq!(json.value_or_why(&[1, 7]), 7);
+        let key = json.key_or_why(b"\xffa");
+        assert_eq!((&key["length"], &key["bytes"]), (&json!(2), &json!(r"\xffa")));
+        assert!(key["unreadable"].as_str().is_some_and(|why| !why.is_empty()), "{key}");
+        let long = json.value_or_why(&[0xee; 5_000]);
+        assert_eq!((&long["length"], long["bytes"].as_str().map(str::len)), (&json!(5_000), Some(4 * 1_024)));
     }
 }

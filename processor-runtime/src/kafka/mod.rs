@@ -58,7 +58,7 @@ pub trait Kafka: Send + Sync + 'static {
 /// Who a stream thread is in the consumer group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// `client.id`, for the broker's logs: `<application.id>-<instance.id>-<thread>`.
+    /// `client.id`: what the group shows of it, see [`ClientId`](processor_core::protocol::client_id::ClientId).
     pub client_id: String,
     /// `group.instance.id`, where the instance id was configured: the thread is then a static member.
     pub group_instance_id: Option<String>,

@@ -3,21 +3,28 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// How much of somebody's words an answer repeats.
 const EXCERPT_CHARS_MAX: usize = 80;
 
-/// A refusal, as `{"error": "<sentence>"}`.
+/// A refusal, as `{"error": "<sentence>"}`, perhaps with more for programs.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     status: StatusCode,
-    sentence: String,
+    /// Holds the sentence as `error`.
+    body: Value,
 }
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, sentence: impl Into<String>) -> Self {
-        Self { status, sentence: sentence.into() }
+        Self { status, body: json!({ "error": sentence.into() }) }
+    }
+
+    /// Tells programs something, too.
+    pub(super) fn with(mut self, name: &str, value: Value) -> Self {
+        self.body[name] = value;
+        self
     }
 
     pub(super) fn bad_request(sentence: impl Into<String>) -> Self {
@@ -36,7 +43,7 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let mut response = (self.status, Json(json!({ "error": self.sentence }))).into_response();
+        let mut response = (self.status, Json(self.body)).into_response();
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }

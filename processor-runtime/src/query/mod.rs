@@ -5,18 +5,24 @@
 //! bytes of the answer. Without a token only the loopback interface is served, and only to requests that name it.
 
 mod access;
+mod advertised;
 mod answer;
+mod elsewhere;
 mod health;
 mod overview;
 mod page;
+mod scan;
 mod scrape;
 mod server;
 mod stores;
 
 #[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
 mod tests;
 
 pub use access::Token;
+pub use advertised::Advertised;
 pub use server::Server;
 
 use std::collections::BTreeMap;
@@ -47,12 +53,12 @@ pub struct Shown {
     pub metrics: Metrics,
     /// What the databases say of themselves.
     pub figures: Box<dyn Fn() -> Figures + Send + Sync>,
-    /// Who runs the tasks that do not run here: the client id by input partition. May wait two seconds for the group's
-    /// coordinator; an error is a sentence.
+    /// Who runs the tasks that do not run here. May wait two seconds for the group's coordinator; an error is a sentence.
     pub owners: Box<dyn Fn() -> Result<Arc<Owners>, String> + Send + Sync>,
 }
 
-/// By input partition: the client id of the member that owns it, `<application id>:<instance id>:<thread>`.
+/// By input partition: the client id of the member that owns it, see
+/// [`ClientId`](processor_core::protocol::client_id::ClientId).
 pub type Owners = BTreeMap<TopicPartition, String>;
 
 /// What the databases say of themselves.
@@ -95,7 +101,7 @@ fn router(shown: Arc<Shown>, token: Option<Token>) -> Router {
 
 async fn unknown(uri: Uri) -> Refusal {
     Refusal::not_found(format!(
-        "there is nothing at '{}': ask for /healthz, /readyz, /metrics, /tasks, /topology, /stores, /stores/<store>?from=&to=&limit=&reverse=, \
+        "there is nothing at '{}': ask for /healthz, /readyz, /metrics, /tasks, /topology, /stores, /stores/<store>?from=&to=&limit=&reverse=&partition=&count=, \
          /stores/<store>/<key>, or the page at /",
         answer::excerpt(uri.path())
     ))

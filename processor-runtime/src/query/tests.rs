@@ -1,147 +1,22 @@
 //! The routes, asked as a client asks them, over a state in memory.
 
-use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::ops::{Bound, ControlFlow};
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode, header};
-use processor_core::ids::{Offset, Partition, StoreIndex, TaskId, TopicPartition};
-use processor_core::prelude::*;
-use processor_core::store::{Base, BaseError};
+use processor_core::ids::{Partition, TopicPartition};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
+use super::fixture::{Maps, restoring, running, whole, worker};
 use super::server::Patience;
 use super::*;
 use crate::clock::Clock;
-use crate::status::{InputStatus, RestoreStatus, Snapshot, TaskStatus, ThreadState, Unstable};
+use crate::status::{Snapshot, ThreadState};
 
-const SUMS: KeyValueStoreDef<String, i64> = KeyValueStoreDef::new("sums");
-const BLOBS: KeyValueStoreDef<u32, Vec<u8>> = KeyValueStoreDef::new("blobs");
 const TOKEN: &str = "a-token-of-24-characters";
-
-struct Sum;
-
-impl Operator for Sum {
-    type KeyIn = String;
-    type ValueIn = String;
-    type KeyOut = String;
-    type ValueOut = String;
-
-    fn process(
-        &mut self,
-        record: Record<String, String>,
-        ctx: &mut Context<'_, String, String>,
-    ) -> Result<(), OperatorError> {
-        ctx.forward(record)
-    }
-}
-
-fn topology() -> ApplicationTopology {
-    let mut topology = Topology::builder();
-    topology.source("lines", "in", (Utf8, Utf8)).process("sum", || Sum).with_store(&SUMS).with_store(&BLOBS).sink(
-        "out",
-        "out",
-        (Utf8, Utf8),
-    );
-    let topology = topology.build().expect("the topology is right");
-    topology.for_application("app").expect("it has no internal topics")
-}
-
-/// Two stores of one task.
-#[derive(Clone, Default)]
-struct Maps([BTreeMap<Vec<u8>, Vec<u8>>; 2]);
-
-impl Maps {
-    fn sum(mut self, key: &str, sum: u8) -> Self {
-        assert!(sum < 100, "one byte in bincode");
-        self.0[0].insert(key.as_bytes().to_vec(), vec![1, sum * 2]);
-        self
-    }
-}
-
-impl Base for Maps {
-    fn get(&self, store: StoreIndex, key: &[u8], value: &mut Vec<u8>) -> Result<bool, BaseError> {
-        let found = self.0[store.slot()].get(key);
-        value.extend(found.into_iter().flatten());
-        Ok(found.is_some())
-    }
-
-    fn range(
-        &self,
-        store: StoreIndex,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        reverse: bool,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), BaseError> {
-        let mut entries: Vec<_> = self.0[store.slot()].range::<[u8], _>((from, to)).collect();
-        if reverse {
-            entries.reverse();
-        }
-        // Breaks where `visit` does.
-        let _ = entries.into_iter().try_for_each(|(key, value)| visit(key, value));
-        Ok(())
-    }
-
-    fn approximate_len(&self, store: StoreIndex) -> Result<u64, BaseError> {
-        Ok(self.0[store.slot()].len() as u64)
-    }
-}
-
-fn task(partition: i32) -> TaskId {
-    TaskId::new("lines", Partition::new(partition))
-}
-
-fn running(partition: i32, state: Maps) -> TaskStatus {
-    let input = InputStatus {
-        partition: TopicPartition::new("in", Partition::new(partition)),
-        position: Offset::new(40),
-        end: Some(Offset::new(42)),
-        unstable: Some(Unstable { records: 3, stands_for: Duration::from_secs(90), drained: false }),
-        processed: Some(Timestamp::new(0)),
-    };
-    TaskStatus { id: task(partition), restoring: None, inputs: vec![input], state: Some(Arc::new(state)) }
-}
-
-fn restoring(partition: i32) -> TaskStatus {
-    let restore = RestoreStatus {
-        replayed: 5,
-        remaining: Some(95),
-        time_left: Some(Duration::from_secs(19)),
-        waits_for: "its changelog",
-    };
-    TaskStatus { id: task(partition), restoring: Some(restore), inputs: Vec::new(), state: None }
-}
-
-/// A worker of an application with so many tasks, with one thread.
-fn worker(tasks_in_all: i32, state: ThreadState, tasks: Vec<TaskStatus>) -> Shown {
-    let clock = SystemClock::default();
-    let status = Arc::new(WorkerStatus::new(1, clock, Duration::from_mins(1)));
-    status.know_tasks((0..tasks_in_all).map(task).collect());
-    status.threads()[0].turned(clock.monotonic());
-    status.threads()[0].publish(Snapshot { state, tasks });
-    Shown {
-        application_id: "app".to_owned(),
-        topology: topology(),
-        status,
-        metrics: Metrics::on(),
-        figures: Box::new(Figures::default),
-        owners: Box::new(|| {
-            let other = TopicPartition::new("in", Partition::new(2));
-            Ok(Arc::new(Owners::from([(other, "app:two:0".to_owned())])))
-        }),
-    }
-}
-
-/// A worker that has it all: `a`, `c` in partition 0, `b`, `d` in partition 1.
-fn whole() -> Shown {
-    let of = |one: &str, two: &str| Maps::default().sum(one, 1).sum(two, 2);
-    worker(2, ThreadState::Running, vec![running(0, of("a", "c")), running(1, of("b", "d"))])
-}
 
 struct Answer {
     status: StatusCode,
@@ -268,24 +143,110 @@ fn keys_may_hold_what_paths_may_not() {
     }
 }
 
+/// The group's members by what they own.
+fn owned(owners: &[(i32, &str)]) -> Box<dyn Fn() -> Result<Arc<Owners>, String> + Send + Sync> {
+    let of = |(partition, id): &(i32, &str)| (TopicPartition::new("in", Partition::new(*partition)), (*id).to_owned());
+    let owners = Arc::new(owners.iter().map(of).collect::<Owners>());
+    Box::new(move || Ok(owners.clone()))
+}
+
 #[test]
 fn a_key_that_may_be_elsewhere_is_not_called_absent() {
-    let here = |state| worker(3, state, vec![running(1, Maps::default().sum("a", 1))]);
-    let elsewhere = ask(here(ThreadState::Running), "/stores/sums/b");
-    assert_eq!(elsewhere.status, StatusCode::MISDIRECTED_REQUEST);
-    assert!(
-        elsewhere.error().contains("(lines_1), and other workers run lines_0, lines_2 (app:two:0): ask them"),
-        "{}",
-        elsewhere.body
-    );
-    let range = ask(here(ThreadState::Running), "/stores/sums").json();
-    let others = json!([{ "task": "lines_0", "client_id": null }, { "task": "lines_2", "client_id": "app:two:0" }]);
-    assert_eq!(range["elsewhere"], others);
-    let moving = ask(worker(3, ThreadState::Rebalancing, Vec::new()), "/stores/sums/a");
-    assert_eq!(moving.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(moving.headers[header::RETRY_AFTER], "1");
+    let here = || {
+        let mut shown = worker(4, ThreadState::Running, vec![running(1, Maps::default().sum("a", 1))]);
+        shown.owners = owned(&[(2, "app:two:0"), (3, "app:three:0@three.example:80")]);
+        shown
+    };
+    let answer = ask(here(), "/stores/sums/b");
+    assert_eq!(answer.status, StatusCode::MISDIRECTED_REQUEST);
+    let told =
+        "(lines_1), and other workers run lines_0, lines_2 (app:two:0), lines_3 (http://three.example:80): ask them";
+    assert!(answer.error().contains(told), "{}", answer.body);
+    let others = json!([
+        { "task": "lines_0", "client_id": null, "address": null },
+        { "task": "lines_2", "client_id": "app:two:0", "address": null },
+        { "task": "lines_3", "client_id": "app:three:0", "address": "three.example:80" },
+    ]);
+    assert_eq!(answer.json()["elsewhere"], others);
+    assert_eq!(ask(here(), "/stores/sums").json()["elsewhere"], others);
+    let listed = ask(here(), "/stores").json();
+    assert_eq!((&listed["application"], &listed["stores"][0]["elsewhere"]), (&json!("app"), &others));
+    let moving = || worker(3, ThreadState::Rebalancing, Vec::new());
+    let answer = ask(moving(), "/stores/sums/a");
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.headers[header::RETRY_AFTER], "1");
+    assert_eq!(ask(moving(), "/stores").json()["stores"][0]["elsewhere"], Value::Null, "nobody can say");
     let restores = worker(1, ThreadState::Restoring, vec![restoring(0)]);
     assert_eq!(ask(restores, "/stores/sums/a").status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[test]
+fn while_nobody_owns_the_other_tasks_a_key_is_asked_for_again() {
+    for owners in [owned(&[]), Box::new(|| Err("the coordinator does not answer".to_owned()))] {
+        let mut shown = worker(2, ThreadState::Running, vec![running(0, Maps::default().sum("a", 1))]);
+        shown.owners = owners;
+        let answer = ask(shown, "/stores/sums/b");
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.body);
+        assert!(answer.error().contains("nobody can say who runs lines_1"), "{}", answer.body);
+    }
+}
+
+/// What a member is called is its own affair: it is bounded, and an address that is none is left out.
+#[test]
+fn members_with_hostile_names_are_bounded_and_have_no_address() {
+    let endless = "x".repeat(100_000);
+    for (name, shows) in [
+        (endless.as_str(), &endless[..512]),
+        ("app:two:0@evil.example:80/stores?x=", "app:two:0"),
+        ("app:two:0@\r\nEvil: 1", "app:two:0"),
+        ("", ""),
+    ] {
+        let mut shown = worker(2, ThreadState::Running, vec![running(0, Maps::default())]);
+        shown.owners = owned(&[(1, name)]);
+        let elsewhere = ask(shown, "/stores/sums/b").json()["elsewhere"].clone();
+        assert_eq!(elsewhere, json!([{ "task": "lines_1", "client_id": shows, "address": null }]), "{name}");
+    }
+}
+
+#[test]
+fn a_partition_can_be_asked_for_alone() {
+    let here = || {
+        let tasks = vec![running(0, Maps::default().sum("a", 1)), restoring(1)];
+        let mut shown = worker(3, ThreadState::Restoring, tasks);
+        shown.owners = owned(&[(2, "app:two:0@two.example:80")]);
+        shown
+    };
+    let status = |path: &str| ask(here(), path).status;
+    assert_eq!(keys(&ask(here(), "/stores/sums?partition=0")), ["a"], "though another task restores");
+    assert_eq!(ask(here(), "/stores/sums/a?partition=0").json()["value"], 1);
+    assert_eq!(status("/stores/sums/b?partition=0"), StatusCode::NOT_FOUND);
+    assert_eq!(status("/stores/sums?partition=1"), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(status("/stores/sums/a?partition=1"), StatusCode::SERVICE_UNAVAILABLE);
+    let other = ask(here(), "/stores/sums?partition=2").json();
+    assert_eq!((&other["rows"], &other["tasks"]), (&json!([]), &json!([])));
+    assert_eq!(other["elsewhere"][0]["address"], "two.example:80");
+    assert_eq!(status("/stores/sums/a?partition=2"), StatusCode::MISDIRECTED_REQUEST);
+    for path in ["/stores/sums?partition=3", "/stores/sums?partition=-1", "/stores/sums/a?partition=3"] {
+        let answer = ask(here(), path);
+        assert_eq!(
+            (answer.status, answer.error().contains("has no partition")),
+            (StatusCode::NOT_FOUND, true),
+            "{path}"
+        );
+    }
+    assert_eq!(status("/stores/sums/a?limit=1"), StatusCode::BAD_REQUEST);
+}
+
+#[test]
+fn entries_are_counted_task_by_task_and_behind_a_cursor() {
+    for (asked, counts) in
+        [("", "22"), ("&from=b", "12"), ("&to=b", "10"), ("&partition=1", "2"), ("&cursor=0.61", "12")]
+    {
+        let json = ask(whole(), &format!("/stores/sums?count=true{asked}")).json();
+        let of_tasks = json["counts"].as_array().expect("counts").iter().map(|count| count["entries"].to_string());
+        assert_eq!(of_tasks.collect::<String>(), counts, "{asked}");
+        assert_eq!((&json["next"], &json["rows"]), (&Value::Null, &Value::Null));
+    }
 }
 
 #[test]
@@ -340,6 +301,8 @@ fn a_page_is_bounded_in_bytes_and_a_giant_value_is_named_and_not_shown() {
     assert_eq!(json["next"], "0.00000001");
     let giant = ask(worker(1, ThreadState::Running, vec![running(0, maps)]), "/stores/blobs/3").json();
     assert!(giant["value"]["unreadable"].as_str().expect("a sentence").contains("at most 1048576"), "{giant}");
+    assert_eq!(giant["value"]["length"], (2 << 20) + 6);
+    assert!(giant["value"]["bytes"].as_str().is_some_and(|bytes| bytes.starts_with(r"\x01\xfc")), "and its beginning");
 }
 
 #[test]
@@ -349,6 +312,7 @@ fn a_value_that_cannot_be_read_does_not_spoil_the_page() {
     let json = ask(worker(1, ThreadState::Running, vec![running(0, maps)]), "/stores/sums").json();
     assert_eq!(json["rows"][0]["value"], 1);
     assert!(json["rows"][1]["value"]["unreadable"].as_str().expect("a sentence").contains("format version"), "{json}");
+    assert_eq!((&json["rows"][1]["value"]["length"], &json["rows"][1]["value"]["bytes"]), (&json!(1), &json!(r"\t")));
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use processor_core::ids::{ChangelogOffset, TaskId, TopicPartition};
+use processor_core::protocol::client_id::ClientId;
 use processor_core::protocol::metadata::OffsetMetadata;
 
 use super::RestoreError;
@@ -40,6 +41,7 @@ pub(super) struct Blockers<K: Kafka> {
     /// Whoever committed last for a task that is ours now, and is not us: if it has left the group it may have left a
     /// transaction behind that holds outputs only. That is in nobody's way here, but in the way of their readers.
     former: BTreeSet<Arc<str>>,
+    /// Their client ids.
     members: Option<Vec<String>>,
     to_fence: VecDeque<TransactionalId>,
     /// The fence that is under way.
@@ -173,9 +175,9 @@ impl<K: Kafka> Blockers<K> {
         self.fence(ctx)
     }
 
-    /// Whether the group has no member with this id (a thread's client id is its transactional id).
+    /// Whether the group has no member with this transactional id, which its client id names.
     fn is_gone(&self, owner: &str) -> bool {
-        self.members.as_ref().is_some_and(|members| !members.iter().any(|member| member == owner))
+        self.members.as_ref().is_some_and(|members| !is_among(members, owner))
     }
 
     fn suspect(&mut self, id: TransactionalId, now: Duration) {
@@ -275,4 +277,21 @@ fn tail_positions<T: TaskState>(recovery: &Recovery<T>) -> Vec<(TopicPartition, 
         Some((partition, reached.unwrap_or(ChangelogOffset::new(0))))
     };
     recovery.changelogs.iter().enumerate().filter_map(position).collect()
+}
+
+/// Whether one of these client ids names this transactional id.
+fn is_among(members: &[String], owner: &str) -> bool {
+    members.iter().any(|member| ClientId::parse(member).transactional_id == owner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_that_says_where_it_is_asked_is_alive_too() {
+        let members = ["app:one:0".to_owned(), "app:two:0@two.example:80".to_owned()];
+        assert!(is_among(&members, "app:one:0") && is_among(&members, "app:two:0"));
+        assert!(!is_among(&members, "app:two:1") && !is_among(&members, "app:two:0@two.example:80"));
+    }
 }

@@ -95,6 +95,7 @@ fn option(setting: &'static Setting) -> Arg {
         Kind::Directory(_) => arg.value_name("DIRECTORY").value_parser(check),
         Kind::SettingsFile | Kind::OptionalFile(_) => arg.value_name("FILE").value_parser(check),
         Kind::OptionalAddress(_) => arg.value_name("ADDRESS").value_parser(check),
+        Kind::OptionalHost(_) => arg.value_name("HOST:PORT").value_parser(check),
         Kind::Count(..) | Kind::OptionalCount(..) => arg.value_name("NUMBER").value_parser(check),
         Kind::Size(..) => arg.value_name("SIZE").value_parser(check),
         Kind::Duration(..) => arg.value_name("DURATION").value_parser(check),

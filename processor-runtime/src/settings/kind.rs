@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use processor_core::protocol::client_id::HttpAddress;
 
 use crate::config::Config;
 
@@ -68,6 +69,8 @@ pub enum Kind {
     OptionalFile(Field<Option<PathBuf>>),
     /// An address and a port of this machine, that need not be there.
     OptionalAddress(Field<Option<SocketAddr>>),
+    /// A host and a port by which others reach this machine, that need not be there.
+    OptionalHost(Field<Option<HttpAddress>>),
     /// A whole number.
     Count(Bounds<usize>, Field<usize>),
     /// A whole number that need not be there.
@@ -93,6 +96,7 @@ impl Kind {
             Self::Text(_) | Self::OptionalText(_) => "text",
             Self::Directory(_) => "directory",
             Self::OptionalAddress(_) => "address:port",
+            Self::OptionalHost(_) => "host:port",
             Self::Count(..) | Self::OptionalCount(..) => "whole number",
             Self::Size(..) => "size, such as 64MiB",
             Self::Duration(..) => "duration, such as 10s or 500ms",
@@ -116,6 +120,7 @@ impl Kind {
             | Self::Directory(_)
             | Self::OptionalFile(_)
             | Self::OptionalAddress(_)
+            | Self::OptionalHost(_)
             | Self::Switch(_)
             | Self::Choice(_)
             | Self::SettingsFile
@@ -141,6 +146,7 @@ impl Kind {
                     text.parse().map_err(|_| "it must be an address with its port, such as 127.0.0.1:8080")?;
                 *(field.get_mut)(config) = Some(address);
             }
+            Self::OptionalHost(field) => *(field.get_mut)(config) = Some(text.parse()?),
             Self::Count(bounds, field) => *(field.get_mut)(config) = count(text, *bounds)?,
             Self::OptionalCount(bounds, field) => *(field.get_mut)(config) = Some(count(text, *bounds)?),
             Self::Size(bounds, field) => *(field.get_mut)(config) = size(text, *bounds)?,
@@ -165,6 +171,7 @@ impl Kind {
             Self::Directory(field) => Some((field.get)(config).display().to_string()).filter(|path| !path.is_empty()),
             Self::OptionalFile(field) => (field.get)(config).as_ref().map(|path| path.display().to_string()),
             Self::OptionalAddress(field) => (field.get)(config).map(|address| address.to_string()),
+            Self::OptionalHost(field) => (field.get)(config).as_ref().map(HttpAddress::to_string),
             Self::Count(_, field) => Some((field.get)(config).to_string()),
             Self::OptionalCount(_, field) => (field.get)(config).map(|count| count.to_string()),
             Self::Size(_, field) => Some(size_text(*(field.get)(config))),

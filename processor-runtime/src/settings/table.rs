@@ -237,6 +237,12 @@ pub const SETTINGS: &[Setting] = &[
         otherwise: Otherwise::Unset("no HTTP, and nothing is measured"),
     },
     Setting {
+        name: "http.advertised",
+        kind: Kind::OptionalHost(field!(http_advertised)),
+        meaning: "host:port by which others reach this worker's HTTP: who asks another worker for a key of this one is told it. Port 0 is the one that it listens on. The consumer group shows it.",
+        otherwise: Otherwise::Unset("the address of http.listen, unless that is loopback or all addresses"),
+    },
+    Setting {
         name: "http.token.file",
         kind: Kind::OptionalFile(field!(http_token_file)),
         meaning: "A file with the token that HTTP requests for tasks and state must carry (Authorization: Bearer).",

@@ -221,6 +221,11 @@ impl Worker {
         outcome.with_context(|| format!("waiting for '{text}' in the log, which ends:\n{}", self.log_tail(30)))
     }
 
+    /// The partitions that its threads together have, as far as its log says.
+    pub fn assigned(&self) -> Vec<i32> {
+        self.owned(None).into_values().flatten().map(|(partition, _)| partition).collect()
+    }
+
     /// The partitions of a topic that its threads together have, as far as its log says.
     pub fn assigned_of(&self, topic: &str) -> Vec<i32> {
         self.owned(Some(topic)).into_values().flatten().map(|(partition, _)| partition).collect()

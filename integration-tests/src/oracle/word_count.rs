@@ -76,6 +76,8 @@ fn occurrences(lines: &[PartitionLog]) -> Occurrences {
             occurrences.entry(word.to_vec()).or_default().push(line.timestamp);
         }
     }
-    occurrences.values_mut().for_each(|times| times.sort_unstable());
+    for times in occurrences.values_mut() {
+        times.sort_unstable();
+    }
     occurrences
 }

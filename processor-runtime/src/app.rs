@@ -76,7 +76,7 @@ pub fn run(config: &Config, topology: &Topology, stop: &Arc<AtomicBool>) -> Resu
     let served = |address| serve(config, address, shown(config, topology, &status, &metrics, &directory));
     let _server = config.http_listen.map(served).transpose()?;
     let admin = Admin::connect(&config.cluster_settings()).map_err(|error| AppError::Start(error.message))?;
-    let brokers = admin.brokers();
+    let brokers = admin.brokers().map_err(|error| AppError::Start(error.message))?;
     preflight::check(config, topology, &brokers, &admin)?;
     let topics = topics::check(config, topology, brokers, &admin)?;
     drop(admin);
@@ -210,8 +210,7 @@ fn initialised(
             }
             Err(error) => {
                 return Err(AppError::Start(format!(
-                    "the transactional id '{}' cannot be initialised: {error}. The application needs the right to Write and Describe it, \
-                     and transaction.timeout.ms must not be above the brokers' transaction.max.timeout.ms",
+                    "the transactional id '{}' cannot be initialised: {error}",
                     plan.transactional_id
                 )));
             }

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use processor_core::ids::{InputIndex, Offset, Partition, Timestamp, TopicPartition};
 use processor_core::record::InputRecord;
 
+use super::advice::with_advice;
 use super::faults::{Notice, is_outdated, notice};
 use super::ffi::{Client, Code, Fault, Message, MessageQueue, NativeGroup, PartitionList, Rebalance};
 use super::questions::{MakeClient, Questions};
@@ -193,7 +194,10 @@ impl Consumer {
     fn ended(&self, kind: KafkaErrorKind, message: &Message) -> KafkaError {
         match self.client.fatal_error() {
             Some(fatal) => fatal_consumer_error(&fatal),
-            None => KafkaError { kind, message: format!("{} ({})", message.error_text(), message.code()) },
+            None => {
+                let (text, code) = (message.error_text(), message.code());
+                KafkaError { kind, message: with_advice(format!("{text} ({code})"), code) }
+            }
         }
     }
 

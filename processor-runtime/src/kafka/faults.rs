@@ -6,6 +6,7 @@
 
 use rdkafka::bindings::rd_kafka_resp_err_t as E;
 
+use super::advice::with_advice;
 use super::ffi::{Code, Fault};
 use super::{KafkaError, KafkaErrorKind, TxnErrorKind};
 
@@ -161,7 +162,7 @@ impl KafkaError {
     /// An error of librdkafka outside transactions; `what` says what was being done, and to what.
     pub(super) fn from_fault(what: &str, fault: &Fault) -> Self {
         let kind = if fault.is_fatal { KafkaErrorKind::Fatal } else { question_kind(fault.code) };
-        Self { kind, message: format!("{what}: {} ({})", fault.message, fault.code) }
+        Self { kind, message: with_advice(format!("{what}: {} ({})", fault.message, fault.code), fault.code) }
     }
 }
 

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use processor_core::record::TargetPartition;
 use rdkafka::bindings::rd_kafka_resp_err_t as E;
 
+use super::advice::with_advice;
 use super::bounded::Bounded;
 use super::consumer::GroupProof;
 use super::deliveries::opaque;
@@ -73,7 +74,8 @@ impl Producer {
     fn error(&self, call: &'static str, fault: Fault) -> TxnError {
         let fault = if fault.is_fatal { self.client.fatal_error().unwrap_or(fault) } else { fault };
         let kind = txn_kind(fault.code, fault.is_fatal, fault.requires_abort, fault.is_retriable);
-        TxnError { kind, call, code: fault.code.to_string(), message: format!("{}: {}", self.id, fault.message) }
+        let message = with_advice(format!("{}: {}", self.id, fault.message), fault.code);
+        TxnError { kind, call, code: fault.code.to_string(), message }
     }
 
     /// One attempt, or the continuation of one.

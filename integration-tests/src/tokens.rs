@@ -1,4 +1,4 @@
-//! A provider of tokens (OpenID Connect, client credentials): one HTTP request, one answer. Its tokens are not signed, which
+//! A provider of tokens (OIDC, client credentials): one HTTP request, one answer. Its tokens are not signed, which
 //! Kafka's own validator for tests accepts.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -86,9 +86,9 @@ fn base64(bytes: &[u8], (last, is_filled): Alphabet) -> String {
     };
     let mut text = String::new();
     for chunk in bytes.chunks(3) {
-        let three = chunk.iter().chain([0, 0].iter()).take(3).fold(0, |bits: u32, byte| bits << 8 | u32::from(*byte));
+        let three = chunk.iter().chain([0, 0].iter()).take(3).fold(0, |bits: u32, byte| (bits << 8) | u32::from(*byte));
         let shown = chunk.len() + 1;
-        text.extend((0..shown).map(|place| character(three >> (18 - 6 * place) & 63) as char));
+        text.extend((0..shown).map(|place| character((three >> (18 - 6 * place)) & 63) as char));
         if is_filled {
             text.extend((shown..4).map(|_| '='));
         }

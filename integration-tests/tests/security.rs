@@ -120,6 +120,9 @@ fn the_rights_that_are_printed_are_enough() {
     let (mut killed, other) = (one.start(), two.start());
     killed.await_running(2, PATIENCE).expect("two of four partitions");
     other.await_running(2, PATIENCE).expect("two of four partitions");
+    // Who has committed is known to its successor.
+    let done = scene.offsets_done();
+    scene.await_outputs(done + 1_000, &[&killed, &other]);
     let caught = scene.freeze_in_transaction(&mut killed);
     killed.kill().expect("it is ours");
     other.await_since_start("fencing it", PATIENCE).expect("the other one takes all over");
@@ -176,15 +179,16 @@ fn a_right_that_is_missing_is_one_line_with_the_next_step() {
     for topic in ["foreign-in", "foreign-out"] {
         create_topic(&scene.bootstrap, topic, 4, &[]).expect("the broker makes topics");
     }
-    let between = |input: &str, output: &str| {
+    // Each has a name of its own: under one name the second would be given what the first was reading.
+    let between = |name: &str, input: &str, output: &str| {
         let mut other = worker.clone();
-        for (option, topic) in [("--input", input), ("--output", output)] {
-            let place = other.arguments.iter().position(|argument| argument == option).expect("it has both");
-            other.arguments[place + 1] = topic.to_owned();
+        for (option, value) in [("--input", input), ("--output", output), ("--instance-id", name)] {
+            let place = other.arguments.iter().position(|argument| argument == option).expect("it has all of them");
+            other.arguments[place + 1] = value.to_owned();
         }
         other
     };
-    let (from, to) = (between("foreign-in", &scene.output()), between(&scene.input(), "foreign-out"));
+    let (from, to) = (between("from", "foreign-in", &scene.output()), between("to", &scene.input(), "foreign-out"));
     assert_says(&from.refused(1), &["foreign-in", "TOPIC_AUTHORIZATION_FAILED", "inputs: Read", "deploy/acls"]);
     assert_says(&to.refused(1), &["foreign-out", "TOPIC_AUTHORIZATION_FAILED", "outputs: Write", "deploy/acls"]);
     for topic in ["foreign-in", "foreign-out"] {
@@ -273,7 +277,10 @@ fn a_login_that_fails_is_one_line_with_the_next_step() {
     assert!(scene.kafka.partition_count(&scene.changelog()).is_err(), "nothing was begun");
 }
 
-/// PLAIN over TLS, a certificate, and a token of an OpenID provider.
+/// Names and values of librdkafka's properties.
+type Properties = Vec<(&'static str, String)>;
+
+/// PLAIN over TLS, a certificate, and a token of a provider.
 #[test]
 fn every_way_to_log_in_works_by_settings() {
     let cluster = cluster();
@@ -282,7 +289,7 @@ fn every_way_to_log_in_works_by_settings() {
     let client = "sêcret-of-the-client";
     let tokens = TokenEndpoint::start(SUPER_USER, "workers", client).expect("a free port");
     let text = |name: &'static str, value: &str| (name, value.to_owned());
-    let ways: [(&str, String, Vec<(&str, String)>); 3] = [
+    let ways: [(&str, String, Properties); 3] = [
         (
             "plain",
             cluster.sasl_servers(),

@@ -97,9 +97,18 @@ impl Producer {
     fn undelivered(&self, call: &'static str, code: Code, message: String) -> TxnError {
         let fault = match self.client.fatal_error() {
             Some(fatal) => fatal,
-            None => Fault { requires_abort: true, ..Fault::bare(code, message) },
+            None => self.cause_of(code).unwrap_or(Fault { requires_abort: true, ..Fault::bare(code, message) }),
         };
         self.error(call, fault)
+    }
+
+    /// Why records were dropped before they were sent: their transaction had failed already, for a reason that no delivery
+    /// report has, such as a right that is missing. librdkafka gives it to whoever makes a call that is not valid now
+    /// (`rdkafka_txnmgr.c:122-131`), and to begin is that inside a transaction.
+    fn cause_of(&self, code: Code) -> Option<Fault> {
+        let is_dropped = code == Code::of(E::RD_KAFKA_RESP_ERR__PURGE_QUEUE);
+        let cause = is_dropped.then(|| self.client.begin_transaction().err()).flatten();
+        cause.filter(|fault| fault.requires_abort)
     }
 
     fn first_undelivered(&self, call: &'static str) -> Option<TxnError> {

@@ -16,7 +16,7 @@ use processor_core::topology::{ApplicationTopology, Topology};
 use crate::clock::SystemClock;
 use crate::config::{Config, ConfigError, member, transactional_id};
 use crate::kafka::admin::Admin;
-use crate::kafka::cluster::Cluster;
+use crate::kafka::cluster::{Cluster, GroupProtocol};
 use crate::kafka::owners::Owners;
 use crate::kafka::{Kafka, TxnErrorKind};
 use crate::metrics::Metrics;
@@ -133,12 +133,13 @@ fn plan(
         batch: config.batch_bounds(),
         batch_bytes_max: config.batch_bytes_max,
         transaction_timeout: config.transaction_timeout,
-        rebalance_wait: config.session_timeout * 2,
-        lost_wait: config.session_timeout * 2 + BROKER_PAUSE,
-        outside_wait: config.max_poll_interval + config.session_timeout,
+        rebalance_wait: config.expected_session() * 2,
+        lost_wait: config.expected_session() * 2 + BROKER_PAUSE,
+        outside_wait: config.max_poll_interval + config.expected_session(),
         fence_after_rebuild: !topics.transactions_verified(),
         cache_bytes_max: (config.cache_bytes / store_tasks.max(1)).max(CACHE_BYTES_MIN),
-        leave_on_stop: config.instance_id.is_none(),
+        // Under the consumer protocol a static member that stops gives back its name, and keeps its partitions.
+        leave_on_stop: config.instance_id.is_none() || config.group_protocol == GroupProtocol::Consumer,
     }
 }
 
@@ -316,13 +317,14 @@ fn log_start(config: &Config, topology: &ApplicationTopology, topics: &CheckedTo
         tracing::info!("sub-topology '{}': {partitions} task(s), reads {inputs}; stores: {stores}", subtopology.name);
     }
     tracing::info!("writes {}", topology.outputs().join(", "));
-    tracing::info!(
-        "time-outs: session {:?}, heartbeat {:?}, transaction {:?}, between polls {:?}",
-        config.session_timeout,
-        config.heartbeat_interval,
-        config.transaction_timeout,
-        config.max_poll_interval
-    );
+    let session = match config.group_protocol {
+        GroupProtocol::Classic => {
+            format!("session {:?}, heartbeat {:?}", config.session_timeout, config.heartbeat_interval)
+        }
+        GroupProtocol::Consumer => "session and heartbeat of the brokers".to_owned(),
+    };
+    let Config { transaction_timeout, max_poll_interval, .. } = config;
+    tracing::info!("time-outs: {session}, transaction {transaction_timeout:?}, between polls {max_poll_interval:?}");
     let member = if config.instance_id.is_some() {
         "static: a restart moves no partition"
     } else {

@@ -24,11 +24,17 @@ const CERTIFICATE: &str = "ssl.ca.location must name the certificate of the auth
                            trust";
 const NAME: &str = "correct the host in bootstrap.servers, or the brokers' advertised.listeners";
 const TIMEOUT: &str = "lower transaction.timeout, or raise transaction.max.timeout.ms of the brokers";
+const UNRELEASED: &str = "another worker has this instance.id, or an earlier life of this one was killed: its place is free when \
+                          its session times out (group.consumer.session.timeout.ms of the brokers, 45 s), so start again then";
+const OTHER_PROTOCOL: &str =
+    "workers of this application run under another group.protocol: stop them all, and start them with one";
+const OLD: &str = "the brokers do not know this request: group.protocol = consumer needs Kafka 4.0 with the protocol enabled \
+                   (group.coordinator.rebalance.protocols)";
 const REACH: &str = "are the brokers up, is the port in bootstrap.servers right, and does security.protocol fit what listens \
                      there?";
 
 /// By code: what to do.
-const BY_CODE: [(E, &str); 9] = [
+const BY_CODE: [(E, &str); 13] = [
     (E::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, TOPIC),
     (E::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED, GROUP),
     (E::RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED, TRANSACTIONAL_ID),
@@ -37,6 +43,10 @@ const BY_CODE: [(E, &str); 9] = [
     (E::RD_KAFKA_RESP_ERR__AUTHENTICATION, CREDENTIALS),
     (E::RD_KAFKA_RESP_ERR__SSL, CERTIFICATE),
     (E::RD_KAFKA_RESP_ERR__RESOLVE, NAME),
+    (E::RD_KAFKA_RESP_ERR_UNRELEASED_INSTANCE_ID, UNRELEASED),
+    (E::RD_KAFKA_RESP_ERR_INCONSISTENT_GROUP_PROTOCOL, OTHER_PROTOCOL),
+    (E::RD_KAFKA_RESP_ERR_UNSUPPORTED_VERSION, OLD),
+    (E::RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE, OLD),
     (E::RD_KAFKA_RESP_ERR_INVALID_TRANSACTION_TIMEOUT, TIMEOUT),
 ];
 

@@ -12,6 +12,7 @@
 #![expect(unsafe_code, reason = "the one audited boundary to librdkafka; everything else in the workspace is safe")]
 
 mod admin;
+mod incremental;
 mod known;
 mod message;
 mod partitions;
@@ -171,6 +172,8 @@ pub(super) struct Callbacks {
     rebalances: Mutex<Vec<Rebalance>>,
     deliveries: Mutex<Deliveries>,
     requests: Requests,
+    /// What is owned, where callbacks carry differences.
+    owned: Mutex<Vec<TopicPartition>>,
     /// What last kept a producer from a broker.
     trouble: Mutex<Option<Fault>>,
 }
@@ -467,8 +470,17 @@ unsafe extern "C" fn on_rebalance(
 ) {
     // SAFETY: `opaque` is the `Callbacks` of this client; the handle and the list are valid during the callback.
     let (state, assigned) = unsafe { (callbacks(opaque), partitions::entries(partitions)) };
+    let is_assign = Code(code) == Code::of(rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS);
+    // SAFETY: the handle is valid during the callback, which this is; the call at the end marks this thread only.
+    unsafe {
+        if incremental::is_incremental(handle) {
+            let partitions = assigned.into_iter().map(|entry| entry.partition).collect();
+            incremental::rebalance(handle, state, is_assign, partitions);
+            return rd::rd_kafka_yield(handle);
+        }
+    }
     let membership = || read_group(handle).map_or_else(Membership::none, |group| group.membership().clone());
-    let rebalance = if Code(code) == Code::of(rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
+    let rebalance = if is_assign {
         assign(handle, Some(&PartitionList::with_capacity(0)));
         let mut membership = membership();
         // EO-12: when topics change while an assignment waits to be served, librdkafka joins again at once and leaves it in
@@ -549,7 +561,7 @@ unsafe extern "C" fn on_log(handle: *const rd::rd_kafka_t, level: c_int, facilit
         _ if facility == "GETPID" => tracing::debug!(target: "librdkafka", client, facility, "{line}"),
         // What a client dies of is the answer to its next call, and whoever makes that call says what follows.
         _ if ["FATAL", "TXNERR"].contains(&&*facility) => {
-            tracing::warn!(target: "librdkafka", client, facility, "{line}")
+            tracing::warn!(target: "librdkafka", client, facility, "{line}");
         }
         0..=2 => tracing::error!(target: "librdkafka", client, facility, "{line}"),
         3 | 4 => tracing::warn!(target: "librdkafka", client, facility, "{line}"),

@@ -12,6 +12,7 @@ pub mod ports;
 mod probe;
 pub mod process;
 mod properties;
+pub mod secure;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,6 +40,8 @@ pub struct ClusterConfig {
     pub dir: PathBuf,
     /// Written last into every `server.properties`, so that they win over the harness's own.
     pub broker_properties: Vec<(String, String)>,
+    /// Handed to Kafka's storage tool, which makes the cluster: users that are there from the beginning.
+    pub format_arguments: Vec<String>,
     /// One entry a node; free ports are chosen when absent.
     pub ports: Option<Vec<NodePorts>>,
     /// One entry a node, or empty: where a fault-injecting proxy listens for that node. Each node then has a second
@@ -52,8 +55,15 @@ pub struct ClusterConfig {
 impl ClusterConfig {
     /// One node: replication factor 1.
     pub fn single(dir: impl Into<PathBuf>) -> Self {
-        let (broker_properties, proxy_ports) = (Vec::new(), Vec::new());
-        Self { nodes: 1, dir: dir.into(), broker_properties, ports: None, proxy_ports, detached: false }
+        Self {
+            nodes: 1,
+            dir: dir.into(),
+            broker_properties: Vec::new(),
+            format_arguments: Vec::new(),
+            ports: None,
+            proxy_ports: Vec::new(),
+            detached: false,
+        }
     }
 
     /// Three nodes: replication factor 3, at least 2 in sync.
@@ -112,7 +122,8 @@ impl KafkaCluster {
                 .with_context(|| format!("cannot write {}", node.properties().display()))?;
         }
         if formatted == 0 {
-            java::format_storage(&nodes.iter().map(Node::properties).collect::<Vec<_>>())?;
+            let properties: Vec<_> = nodes.iter().map(Node::properties).collect();
+            java::format_storage(&properties, &config.format_arguments)?;
         }
 
         let mut cluster = Self { nodes, detached: config.detached, kill_on_drop: true };

@@ -10,4 +10,5 @@ pub mod oracle;
 pub mod proxy;
 pub mod scene;
 pub mod simulation;
+pub mod tokens;
 pub mod worker;

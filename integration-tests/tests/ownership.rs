@@ -2,11 +2,12 @@
 //! name, and every input record still takes effect exactly once.
 
 use std::fs;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use processor_integration_tests::scene::{Caught, PATIENCE, Scene};
-use processor_integration_tests::worker::{Worker, WorkerConfig, await_condition};
+use processor_integration_tests::worker::{Worker, WorkerConfig, await_condition, without_settings};
 
 /// So often at least a reader must have stood behind new batches, for what it has seen to count.
 const ENDS_MIN: u64 = 20;
@@ -22,6 +23,15 @@ fn named(scene: &Scene, worker: &str) -> WorkerConfig {
     slow(scene, worker).with("instance-id", worker)
 }
 
+/// A worker of a group whose broker assigns (KIP-848), with the session of [`SESSION`] that the brokers have.
+fn assigned_by_the_broker(scene: &Scene, worker: &str) -> WorkerConfig {
+    scene.worker(worker).with("group-protocol", "consumer").with("pause-us", 300)
+}
+
+fn named_by_the_broker(scene: &Scene, worker: &str) -> WorkerConfig {
+    assigned_by_the_broker(scene, worker).with("instance-id", worker)
+}
+
 /// A worker is frozen inside a transaction for longer than its session and its transaction may last. The other one takes
 /// over all partitions and processes everything. The zombie wakes in the middle of its batch, with records to send and
 /// offsets to commit: nothing of it may take effect, neither on the topics nor in its own base, which is looked at in the
@@ -29,8 +39,18 @@ fn named(scene: &Scene, worker: &str) -> WorkerConfig {
 /// interrupted transaction, is all that is left.
 #[test]
 fn a_frozen_worker_that_comes_back_writes_nothing() {
+    frozen("frozen", named);
+}
+
+/// The same where the broker assigns.
+#[test]
+fn a_frozen_worker_that_comes_back_writes_nothing_where_the_broker_assigns() {
+    frozen("frozen-848", named_by_the_broker);
+}
+
+fn frozen(name: &str, named: fn(&Scene, &str) -> WorkerConfig) {
     let transaction_timeout = Duration::from_secs(8);
-    let mut scene = Scene::new("frozen");
+    let mut scene = Scene::new(name);
     let config = |worker| named(&scene, worker).with_time("transaction-timeout", transaction_timeout);
     let (zombie_config, other_config) = (config("zombie"), config("other"));
     let watch = scene.watch();
@@ -94,12 +114,20 @@ fn a_frozen_worker_that_comes_back_writes_nothing() {
 #[test]
 fn a_dead_worker_blocks_neither_its_successor_nor_readers_until_its_transaction_times_out() {
     thread::scope(|scope| {
-        scope.spawn(|| dead("dead", |scene, caught| caught.open.iter().any(|it| it.topic == scene.changelog())));
-        scope.spawn(|| dead("dead-early", |scene, caught| caught.open.iter().all(|it| it.topic == scene.output())));
+        let changelog_too = |scene: &Scene, caught: &Caught| caught.open.iter().any(|it| it.topic == scene.changelog());
+        let outputs_only = |scene: &Scene, caught: &Caught| caught.open.iter().all(|it| it.topic == scene.output());
+        scope.spawn(move || dead("dead", named, changelog_too));
+        scope.spawn(move || dead("dead-early", named, outputs_only));
     });
 }
 
-fn dead(name: &str, is_wanted: fn(&Scene, &Caught) -> bool) {
+/// The same where the broker assigns.
+#[test]
+fn a_dead_worker_blocks_nobody_where_the_broker_assigns() {
+    dead("dead-848", assigned_by_the_broker, |_, _| true);
+}
+
+fn dead(name: &str, named: fn(&Scene, &str) -> WorkerConfig, is_wanted: fn(&Scene, &Caught) -> bool) {
     let mut scene = Scene::new(name);
     let config = |worker| named(&scene, worker).with("transaction-timeout", "60s");
     let (dead_config, heir_config) = (config("dead"), config("heir"));
@@ -184,6 +212,15 @@ fn scaling_from_one_to_three_and_back_moves_partitions_without_loss() {
     });
 }
 
+/// The same where the broker assigns. Both kinds of members keep the partitions that the change is not about.
+#[test]
+fn scaling_where_the_broker_assigns_moves_partitions_without_loss() {
+    thread::scope(|scope| {
+        scope.spawn(|| scaling("scaling-848", assigned_by_the_broker));
+        scope.spawn(|| scaling("scaling-848-named", named_by_the_broker));
+    });
+}
+
 fn scaling(name: &str, config: fn(&Scene, &str) -> WorkerConfig) {
     let mut scene = Scene::new(name);
     let configs = ["one", "two", "three"].map(|worker| config(&scene, worker));
@@ -218,6 +255,86 @@ fn scaling(name: &str, config: fn(&Scene, &str) -> WorkerConfig) {
     watch.finish(ENDS_MIN);
     scene.verify(&["one", "two", "three"]);
     scene.verify(&["one"]);
+}
+
+/// Under load one of three is killed inside a transaction, then the next, with names and without, where the broker assigns: one
+/// that was killed comes back as soon as its name is free.
+#[test]
+fn kills_where_the_broker_assigns_lose_and_double_nothing() {
+    const KILLS: usize = 6;
+    let mut scene = Scene::new("kills-848");
+    let configs = [
+        named_by_the_broker(&scene, "one"),
+        assigned_by_the_broker(&scene, "two"),
+        named_by_the_broker(&scene, "three"),
+    ];
+    let watch = scene.watch();
+    let load = scene.load(600);
+    let mut workers = configs.each_ref().map(WorkerConfig::start);
+    let mut caught = Vec::new();
+    for kill in 0..KILLS {
+        let victim = kill % workers.len();
+        caught.push(scene.freeze_in_transaction(&mut workers[victim]));
+        workers[victim].kill().expect("a frozen worker can be killed");
+        let killed = Instant::now();
+        let back = await_condition("its session to end", PATIENCE, || Ok(killed.elapsed() > SESSION + SESSION / 2));
+        back.expect("time passes");
+        workers[victim] = configs[victim].start();
+    }
+    load.finish(&mut scene);
+    scene.await_outputs(scene.produced, &workers.each_ref());
+    for worker in workers {
+        worker.stop().expect("a clean stop");
+    }
+    watch.finish(ENDS_MIN);
+    scene.verify(&["one", "two", "three"]);
+    scene.assert_aborted(&caught);
+}
+
+/// Where the broker assigns, a name belongs to its last holder until that one says goodbye or its session is over: whoever
+/// comes too early stops with words that say so. A stop gives the name back. And while a member is there, nothing is reset.
+#[test]
+fn a_name_is_free_after_a_stop_and_after_the_session_where_the_broker_assigns() {
+    let mut scene = Scene::new("names-848");
+    scene.produce(500);
+    let config = named_by_the_broker(&scene, "one");
+    let mut worker = scene.run(&config);
+    let refused = reset(&config);
+    assert!(refused.contains("names-848:one:0") && refused.contains("stop its workers first"), "{refused}");
+    worker.kill().expect("it is ours");
+    let log = config.refused(1);
+    assert!(log.contains("UNRELEASED_INSTANCE_ID") && log.contains("group.consumer.session.timeout.ms"), "{log}");
+    let free = await_condition("the name to be free", PATIENCE, || {
+        let mut worker = config.start();
+        let came = worker.await_running(4, SESSION);
+        Ok(came.is_ok() && worker.is_alive())
+    });
+    free.expect("the session ends");
+    scene.produce(500);
+    let begun = Instant::now();
+    await_condition("its session to end", PATIENCE, || Ok(begun.elapsed() > SESSION * 2)).expect("time passes");
+    scene.run(&config).stop().expect("a clean stop");
+    let begun = Instant::now();
+    let worker = config.start();
+    worker.await_running(4, PATIENCE).expect("a stop has given the name back");
+    assert!(begun.elapsed() < SESSION, "nobody waited for a session: {:?}", begun.elapsed());
+    worker.stop().expect("a clean stop");
+    scene.verify(&["one"]);
+}
+
+/// What a reset of the application says that a worker belongs to.
+fn reset(config: &WorkerConfig) -> String {
+    let mut command = Command::new(&config.program);
+    without_settings(&mut command);
+    let output = command.args(["reset", "--dry-run"]).args(&config.arguments).output().expect("the program runs");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn what_the_broker_decides_cannot_be_set_beside_it() {
+    let scene = Scene::new("contradiction-848");
+    let log = assigned_by_the_broker(&scene, "one").with("session-timeout", "9s").refused(2);
+    assert!(log.contains("session.timeout") && log.contains("group.protocol"), "{log}");
 }
 
 /// Three stream threads, each with a consumer and a producer of its own, in one process that is killed inside a

@@ -21,7 +21,7 @@ use processor_core::topology::{ApplicationTopology, Topology};
 use crate::clock::SystemClock;
 use crate::config::{Config, ConfigError, ids_of, member, transactional_id};
 use crate::kafka::admin::Admin;
-use crate::kafka::cluster::Cluster;
+use crate::kafka::cluster::{Cluster, GroupProtocol};
 use crate::kafka::owners::Owners;
 use crate::kafka::{Kafka, TxnErrorKind};
 use crate::metrics::Metrics;
@@ -89,7 +89,7 @@ pub fn run(config: &Config, topology: &Topology, stop: &Arc<AtomicBool>) -> Resu
         advertised.set(http.clone());
     }
     let admin = Admin::connect(&config.cluster_settings()).map_err(|error| AppError::Start(error.message))?;
-    let brokers = admin.brokers();
+    let brokers = admin.brokers().map_err(|error| AppError::Start(error.message))?;
     preflight::check(config, topology, &brokers, &admin)?;
     let topics = topics::check(config, topology, brokers, &admin)?;
     if metrics.is_on() {
@@ -158,12 +158,13 @@ fn plan(
         batch_bytes_max: config.batch_bytes_max,
         max_task_idle: config.max_task_idle,
         transaction_timeout: config.transaction_timeout,
-        rebalance_wait: config.session_timeout * 2,
-        lost_wait: config.session_timeout * 2 + BROKER_PAUSE,
-        outside_wait: config.max_poll_interval + config.session_timeout,
+        rebalance_wait: config.expected_session() * 2,
+        lost_wait: config.expected_session() * 2 + BROKER_PAUSE,
+        outside_wait: config.max_poll_interval + config.expected_session(),
         fence_after_rebuild: !topics.transactions_verified(),
         cache_bytes_max: (config.cache_bytes / store_tasks.max(1)).max(CACHE_BYTES_MIN),
-        leave_on_stop: config.instance_id.is_none(),
+        // Under the consumer protocol a static member that stops gives back its name, and keeps its partitions.
+        leave_on_stop: config.instance_id.is_none() || config.group_protocol == GroupProtocol::Consumer,
     }
 }
 
@@ -269,8 +270,7 @@ fn initialised(
             }
             Err(error) => {
                 return Err(AppError::Start(format!(
-                    "the transactional id '{}' cannot be initialised: {error}. The application needs the right to Write and Describe it, \
-                     and transaction.timeout.ms must not be above the brokers' transaction.max.timeout.ms",
+                    "the transactional id '{}' cannot be initialised: {error}",
                     plan.transactional_id
                 )));
             }
@@ -405,13 +405,14 @@ fn log_start(
         tracing::info!("sub-topology '{}': {partitions} task(s), reads {inputs}; stores: {stores}", subtopology.name);
     }
     tracing::info!("writes {}", topology.outputs().join(", "));
-    tracing::info!(
-        "time-outs: session {:?}, heartbeat {:?}, transaction {:?}, between polls {:?}",
-        config.session_timeout,
-        config.heartbeat_interval,
-        config.transaction_timeout,
-        config.max_poll_interval
-    );
+    let session = match config.group_protocol {
+        GroupProtocol::Classic => {
+            format!("session {:?}, heartbeat {:?}", config.session_timeout, config.heartbeat_interval)
+        }
+        GroupProtocol::Consumer => "session and heartbeat of the brokers".to_owned(),
+    };
+    let Config { transaction_timeout, max_poll_interval, .. } = config;
+    tracing::info!("time-outs: {session}, transaction {transaction_timeout:?}, between polls {max_poll_interval:?}");
     let member = if config.instance_id.is_some() {
         "static: a restart moves no partition"
     } else {

@@ -14,9 +14,7 @@ use tracing_subscriber::EnvFilter;
 use crate::app;
 use crate::commands::{CommandError, dead_letters, reset, stand_in, stores, topology};
 use crate::config::{Config, LogFormat};
-use crate::kafka::client_properties::ClientProperties;
-use crate::kafka::cluster::ClusterSettings;
-use crate::settings::{self, CommandLine, Environment, Places, Settings};
+use crate::settings::{self, CommandLine, Connection, Environment, Places, Settings};
 
 /// Exit code: the application could not start, or stopped because of an error.
 const FAILED: u8 = 1;
@@ -124,7 +122,14 @@ impl<A: Args, F: FnOnce(&A) -> Result<Topology, TopologyError>> Application<A, F
                 stores::run(&args, topology, out)
             })),
             Command::DeadLetters(args) => {
-                ended(answer(|out| dead_letters::run(&args.verb, &args.connection.settings()?, out)))
+                let given = args.connection.command_line();
+                match settings_without::<A>(self.config, given, &["state.dir"]) {
+                    Ok(settings) => {
+                        let cluster = settings.config.cluster_settings();
+                        ended(answer(|out| dead_letters::run(&args.verb, &cluster, out)))
+                    }
+                    Err(code) => code,
+                }
             }
         }
     }
@@ -218,34 +223,6 @@ struct DeadLettersArgs {
     verb: dead_letters::Verb,
 }
 
-/// How to reach the brokers as the application.
-#[derive(Debug, Args)]
-struct Connection {
-    /// host:port of some brokers, with commas between.
-    #[arg(long, env = "PROCESSOR_BOOTSTRAP_SERVERS", global = true)]
-    bootstrap_servers: Option<String>,
-    /// The application's id.
-    #[arg(long, env = "PROCESSOR_APPLICATION_ID", global = true)]
-    application_id: Option<String>,
-    /// A librdkafka property, name=value; may be repeated. Prefixes `consumer.` and `producer.` address one client.
-    #[arg(long = "kafka", value_name = "NAME=VALUE", value_parser = property, global = true)]
-    kafka: Vec<(String, String)>,
-}
-
-impl Connection {
-    fn settings(&self) -> Result<ClusterSettings, CommandError> {
-        let given = |value: &Option<String>, option: &str| {
-            value.clone().ok_or_else(|| CommandError::Misused(format!("{option} is missing: give it as to `run`")))
-        };
-        let servers = given(&self.bootstrap_servers, "--bootstrap-servers")?;
-        let mut settings = ClusterSettings::new(servers, given(&self.application_id, "--application-id")?);
-        let mut properties = ClientProperties::default();
-        self.kafka.iter().for_each(|(name, value)| properties.insert(name, value));
-        settings.properties = properties;
-        Ok(settings)
-    }
-}
-
 const RESET_EXAMPLE: &str = "Example, for `run` replaced by `reset`:
   moving-average reset --dry-run --bootstrap-servers localhost:9092 --application-id averages \\
       --input readings --output averages --state-dir /var/lib/averages";
@@ -279,9 +256,18 @@ struct ConfigArgs {
 
 /// The settings of all places, or the exit code after what is wrong was said.
 fn settings<A: Args>(code: Config, command_line: &CommandLine) -> Result<Settings, ExitCode> {
+    settings_without::<A>(code, command_line, &[])
+}
+
+/// As [`settings`], where these need not be set.
+fn settings_without<A: Args>(
+    code: Config,
+    command_line: &CommandLine,
+    unneeded: &[&str],
+) -> Result<Settings, ExitCode> {
     let (environment, other_variables) = (Environment::of_this_process(), variables(&Cli::<A>::command()));
     let places = Places { code, environment: &environment, other_variables: &other_variables, command_line };
-    settings::resolve(places).map_err(|error| {
+    settings::resolve_without(places, unneeded).map_err(|error| {
         for problem in error.problems {
             eprintln!("error: {problem}");
         }
@@ -305,12 +291,6 @@ fn print_settings(settings: &Settings, as_json: bool) -> ExitCode {
         }
         Ok(()) | Err(_) => ExitCode::SUCCESS,
     }
-}
-
-fn property(text: &str) -> Result<(String, String), String> {
-    let (name, value) =
-        text.split_once('=').ok_or("it must have the form name=value, such as security.protocol=ssl")?;
-    Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
 fn filter(default: &str) -> EnvFilter {

@@ -12,12 +12,14 @@ use processor_core::protocol::restore::StartRule;
 use processor_core::topology::{ApplicationTopology, Topology};
 
 use crate::kafka::client_properties::ClientProperties;
-use crate::kafka::cluster::ClusterSettings;
+use crate::kafka::cluster::{ClusterSettings, GroupProtocol};
 use crate::kafka::{Member, TransactionalId};
 use crate::settings::table;
 
 /// What stands between the parts of a transactional id. No part can hold it.
 const SEPARATOR: char = ':';
+/// Kafka's default of `group.consumer.session.timeout.ms`.
+const BROKER_SESSION: Duration = Duration::from_secs(45);
 /// The longest application or instance id.
 const ID_BYTES_MAX: usize = 200;
 
@@ -42,6 +44,8 @@ pub struct Config {
     pub auto_offset_reset: StartRule,
     /// librdkafka properties that pass through; those that the guarantee needs are refused.
     pub kafka: ClientProperties,
+    /// `group.protocol`: how the group shares out partitions.
+    pub group_protocol: GroupProtocol,
     /// `session.timeout.ms`: how long the group waits for a silent member before it moves its partitions.
     pub session_timeout: Duration,
     /// `heartbeat.interval.ms`: at most a third of the session time-out.
@@ -105,6 +109,7 @@ impl Config {
             threads: 1,
             auto_offset_reset: StartRule::Earliest,
             kafka: ClientProperties::default(),
+            group_protocol: GroupProtocol::Classic,
             session_timeout: Duration::from_secs(6),
             heartbeat_interval: Duration::from_millis(1_500),
             max_poll_interval: Duration::from_mins(5),
@@ -213,12 +218,22 @@ impl Config {
     pub fn cluster_settings(&self) -> ClusterSettings {
         let mut settings = ClusterSettings::new(self.bootstrap_servers.clone(), self.application_id.clone());
         settings.properties.clone_from(&self.kafka);
+        settings.group_protocol = self.group_protocol;
         settings.session_timeout = self.session_timeout;
         settings.heartbeat_interval = self.heartbeat_interval;
         settings.max_poll_interval = self.max_poll_interval;
         settings.transaction_timeout = self.transaction_timeout;
         settings.measures = self.http_listen.is_some();
         settings
+    }
+
+    /// How long the group waits for a silent member, as far as it is known: under the consumer protocol it is the brokers'
+    /// setting, of which this is the default.
+    pub fn expected_session(&self) -> Duration {
+        match self.group_protocol {
+            GroupProtocol::Classic => self.session_timeout,
+            GroupProtocol::Consumer => BROKER_SESSION,
+        }
     }
 
     /// The bounds of a poll batch.

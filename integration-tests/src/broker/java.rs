@@ -17,12 +17,12 @@ use anyhow::{Context, Result, bail, ensure};
 const VERSION: &str = include_str!("../../kafka.version");
 
 /// Gives each node its cluster id and its first metadata. Every node must have the same id.
-pub(super) fn format_storage(server_properties: &[PathBuf]) -> Result<()> {
+pub(super) fn format_storage(server_properties: &[PathBuf], arguments: &[String]) -> Result<()> {
     let cluster_id = new_cluster_id();
     let spawn = |properties: &PathBuf| -> Result<Child> {
         let mut java = java()?;
         java.args(["-Xmx128m", "-XX:TieredStopAtLevel=1", "-Dlog4j2.level=WARN", "-cp", &class_path()?]);
-        java.args(["kafka.tools.StorageTool", "format", "-t", &cluster_id, "-c"]).arg(properties);
+        java.args(["kafka.tools.StorageTool", "format", "-t", &cluster_id, "-c"]).arg(properties).args(arguments);
         java.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         java.spawn().context("cannot run java; install it with `./x setup`")
     };
@@ -38,6 +38,16 @@ pub(super) fn format_storage(server_properties: &[PathBuf]) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// A shell script that runs one of Kafka's tools.
+pub(super) fn script(class: &str) -> Result<String> {
+    let java = java()?;
+    let words = [java.get_program()].into_iter().chain(java.get_args()).map(|word| word.to_string_lossy().into_owned());
+    let (java, class_path) = (words.collect::<Vec<_>>().join(" "), class_path()?);
+    Ok(format!(
+        "#!/bin/sh\nexec {java} -Xmx128m -XX:TieredStopAtLevel=1 -Dlog4j2.level=WARN -cp '{class_path}' {class} \"$@\"\n"
+    ))
 }
 
 /// Spawns a broker; what it prints is appended to `log`.

@@ -69,7 +69,7 @@ fn replication(nodes: u16) -> [(&'static str, u16); 8] {
 /// A killed broker may register again only when its session is over, so that decides how fast it is back (4 s, Kafka's
 /// default is 9 s), as the sweep for transactions that took too long decides when one is aborted (Kafka sweeps every 10 s).
 /// What decides about correctness, such as the transaction timeouts, keeps Kafka's defaults.
-const SMALL_AND_FAST: [(&str, &str); 18] = [
+const SMALL_AND_FAST: [(&str, &str); 20] = [
     ("transaction.abort.timed.out.transaction.cleanup.interval.ms", "500"),
     ("broker.session.timeout.ms", "4000"),
     ("broker.heartbeat.interval.ms", "500"),
@@ -88,6 +88,9 @@ const SMALL_AND_FAST: [(&str, &str); 18] = [
     ("group.initial.rebalance.delay.ms", "0"),
     ("group.min.session.timeout.ms", "1000"),
     ("group.consumer.min.session.timeout.ms", "1000"),
+    // Members of such a group cannot choose theirs.
+    ("group.consumer.session.timeout.ms", "3000"),
+    ("group.consumer.heartbeat.interval.ms", "500"),
     ("group.consumer.min.heartbeat.interval.ms", "100"),
 ];
 

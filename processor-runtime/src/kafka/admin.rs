@@ -6,13 +6,15 @@ mod removal;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use processor_core::ids::TopicPartition;
 use rdkafka::bindings::rd_kafka_resp_err_t as E;
 
+use super::advice::{about, about_trouble, is_final};
 use super::cluster::{Cluster, ClusterSettings};
-use super::ffi::{Code, Event, EventQueue, Fault, PartitionEntry, SettingsOf, TopicFacts};
+use super::ffi::{Client, Code, Event, EventQueue, Fault, PartitionEntry, SettingsOf, TopicFacts};
 use super::properties::Role;
 use super::{KafkaError, KafkaErrorKind};
 
@@ -22,6 +24,8 @@ const ANSWER_WAIT_MAX: Duration = Duration::from_secs(15);
 const CHANGED_WAIT_MAX: Duration = Duration::from_secs(15);
 /// How often it is looked for.
 const CHANGED_POLL: Duration = Duration::from_millis(50);
+/// How often a question that waits looks at what keeps its client from the brokers.
+const TROUBLE_POLL: Duration = Duration::from_millis(50);
 /// How long it may take over who owns what: somebody waits for an answer to another question.
 const OWNERS_WAIT_MAX: Duration = Duration::from_secs(2);
 
@@ -59,6 +63,7 @@ pub struct BrokerInfo {
 /// A connection for start-up.
 pub struct Admin {
     queue: EventQueue,
+    client: Arc<Client>,
     bootstrap_servers: String,
 }
 
@@ -75,7 +80,8 @@ impl Admin {
     /// Kind `Config`, as from [`Cluster::new`].
     pub fn connect(settings: &ClusterSettings) -> Result<Self, KafkaError> {
         let client = Cluster::new(settings.clone())?.client(Role::Admin)?;
-        Ok(Self { queue: EventQueue::new(&client), bootstrap_servers: settings.bootstrap_servers.clone() })
+        let queue = EventQueue::new(&client);
+        Ok(Self { queue, client, bootstrap_servers: settings.bootstrap_servers.clone() })
     }
 
     /// The cluster's id: state on disk belongs to one cluster.
@@ -90,8 +96,8 @@ impl Admin {
         self.answer("cannot list the brokers", Event::broker_ids)
     }
 
-    /// The brokers and what they show of themselves; none where they cannot be listed.
-    pub fn brokers(&self) -> Vec<BrokerInfo> {
+    /// The brokers and what they show of themselves.
+    pub fn brokers(&self) -> Result<Vec<BrokerInfo>, KafkaError> {
         let shown = |id| match self.broker_config(id) {
             Ok(configs) => BrokerInfo { id, configs: Some(configs) },
             Err(error) => {
@@ -99,7 +105,7 @@ impl Admin {
                 BrokerInfo { id, configs: None }
             }
         };
-        self.broker_ids().unwrap_or_default().into_iter().map(shown).collect()
+        Ok(self.broker_ids()?.into_iter().map(shown).collect())
     }
 
     /// What a topic is; `None` where there is none of that name.
@@ -195,18 +201,42 @@ impl Admin {
         self.wait().and_then(|event| read(&event)).map_err(|fault| self.error(what, &fault))
     }
 
-    /// The answer to the one question that is open.
+    /// The answer to the one question that is open. What keeps the client from its brokers for good ends the wait.
     fn wait(&self) -> Result<Event, Fault> {
-        let late = Code::of(E::RD_KAFKA_RESP_ERR__TIMED_OUT);
         // librdkafka ends every question by itself; the second is for its own work.
-        let wait = ANSWER_WAIT_MAX + Duration::from_secs(1);
-        self.queue.poll(wait).ok_or_else(|| Fault::bare(late, "no answer"))
+        let deadline = Instant::now() + ANSWER_WAIT_MAX + Duration::from_secs(1);
+        let mut trouble = None;
+        loop {
+            if let Some(event) = self.queue.poll(TROUBLE_POLL) {
+                let is_late = event.check().is_err_and(|fault| LATE.contains(&fault.code));
+                return trouble.filter(|_| is_late).map_or(Ok(event), Err);
+            }
+            self.client.serve_deliveries(Duration::ZERO); // and errors, which alone a client without records has
+            trouble = self.client.callbacks().take_trouble().or(trouble);
+            match &trouble {
+                Some(trouble) if is_final(trouble.code) => return Err(trouble.clone()),
+                _ if Instant::now() < deadline => {}
+                _ => return Err(trouble.unwrap_or_else(|| Fault::bare(LATE[0], "no answer"))),
+            }
+        }
     }
 
     fn error(&self, what: &str, fault: &Fault) -> KafkaError {
-        KafkaError::from_fault(&format!("{what} at {}", self.bootstrap_servers), fault)
+        let error = KafkaError::from_fault(&format!("{what} at {}", self.bootstrap_servers), fault);
+        let is_told = about(fault.code).is_some();
+        let message = if is_told || !UNREACHABLE.contains(&fault.code) {
+            error.message
+        } else {
+            format!("{}: {}", error.message, about_trouble(fault))
+        };
+        KafkaError { message, ..error }
     }
 }
+
+/// What a question ends with that no broker has answered.
+const LATE: [Code; 2] = [Code::of(E::RD_KAFKA_RESP_ERR__TIMED_OUT), Code::of(E::RD_KAFKA_RESP_ERR__TRANSPORT)];
+/// What is said of brokers that were not reached.
+const UNREACHABLE: [Code; 3] = [LATE[0], LATE[1], Code::of(E::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)];
 
 /// Whether making a topic may succeed the next time without anybody's help.
 fn is_passing(code: Code) -> bool {

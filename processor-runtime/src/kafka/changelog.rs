@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use processor_core::ids::{ChangelogOffset, Partition, TopicPartition};
 
+use super::advice::with_advice;
 use super::faults::{Notice, is_outdated, notice};
 use super::ffi::{Client, Code, Fault, Message, MessageQueue, PartitionList};
 use super::transient::Transient;
@@ -91,7 +92,8 @@ impl Changelog {
                 Ok(ControlFlow::Continue(()))
             }
             Notice::Stop(kind) => {
-                let message = format!("cannot read changelogs: {} ({})", message.error_text(), message.code());
+                let (text, code) = (message.error_text(), message.code());
+                let message = with_advice(format!("cannot read changelogs: {text} ({code})"), code);
                 Err(KafkaError { kind, message })
             }
         }

@@ -20,6 +20,8 @@ pub struct ClusterSettings {
     pub application_id: String,
     /// librdkafka properties of the user: security, tuning. A name may carry the prefix `consumer.` or `producer.`.
     pub properties: ClientProperties,
+    /// How the group shares out partitions.
+    pub group_protocol: GroupProtocol,
     /// After this long without a heartbeat the group gives a member's partitions to others.
     pub session_timeout: Duration,
     /// How often a member shows that it lives; at most a third of the session time-out.
@@ -39,6 +41,7 @@ impl ClusterSettings {
             bootstrap_servers: bootstrap_servers.into(),
             application_id: application_id.into(),
             properties: ClientProperties::default(),
+            group_protocol: GroupProtocol::Classic,
             session_timeout: Duration::from_secs(6),
             heartbeat_interval: Duration::from_millis(1_500),
             max_poll_interval: Duration::from_mins(5),
@@ -46,6 +49,15 @@ impl ClusterSettings {
             measures: false,
         }
     }
+}
+
+/// How a group shares out its partitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupProtocol {
+    /// A member shares out, and every change stops all of them for a moment.
+    Classic,
+    /// The broker shares out (KIP-848), and the session and the heartbeats are its settings.
+    Consumer,
 }
 
 /// A cluster that is reached through librdkafka.
@@ -91,7 +103,9 @@ impl Kafka for Cluster {
         let (cluster, client_id) = (self.clone(), format!("{}-questions", member.client_id));
         let another =
             move || cluster.client(Role::Changelog { client_id: &client_id, isolation: Isolation::ReadCommitted });
-        Consumer::new(self.client(Role::Consumer(member))?, &self.settings.application_id, inputs, Box::new(another))
+        let client = self.client(Role::Consumer(member))?;
+        let Self { settings: ClusterSettings { application_id, group_protocol, .. } } = self;
+        Consumer::new(client, application_id, *group_protocol, inputs, Box::new(another))
     }
 
     fn producer(&self, id: &TransactionalId, topics: &[Arc<str>]) -> Result<Producer, KafkaError> {
@@ -115,6 +129,15 @@ mod tests {
         cluster.producer(&TransactionalId("app|i|0".into()), &["out".into()]).expect("as above");
         cluster.changelog("app-i-0-restore", Isolation::ReadCommitted).expect("as above");
         cluster.client(Role::Admin).expect("as above");
+    }
+
+    #[test]
+    fn a_member_of_either_protocol_can_be_made() {
+        let mut settings = ClusterSettings::new("127.0.0.1:1", "app");
+        settings.group_protocol = GroupProtocol::Consumer;
+        let cluster = Cluster::new(settings).expect("the defaults are consistent");
+        let member = Member { client_id: "app-i-0".to_owned(), group_instance_id: Some("i-0".to_owned()) };
+        cluster.consumer(&member, &["in".into()]).expect("librdkafka takes what it is given");
     }
 
     #[test]

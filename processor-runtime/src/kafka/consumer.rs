@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 use processor_core::ids::{InputIndex, Offset, Partition, Timestamp, TopicPartition};
 use processor_core::record::InputRecord;
 
+use super::advice::with_advice;
+use super::cluster::GroupProtocol;
 use super::faults::{Notice, is_outdated, notice};
 use super::ffi::{Client, Code, Fault, Message, MessageQueue, NativeGroup, PartitionList, Rebalance};
 use super::questions::{MakeClient, Questions};
@@ -31,6 +33,8 @@ use crate::status::Unstable;
 const TAKE_MAX: usize = 256;
 /// How often `leave` looks whether the coordinator has answered.
 const LEAVE_POLL: Duration = Duration::from_millis(10);
+/// So often in a row nothing of a goodbye may be on its way.
+const LOOKS_BEFORE_GONE: u32 = 5;
 
 /// A member of the application's group.
 pub struct Consumer {
@@ -42,6 +46,10 @@ pub struct Consumer {
     /// The input behind a topic handle's address. Handles of partitions that are fetched stay alive, so an address means
     /// one topic until the next `fetch`, which empties this.
     inputs_by_key: Vec<(usize, InputIndex)>,
+    /// How the group shares out partitions.
+    protocol: GroupProtocol,
+    /// The membership of the group's last word.
+    assigned_under: Option<Membership>,
     /// What is owned by the group's last word; `None` between a revoke and the next assign.
     owned: Option<Vec<TopicPartition>>,
     /// What is fetched, and from where.
@@ -96,20 +104,33 @@ impl PolledRecord for ConsumedRecord {
     }
 }
 
-/// Proof of membership.
+/// Proof of membership: what the broker is shown, and the membership that it proves.
 #[derive(Debug)]
-pub struct GroupProof(NativeGroup);
+pub struct GroupProof {
+    native: NativeGroup,
+    membership: Membership,
+}
 
 impl GroupProof {
     pub(super) fn native(&self) -> &NativeGroup {
-        &self.0
+        &self.native
     }
 }
 
 impl GroupMetadata for GroupProof {
     fn membership(&self) -> Membership {
-        self.0.membership().clone()
+        self.membership.clone()
     }
+}
+
+/// Whether a member is still the one that was assigned, where the broker raises its epoch without a word.
+///
+/// It does so when others come and go, and when it has heard what this member gave up. It does not while a revoke is not
+/// answered, which only the thread that owns the client does; and a member that was thrown out, which begins again with an
+/// epoch of its own, answers the loss of everything first. So a higher epoch of the same member goes with what it was assigned,
+/// or with less of it that it knows of.
+fn continues(assigned: &Membership, now: &Membership) -> bool {
+    assigned.generation > 0 && now.generation >= assigned.generation && now.member_id == assigned.member_id
 }
 
 /// What one poll has collected so far.
@@ -125,6 +146,7 @@ impl Consumer {
     pub(super) fn new(
         client: Arc<Client>,
         group: &str,
+        protocol: GroupProtocol,
         inputs: &[Arc<str>],
         another: MakeClient,
     ) -> Result<Self, KafkaError> {
@@ -137,6 +159,8 @@ impl Consumer {
             client,
             inputs: inputs.to_vec(),
             inputs_by_key: Vec::new(),
+            protocol,
+            assigned_under: None,
             owned: None,
             fetched: HashMap::new(),
             held_back: VecDeque::new(),
@@ -192,10 +216,11 @@ impl Consumer {
 
     /// The error that ends this client. For a fatal one, librdkafka keeps the true code elsewhere.
     fn ended(&self, kind: KafkaErrorKind, message: &Message) -> KafkaError {
-        match self.client.fatal_error() {
-            Some(fatal) => fatal_consumer_error(&fatal),
-            None => KafkaError { kind, message: format!("{} ({})", message.error_text(), message.code()) },
+        if let Some(fatal) = self.client.fatal_error() {
+            return fatal_consumer_error(&fatal);
         }
+        let (text, code) = (message.error_text(), message.code());
+        KafkaError { kind, message: with_advice(format!("{text} ({code})"), code) }
     }
 
     /// Collects what is there until an event, an error or a limit ends it.
@@ -236,11 +261,13 @@ impl Consumer {
             events.push(match rebalance {
                 Rebalance::Assigned { partitions, membership } => {
                     self.owned = Some(partitions.clone());
+                    self.assigned_under = Some(membership.clone());
                     GroupEvent::Assigned { partitions, membership }
                 }
                 Rebalance::Revoked { lost } => {
                     ownership_ended = true;
                     self.owned = None;
+                    self.assigned_under = None;
                     GroupEvent::Revoked { lost }
                 }
             });
@@ -248,9 +275,40 @@ impl Consumer {
         ownership_ended
     }
 
-    /// How many times a `LeaveGroup` of this member was answered or given up.
+    /// The request that says goodbye.
+    fn goodbye(&self) -> Api {
+        match self.protocol {
+            GroupProtocol::Classic => Api::LeaveGroup,
+            GroupProtocol::Consumer => Api::ConsumerGroupHeartbeat,
+        }
+    }
+
+    /// How many times a goodbye of this member was answered or given up.
     fn goodbyes(&self) -> u64 {
-        self.client.callbacks().requests().times_over(Api::LeaveGroup)
+        self.client.callbacks().requests().times_over(self.goodbye())
+    }
+
+    /// Serves the group until the goodbye was answered or given up. Where the broker assigns, that is a heartbeat like others,
+    /// and sent when the client has forgotten its epoch; so nothing may have come for a while.
+    fn await_goodbye(&mut self, goodbyes_before: u64, deadline: Instant) -> Result<(), KafkaError> {
+        let (mut records, mut events) = (Vec::new(), Vec::new());
+        let (mut over, mut looks) = (goodbyes_before, 0);
+        loop {
+            let before = std::mem::replace(&mut over, self.goodbyes());
+            let is_classic = self.protocol == GroupProtocol::Classic;
+            let looks_gone = over != goodbyes_before && (is_classic || self.client.has_left());
+            looks = if looks_gone && (looks == 0 || over == before) { looks + 1 } else { 0 };
+            if looks >= if is_classic { 1 } else { LOOKS_BEFORE_GONE } {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                let message = "the group's coordinator did not answer: the partitions move when the session times out";
+                return Err(KafkaError { kind: KafkaErrorKind::Retry, message: message.to_owned() });
+            }
+            self.poll(LEAVE_POLL, TAKE_MAX, usize::MAX, &mut records, &mut events)?;
+            records.clear();
+            events.clear();
+        }
     }
 }
 
@@ -259,7 +317,7 @@ fn fatal_consumer_error(fatal: &Fault) -> KafkaError {
         Notice::Stop(kind) => kind,
         Notice::Transient | Notice::End | Notice::OutOfRange => KafkaErrorKind::Fatal,
     };
-    KafkaError { kind, message: format!("{} ({})", fatal.message, fatal.code) }
+    KafkaError { kind, message: with_advice(format!("{} ({})", fatal.message, fatal.code), fatal.code) }
 }
 
 /// How many more records to take: the rest of the count, and no more than the bytes left would hold at the size of the
@@ -321,9 +379,16 @@ impl GroupConsumer for Consumer {
         if positions.is_empty() && self.fetched.is_empty() {
             return Ok(()); // nor is an answer given to a rebalance that was not served yet
         }
-        let list = PartitionList::of(positions.iter().map(|(partition, offset)| (partition, offset.get())));
         self.fetched = positions.iter().cloned().collect();
-        self.client.assign_exactly(&list).map_err(|fault| KafkaError::from_fault("cannot fetch the inputs", &fault))
+        let offsets = positions.iter().map(|(partition, offset)| (partition, offset.get()));
+        let fetching = match self.protocol {
+            GroupProtocol::Classic => self.client.assign_exactly(&PartitionList::of(offsets)),
+            GroupProtocol::Consumer => {
+                let positions: Vec<_> = offsets.map(|(partition, offset)| (partition.clone(), offset)).collect();
+                self.client.fetch_exactly(owned, &positions)
+            }
+        };
+        fetching.map_err(|fault| KafkaError::from_fault("cannot fetch the inputs", &fault))
     }
 
     fn ask(&mut self, ticket: Ticket, question: &Question) -> Result<(), KafkaError> {
@@ -337,7 +402,13 @@ impl GroupConsumer for Consumer {
 
     fn group_metadata(&self) -> Result<GroupProof, KafkaError> {
         let unknown = |fault: Fault| KafkaError::from_fault("cannot read the group's membership", &fault);
-        self.client.group().map(GroupProof).map_err(unknown)
+        let native = self.client.group().map_err(unknown)?;
+        let now = native.membership();
+        let membership = match (&self.protocol, &self.assigned_under) {
+            (GroupProtocol::Consumer, Some(assigned)) if continues(assigned, now) => assigned.clone(),
+            (GroupProtocol::Classic | GroupProtocol::Consumer, _) => now.clone(),
+        };
+        Ok(GroupProof { native, membership })
     }
 
     fn known_end(&self, partition: &TopicPartition) -> Option<Offset> {
@@ -359,23 +430,29 @@ impl GroupConsumer for Consumer {
         let goodbyes_before = self.goodbyes();
         let leaving = |fault: Fault| KafkaError::from_fault("cannot leave the group", &fault);
         self.client.unsubscribe().map_err(leaving)?;
-        let (mut records, mut events) = (Vec::new(), Vec::new());
-        while is_known && self.goodbyes() == goodbyes_before {
-            if started.elapsed() >= wait {
-                let message = "the group's coordinator did not answer: the partitions move when the session times out";
-                return Err(KafkaError { kind: KafkaErrorKind::Retry, message: message.to_owned() });
-            }
-            self.poll(LEAVE_POLL, TAKE_MAX, usize::MAX, &mut records, &mut events)?;
-            records.clear();
-            events.clear();
-        }
-        Ok(())
+        if is_known { self.await_goodbye(goodbyes_before, started + wait) } else { Ok(()) }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::room;
+    use super::{Membership, continues, room};
+
+    #[test]
+    fn a_higher_epoch_of_the_same_member_goes_with_what_it_was_assigned() {
+        let of = |generation, id: &str| Membership { generation, member_id: id.to_owned() };
+        assert!(continues(&of(3, "m"), &of(3, "m")));
+        assert!(continues(&of(3, "m"), &of(7, "m")));
+        for (assigned, now) in [
+            (of(3, "m"), of(2, "m")),
+            (of(3, "m"), of(0, "m")),  // thrown out
+            (of(3, "m"), of(-1, "m")), // as above
+            (of(3, "m"), of(4, "n")),
+            (of(0, "m"), of(1, "m")), // never assigned
+        ] {
+            assert!(!continues(&assigned, &now), "{assigned:?} {now:?}");
+        }
+    }
 
     #[test]
     fn the_first_batch_is_small_where_nothing_is_known_of_the_records_size() {

@@ -6,6 +6,7 @@
 
 use rdkafka::bindings::rd_kafka_resp_err_t as E;
 
+use super::advice::with_advice;
 use super::ffi::{Code, Fault};
 use super::{KafkaError, KafkaErrorKind, TxnErrorKind};
 
@@ -116,7 +117,9 @@ const UNREADABLE: [Code; 4] = [
     Code::of(E::RD_KAFKA_RESP_ERR__BAD_COMPRESSION),
     Code::of(E::RD_KAFKA_RESP_ERR__NOT_IMPLEMENTED),
 ];
-const CONFIG: [Code; 15] = [
+const CONFIG: [Code; 17] = [
+    Code::of(E::RD_KAFKA_RESP_ERR_UNRELEASED_INSTANCE_ID),
+    Code::of(E::RD_KAFKA_RESP_ERR_UNSUPPORTED_ASSIGNOR),
     Code::of(E::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED),
     Code::of(E::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED),
     Code::of(E::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED),
@@ -161,7 +164,7 @@ impl KafkaError {
     /// An error of librdkafka outside transactions; `what` says what was being done, and to what.
     pub(super) fn from_fault(what: &str, fault: &Fault) -> Self {
         let kind = if fault.is_fatal { KafkaErrorKind::Fatal } else { question_kind(fault.code) };
-        Self { kind, message: format!("{what}: {} ({})", fault.message, fault.code) }
+        Self { kind, message: with_advice(format!("{what}: {} ({})", fault.message, fault.code), fault.code) }
     }
 }
 

@@ -12,6 +12,7 @@
 #![expect(unsafe_code, reason = "the one audited boundary to librdkafka; everything else in the workspace is safe")]
 
 mod admin;
+mod incremental;
 mod known;
 mod message;
 mod partitions;
@@ -173,6 +174,10 @@ pub(super) struct Callbacks {
     deliveries: Mutex<Deliveries>,
     requests: Requests,
     stable_ends: Mutex<StableEnds>,
+    /// What is owned, where callbacks carry differences.
+    owned: Mutex<Vec<TopicPartition>>,
+    /// What last kept a producer from a broker.
+    trouble: Mutex<Option<Fault>>,
 }
 
 impl Callbacks {
@@ -186,6 +191,11 @@ impl Callbacks {
 
     pub(super) fn stable_ends(&self) -> MutexGuard<'_, StableEnds> {
         self.stable_ends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what has kept the client from a broker since the last call.
+    pub(super) fn take_trouble(&self) -> Option<Fault> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     fn rebalances(&self) -> MutexGuard<'_, Vec<Rebalance>> {
@@ -350,7 +360,10 @@ impl Conf {
                     // Called only where `statistics.interval.ms` is set.
                     rd::rd_kafka_conf_set_stats_cb(self.0, Some(on_statistics));
                 }
-                Kind::Producer => rd::rd_kafka_conf_set_dr_msg_cb(self.0, Some(on_delivery)),
+                Kind::Producer => {
+                    rd::rd_kafka_conf_set_dr_msg_cb(self.0, Some(on_delivery));
+                    rd::rd_kafka_conf_set_error_cb(self.0, Some(on_error));
+                }
             }
             let added = raw::rd_kafka_conf_interceptor_add_on_new(self.0, c"processor".as_ptr(), Some(on_new), opaque);
             assert_eq!(Code(added), Code::NONE, "a new configuration has no interceptor of that name");
@@ -467,8 +480,17 @@ unsafe extern "C" fn on_rebalance(
 ) {
     // SAFETY: `opaque` is the `Callbacks` of this client; the handle and the list are valid during the callback.
     let (state, assigned) = unsafe { (callbacks(opaque), partitions::entries(partitions)) };
+    let is_assign = Code(code) == Code::of(rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS);
+    // SAFETY: the handle is valid during the callback, which this is; the call at the end marks this thread only.
+    unsafe {
+        if incremental::is_incremental(handle) {
+            let partitions = assigned.into_iter().map(|entry| entry.partition).collect();
+            incremental::rebalance(handle, state, is_assign, partitions);
+            return rd::rd_kafka_yield(handle);
+        }
+    }
     let membership = || read_group(handle).map_or_else(Membership::none, |group| group.membership().clone());
-    let rebalance = if Code(code) == Code::of(rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
+    let rebalance = if is_assign {
         assign(handle, Some(&PartitionList::with_capacity(0)));
         let mut membership = membership();
         // EO-12: when topics change while an assignment waits to be served, librdkafka joins again at once and leaves it in
@@ -539,6 +561,19 @@ unsafe extern "C" fn on_statistics(
     OK // the text remains librdkafka's
 }
 
+/// Notes what keeps a producer from its brokers. Runs inside `rd_kafka_poll` and `rd_kafka_flush` of the thread that owns it.
+/// The last word counts, but "all brokers are down" says less than what was said before of one of them.
+unsafe extern "C" fn on_error(_handle: *mut rd::rd_kafka_t, code: c_int, reason: *const c_char, opaque: *mut c_void) {
+    // SAFETY: `opaque` is the `Callbacks` of this client; the reason is a string that lives through the callback.
+    let (state, reason) = unsafe { (callbacks(opaque), text(reason)) };
+    tracing::debug!(target: "librdkafka", code = Code(code).name(), "{reason}");
+    let mut trouble = state.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+    let all_down = Code::of(rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN);
+    if trouble.is_none() || Code(code) != all_down {
+        *trouble = Some(Fault::bare(Code(code), reason));
+    }
+}
+
 /// Carries librdkafka's log lines over, named by the client. Levels are syslog's.
 unsafe extern "C" fn on_log(handle: *const rd::rd_kafka_t, level: c_int, facility: *const c_char, line: *const c_char) {
     // SAFETY: librdkafka gives strings that end with zero; the handle is null (too early) or valid.
@@ -549,6 +584,10 @@ unsafe extern "C" fn on_log(handle: *const rd::rd_kafka_t, level: c_int, facilit
     match level {
         // A coordinator that is still loading is asked again every few milliseconds; what does not pass, `init` returns.
         _ if facility == "GETPID" => tracing::debug!(target: "librdkafka", client, facility, "{line}"),
+        // What a client dies of is the answer to its next call, and whoever makes that call says what follows.
+        _ if ["FATAL", "TXNERR"].contains(&&*facility) => {
+            tracing::warn!(target: "librdkafka", client, facility, "{line}");
+        }
         0..=2 => tracing::error!(target: "librdkafka", client, facility, "{line}"),
         3 | 4 => tracing::warn!(target: "librdkafka", client, facility, "{line}"),
         5 => tracing::info!(target: "librdkafka", client, facility, "{line}"),

@@ -8,6 +8,7 @@
 //! the thread that makes them must return to [`GroupConsumer::poll`].
 
 pub mod admin;
+mod advice;
 mod bounded;
 pub mod changelog;
 pub mod client_properties;

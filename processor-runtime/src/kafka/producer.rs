@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use processor_core::record::TargetPartition;
 use rdkafka::bindings::rd_kafka_resp_err_t as E;
 
+use super::advice::with_advice;
 use super::bounded::Bounded;
 use super::consumer::GroupProof;
 use super::deliveries::opaque;
@@ -73,7 +74,8 @@ impl Producer {
     fn error(&self, call: &'static str, fault: Fault) -> TxnError {
         let fault = if fault.is_fatal { self.client.fatal_error().unwrap_or(fault) } else { fault };
         let kind = txn_kind(fault.code, fault.is_fatal, fault.requires_abort, fault.is_retriable);
-        TxnError { kind, call, code: fault.code.to_string(), message: format!("{}: {}", self.id, fault.message) }
+        let message = with_advice(format!("{}: {}", self.id, fault.message), fault.code);
+        TxnError { kind, call, code: fault.code.to_string(), message }
     }
 
     /// One attempt, or the continuation of one.
@@ -95,9 +97,18 @@ impl Producer {
     fn undelivered(&self, call: &'static str, code: Code, message: String) -> TxnError {
         let fault = match self.client.fatal_error() {
             Some(fatal) => fatal,
-            None => Fault { requires_abort: true, ..Fault::bare(code, message) },
+            None => self.cause_of(code).unwrap_or(Fault { requires_abort: true, ..Fault::bare(code, message) }),
         };
         self.error(call, fault)
+    }
+
+    /// Why records were dropped before they were sent: their transaction had failed already, for a reason that no delivery
+    /// report has, such as a right that is missing. librdkafka gives it to whoever makes a call that is not valid now
+    /// (`rdkafka_txnmgr.c:122-131`), and to begin is that inside a transaction.
+    fn cause_of(&self, code: Code) -> Option<Fault> {
+        let is_dropped = code == Code::of(E::RD_KAFKA_RESP_ERR__PURGE_QUEUE);
+        let cause = is_dropped.then(|| self.client.begin_transaction().err()).flatten();
+        cause.filter(|fault| fault.requires_abort)
     }
 
     fn first_undelivered(&self, call: &'static str) -> Option<TxnError> {

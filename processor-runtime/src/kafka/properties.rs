@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::client_properties::PropertyValue;
-use super::cluster::ClusterSettings;
+use super::cluster::{ClusterSettings, GroupProtocol};
 use super::stable_ends::TOLD_EVERY;
 use super::{Isolation, KafkaError, KafkaErrorKind, Member, TransactionalId};
 
@@ -47,7 +47,11 @@ const REFUSED: &[(&[&str], &str)] = &[
     ),
     (&["enable.partition.eof"], "the batch poll of librdkafka 2.12 miscounts positions with it"),
     (&["partition.assignment.strategy"], "inputs that are joined need `range`, and the protocol the eager rebalance"),
-    (&["group.protocol", "group.remote.assignor"], "the protocol rests on the classic group's eager rebalance"),
+    (&["group.protocol"], "it has its own setting, `group.protocol`"),
+    (
+        &["group.remote.assignor"],
+        "inputs that are joined need `range`, which gives same-numbered partitions to one member",
+    ),
     (&["partitioner"], "keys must go where Kafka's Java clients put them (murmur2)"),
     (&["allow.auto.create.topics"], "a topic made by accident has the wrong number of partitions"),
     (&["queuing.strategy"], "records of a partition must stay in order"),
@@ -99,9 +103,20 @@ pub(super) fn check_property(
     Ok(())
 }
 
-/// The time-outs must nest: heartbeat < session < poll interval, and transaction < poll interval.
+/// The time-outs must nest: heartbeat < session < poll interval, and transaction < poll interval. Where the broker has the
+/// session and the heartbeat, those two are not ours to compare, or to set.
 fn check_relations(settings: &ClusterSettings) -> Result<(), KafkaError> {
     let ClusterSettings { session_timeout, heartbeat_interval, max_poll_interval, transaction_timeout, .. } = settings;
+    let is_classic = settings.group_protocol == GroupProtocol::Classic;
+    let defaults = ClusterSettings::new("", "");
+    let given = (*session_timeout, *heartbeat_interval);
+    if !is_classic && given != (defaults.session_timeout, defaults.heartbeat_interval) {
+        return Err(config(
+            "session.timeout and heartbeat.interval are the brokers' where group.protocol is consumer \
+             (group.consumer.session.timeout.ms, group.consumer.heartbeat.interval.ms): remove them, or set group.protocol to classic"
+                .to_owned(),
+        ));
+    }
     let rules = [
         (
             *heartbeat_interval * 3 <= *session_timeout,
@@ -111,7 +126,7 @@ fn check_relations(settings: &ClusterSettings) -> Result<(), KafkaError> {
             "a member would be given up after one or two lost heartbeats",
         ),
         (
-            session_timeout <= max_poll_interval,
+            session_timeout <= max_poll_interval || !is_classic,
             format!("the session time-out {session_timeout:?} is over the poll interval {max_poll_interval:?}"),
             "the broker would hold on to a member that the client has given up",
         ),
@@ -226,10 +241,19 @@ fn needed(settings: &ClusterSettings, role: Role<'_>) -> BTreeMap<String, String
             if let Some(instance) = &member.group_instance_id {
                 set("group.instance.id", instance);
             }
-            set("session.timeout.ms", &millis(settings.session_timeout));
-            set("heartbeat.interval.ms", &millis(settings.heartbeat_interval));
             set("max.poll.interval.ms", &millis(settings.max_poll_interval));
-            set("partition.assignment.strategy", "range");
+            match settings.group_protocol {
+                GroupProtocol::Classic => {
+                    set("session.timeout.ms", &millis(settings.session_timeout));
+                    set("heartbeat.interval.ms", &millis(settings.heartbeat_interval));
+                    set("partition.assignment.strategy", "range");
+                }
+                // Session and heartbeats are the broker's, and librdkafka refuses them here.
+                GroupProtocol::Consumer => {
+                    set("group.protocol", "consumer");
+                    set("group.remote.assignor", "range");
+                }
+            }
             set("isolation.level", "read_committed");
             set("enable.partition.eof", "false");
         }
@@ -304,6 +328,11 @@ mod tests {
         let settings = settings(&[]);
         let member = Member { group_instance_id: Some("i-0".to_owned()), ..member() };
         let id = TransactionalId("app|i|0".into());
+        let consumer_protocol = ClusterSettings { group_protocol: GroupProtocol::Consumer, ..settings.clone() };
+        let of_consumer = needed(&consumer_protocol, Role::Consumer(&member));
+        for name in of_consumer.keys() {
+            assert!(REFUSED.iter().any(|(names, _)| names.contains(&name.as_str())), "{name} is not refused");
+        }
         let roles = [
             Role::Consumer(&member),
             Role::Producer(&id),
@@ -342,6 +371,24 @@ mod tests {
         assert!(broken(|it| it.session_timeout = Duration::from_mins(10)).contains("session"));
         assert!(broken(|it| it.transaction_timeout = it.max_poll_interval).contains("transaction"));
         assert!(broken(|it| it.transaction_timeout = Duration::from_millis(10)).contains("under 1 s"));
+    }
+
+    #[test]
+    fn the_session_is_the_brokers_where_the_broker_assigns() {
+        let mut settings = settings(&[]);
+        settings.group_protocol = GroupProtocol::Consumer;
+        settings.max_poll_interval = Duration::from_secs(5); // under our session, which does not count
+        settings.transaction_timeout = Duration::from_secs(4);
+        check(&settings).expect("nothing of the broker's is set");
+        let member = member();
+        let consumer = resolve(&settings, Role::Consumer(&member));
+        assert_eq!((&*consumer["group.protocol"], &*consumer["group.remote.assignor"]), ("consumer", "range"));
+        for name in ["session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy"] {
+            assert!(!consumer.contains_key(name), "{name}");
+        }
+        settings.session_timeout = Duration::from_secs(4);
+        let refused = check(&settings).expect_err("a setting that would count for nothing").message;
+        assert!(refused.contains("group.consumer.session.timeout.ms") && refused.contains("remove"), "{refused}");
     }
 
     #[test]

@@ -35,10 +35,12 @@ pub(super) enum Api {
     SyncGroup,
     /// A member says goodbye.
     LeaveGroup,
+    /// A member where the broker assigns says that it lives, what it has given up, or goodbye.
+    ConsumerGroupHeartbeat,
 }
 
 impl Api {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Produce,
         Self::AddPartitionsToTxn,
         Self::AddOffsetsToTxn,
@@ -47,6 +49,7 @@ impl Api {
         Self::JoinGroup,
         Self::SyncGroup,
         Self::LeaveGroup,
+        Self::ConsumerGroupHeartbeat,
     ];
     const CONTROL: [Self; 4] = [Self::AddPartitionsToTxn, Self::AddOffsetsToTxn, Self::TxnOffsetCommit, Self::EndTxn];
 
@@ -61,6 +64,7 @@ impl Api {
             25 => Some(Self::AddOffsetsToTxn),
             26 => Some(Self::EndTxn),
             28 => Some(Self::TxnOffsetCommit),
+            68 => Some(Self::ConsumerGroupHeartbeat),
             _ => None,
         }
     }
@@ -75,6 +79,7 @@ impl Api {
             Self::JoinGroup => "JoinGroup",
             Self::SyncGroup => "SyncGroup",
             Self::LeaveGroup => "LeaveGroup",
+            Self::ConsumerGroupHeartbeat => "ConsumerGroupHeartbeat",
         }
     }
 }

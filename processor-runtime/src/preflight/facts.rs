@@ -8,6 +8,7 @@ use processor_core::topology::ApplicationTopology;
 
 use crate::config::{Config, changelog_topics};
 use crate::kafka::admin::{Admin, BrokerInfo};
+use crate::kafka::cluster::GroupProtocol;
 
 /// Where Kafka keeps committed offsets.
 const OFFSETS: &str = "__consumer_offsets";
@@ -26,6 +27,8 @@ pub struct ClusterFacts {
     pub bootstrap_servers: String,
     /// The application's transaction time-out.
     pub transaction_timeout: Duration,
+    /// How the application's group shares out partitions.
+    pub group_protocol: GroupProtocol,
     /// The topics that the guarantee rests on.
     pub topics: Vec<TopicFacts>,
     /// The brokers.
@@ -84,6 +87,7 @@ pub fn gather(config: &Config, topology: &ApplicationTopology, brokers: &[Broker
     ClusterFacts {
         bootstrap_servers: config.bootstrap_servers.clone(),
         transaction_timeout: config.transaction_timeout,
+        group_protocol: config.group_protocol,
         topics: judged.collect(),
         brokers: brokers.to_vec(),
     }

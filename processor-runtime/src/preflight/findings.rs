@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::facts::{ClusterFacts, IN_SYNC, TopicFacts, TopicRole, UNCLEAN};
+use crate::kafka::cluster::GroupProtocol;
 use crate::topics::{TIMESTAMP_BOUND, VERIFICATION, verifies_transactions};
 
 /// The replicas of a partition that survive the loss of one broker while another is being serviced.
@@ -44,7 +45,7 @@ impl fmt::Display for Finding {
 
 type Rule = fn(&ClusterFacts) -> Option<Finding>;
 
-const RULES: [Rule; 9] = [
+const RULES: [Rule; 10] = [
     transaction_timeout_above_the_brokers,
     few_replicas,
     few_in_sync_replicas,
@@ -54,6 +55,7 @@ const RULES: [Rule; 9] = [
     changelog_timestamps,
     unreadable,
     offsets_retention,
+    brokers_session,
 ];
 
 /// All findings, the worst first.
@@ -201,6 +203,23 @@ fn offsets_retention(facts: &ClusterFacts) -> Option<Finding> {
     })
 }
 
+/// Where the broker assigns, nobody else says how long a dead worker's partitions wait.
+fn brokers_session(facts: &ClusterFacts) -> Option<Finding> {
+    const SETTING: &str = "group.consumer.session.timeout.ms";
+    let longest = broker_numbers(facts, SETTING).max().filter(|_| facts.group_protocol == GroupProtocol::Consumer)?;
+    let session = humantime::format_duration(Duration::from_millis(longest));
+    Some(Finding {
+        severity: Severity::Note,
+        what: format!("the partitions of a worker that dies wait for {session} ({SETTING}={longest})"),
+        why: "group.protocol is consumer, and under it the session is the brokers' setting",
+        remedy: format!(
+            "for this group alone: kafka-configs --bootstrap-server {} --alter --entity-type groups --entity-name <application.id> \
+             --add-config consumer.session.timeout.ms=<ms>",
+            facts.bootstrap_servers
+        ),
+    })
+}
+
 /// Topics, each with what is wrong about it.
 type Selected<'a> = Vec<(&'a TopicFacts, String)>;
 
@@ -280,6 +299,7 @@ mod tests {
             (VERIFICATION, "true"),
             ("transaction.max.timeout.ms", "900000"),
             ("offsets.retention.minutes", "10080"),
+            ("group.consumer.session.timeout.ms", "45000"),
         ]);
         BrokerInfo { id, configs: Some(configs) }
     }
@@ -296,6 +316,7 @@ mod tests {
         ClusterFacts {
             bootstrap_servers: "host:9092".to_owned(),
             transaction_timeout: Duration::from_secs(10),
+            group_protocol: GroupProtocol::Classic,
             topics: topics.into_iter().map(|(name, role)| topic(name, role)).collect(),
             brokers: (1..=3).map(broker).collect(),
         }
@@ -327,6 +348,14 @@ mod tests {
         assert_eq!(findings.len(), 1, "{findings:?}");
         assert_eq!(findings[0].severity, Severity::Note);
         assert!(findings[0].what.contains("7days (offsets.retention.minutes=10080)"), "{}", findings[0]);
+    }
+
+    #[test]
+    fn the_brokers_session_is_told_where_it_counts() {
+        let findings = findings(&ClusterFacts { group_protocol: GroupProtocol::Consumer, ..sound() });
+        assert_eq!(findings.len(), 2, "{findings:?}");
+        assert_eq!(findings[1].severity, Severity::Note);
+        assert!(findings[1].to_string().contains("wait for 45s"), "{}", findings[1]);
     }
 
     #[test]

@@ -62,7 +62,9 @@ impl FromArgMatches for CommandLine {
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         for setting in SETTINGS {
-            if matches.value_source(&key(setting)) != Some(ValueSource::CommandLine) {
+            // A command may have the options of a part of the settings only.
+            let is_there = matches.try_contains_id(&key(setting)).is_ok();
+            if !is_there || matches.value_source(&key(setting)) != Some(ValueSource::CommandLine) {
                 continue;
             }
             let origin = Origin::CommandLine(setting.option());
@@ -75,6 +77,56 @@ impl FromArgMatches for CommandLine {
             }
         }
         Ok(())
+    }
+}
+
+/// The options that say how to reach the cluster as the application, for a command that needs no other. They may stand before
+/// and behind a command below it.
+///
+/// ```
+/// use clap::Parser;
+/// use processor_runtime::settings::Connection;
+///
+/// #[derive(clap::Parser)]
+/// struct Look {
+///     #[command(flatten)]
+///     connection: Connection,
+/// }
+///
+/// Look::try_parse_from(["look", "--bootstrap-servers", "host:9092", "--kafka", "security.protocol=ssl"]).unwrap();
+/// assert!(Look::try_parse_from(["look", "--session-timeout", "9s"]).is_err()); // it joins no group
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Connection(CommandLine);
+
+impl Connection {
+    /// The settings that have an option.
+    const NAMES: [&str; 5] = ["config", "application.id", "bootstrap.servers", "transaction.timeout", PROPERTIES];
+
+    /// What the options set.
+    pub fn command_line(&self) -> &CommandLine {
+        &self.0
+    }
+}
+
+impl Args for Connection {
+    fn augment_args(command: Command) -> Command {
+        let needed = SETTINGS.iter().filter(|setting| Self::NAMES.contains(&setting.name));
+        command.args(needed.map(|setting| option(setting).global(true)))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Connection {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        CommandLine::from_arg_matches(matches).map(Self)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0.update_from_arg_matches(matches)
     }
 }
 
@@ -154,6 +206,23 @@ mod tests {
         for (arguments, words) in cases {
             let refused = parse(arguments).expect_err("it makes no sense");
             assert!(refused.contains(words), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_connection_has_its_own_options_before_and_behind_a_command_below() {
+        let parse = |arguments: &[&str]| {
+            let command = Connection::augment_args(Command::new("look")).subcommand(Command::new("list"));
+            let matches = command.try_get_matches_from([&["look"], arguments].concat()).map_err(|it| it.to_string())?;
+            let parsed = Connection::from_arg_matches(&matches).map_err(|error| error.to_string())?;
+            Ok::<_, String>(parsed.0.given.into_iter().map(|it| (it.name, it.value)).collect::<Vec<_>>())
+        };
+        let expected = Ok(vec![("kafka.linger.ms".to_owned(), "1".to_owned())]);
+        assert_eq!(parse(&["--kafka", "linger.ms=1", "list"]), expected);
+        assert_eq!(parse(&["list", "--kafka", "linger.ms=1"]), expected);
+        assert!(parse(&["list", "--state-dir", "/state"]).is_err());
+        for name in Connection::NAMES {
+            assert!(super::super::table::find(name).is_some(), "{name}");
         }
     }
 

@@ -15,10 +15,10 @@ mod report;
 mod resolve;
 pub mod table;
 
-pub use self::command_line::CommandLine;
+pub use self::command_line::{CommandLine, Connection};
 pub use self::document::markdown;
 pub use self::environment::Environment;
 pub use self::kind::{Bounds, Choice, Field, Kind};
 pub use self::origin::Origin;
-pub use self::resolve::{Entry, Places, Settings, SettingsError, resolve};
+pub use self::resolve::{Entry, Places, Settings, SettingsError, resolve, resolve_without};
 pub use self::table::Setting;

@@ -93,6 +93,14 @@ pub struct SettingsError {
 /// # Errors
 /// Unknown names, values that cannot be read, settings that are missing or contradict each other.
 pub fn resolve(places: Places<'_>) -> Result<Settings, SettingsError> {
+    resolve_without(places, &[])
+}
+
+/// As [`resolve`], for whoever needs no value for some of the settings that must be there.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_without(places: Places<'_>, unneeded: &[&str]) -> Result<Settings, SettingsError> {
     let (mut stronger, mut problems) = (Vec::new(), Vec::new());
     let (mut resolving, mut given) = Resolving::new(places.code);
     places.environment.given(places.other_variables, &mut stronger, &mut problems);
@@ -112,7 +120,7 @@ pub fn resolve(places: Places<'_>) -> Result<Settings, SettingsError> {
             problems.push(format!("{}: {problem}", it.origin));
         }
     }
-    resolving.check(&mut problems);
+    resolving.check(unneeded, &mut problems);
     if problems.is_empty() { Ok(resolving.settings()) } else { Err(SettingsError { problems }) }
 }
 
@@ -178,10 +186,11 @@ impl Resolving {
     }
 
     /// Bounds, properties, what is missing; then, if nothing else is wrong, the relations between settings.
-    fn check(&self, problems: &mut Vec<String>) {
+    fn check(&self, unneeded: &[&str], problems: &mut Vec<String>) {
         let beyond = table::out_of_bounds(&self.config);
         problems.extend(beyond.map(|(setting, problem)| format!("{}: {problem}", self.origin(setting.name))));
-        let is_missing = |setting: &&Setting| setting.kind.write(&self.config).is_none();
+        let is_missing =
+            |setting: &&Setting| setting.kind.write(&self.config).is_none() && !unneeded.contains(&setting.name);
         let required = SETTINGS.iter().filter(|setting| setting.otherwise == Otherwise::Required);
         problems.extend(required.filter(is_missing).map(missing));
         for (name, value) in self.config.kafka.iter() {

@@ -6,6 +6,7 @@ use processor_core::protocol::restore::StartRule;
 
 use super::kind::{Bounds, Choice, Field, Kind};
 use crate::config::{Config, LogFormat};
+use crate::kafka::cluster::GroupProtocol;
 
 /// One setting.
 #[derive(Clone, Copy, Debug)]
@@ -103,6 +104,11 @@ const RESETS: &[Choice] = &[
     choice!(auto_offset_reset = StartRule::Refuse, "none": "nowhere: the worker stops, a person decides"),
 ];
 
+const GROUP_PROTOCOLS: &[Choice] = &[
+    choice!(group_protocol = GroupProtocol::Classic, "classic": "a member shares out; any cluster"),
+    choice!(group_protocol = GroupProtocol::Consumer, "consumer": "the broker shares out, KIP-848; Kafka 4.0 or newer"),
+];
+
 const LOG_FORMATS: &[Choice] = &[
     choice!(log_format = LogFormat::Text, "text": "lines for people"),
     choice!(log_format = LogFormat::Json, "json": "one JSON object a line"),
@@ -150,6 +156,12 @@ pub const SETTINGS: &[Setting] = &[
         name: "auto.offset.reset",
         kind: Kind::Choice(RESETS),
         meaning: "Where an input begins that has no committed offset. An offset that is lost later always stops the task.",
+        otherwise: Otherwise::Default,
+    },
+    Setting {
+        name: "group.protocol",
+        kind: Kind::Choice(GROUP_PROTOCOLS),
+        meaning: "How the group shares out partitions. Under `consumer` session and heartbeats are the brokers' settings; all workers of an application must agree.",
         otherwise: Otherwise::Default,
     },
     Setting {

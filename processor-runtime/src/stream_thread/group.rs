@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use processor_core::ids::TopicPartition;
+
 use super::{FENCES_MAX, FENCES_WITHIN, StreamThread, ThreadError, listed};
 use crate::clock::Clock;
 use crate::kafka::{GroupConsumer, GroupEvent, Kafka, KafkaErrorKind, Membership};
@@ -64,6 +66,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
                 GroupEvent::Assigned { partitions, membership } => {
                     self.instruments.metrics.rebalances.increment(1);
                     tracing::info!(generation = membership.generation, partitions = %listed(&partitions), "assigned");
+                    self.report_strangers(&partitions);
                     self.place = Place::Inside(membership);
                     self.assign(&partitions);
                 }
@@ -85,6 +88,19 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             }
         }
         self.replace_member_that_hangs()
+    }
+
+    /// A static member that comes back within its session is given what it had, though it reads other topics now.
+    fn report_strangers(&self, partitions: &[TopicPartition]) {
+        let inputs = self.plan.topology.inputs();
+        let strangers: Vec<_> = partitions.iter().filter(|it| !inputs.contains(&it.topic)).cloned().collect();
+        if !strangers.is_empty() {
+            tracing::error!(
+                partitions = %listed(&strangers),
+                "the group assigned partitions of topics that this program does not read, so nobody reads them: workers of another topology run, \
+                 or this worker ran with one until a moment ago. Stop all workers until their sessions are over"
+            );
+        }
     }
 
     /// The broker says that our `group.instance.id` belongs to somebody else. That is a twin, or it is ourselves: a member

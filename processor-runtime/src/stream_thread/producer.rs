@@ -142,6 +142,9 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
     /// The producer is gone, and perhaps nobody knows how its transaction ended: the changelog does.
     pub(super) fn broken(&mut self, broken: &Broken, records: usize) -> Result<(), ThreadError> {
         self.instruments.metrics.not_committed(CommitResult::Unknown);
+        if broken.refused {
+            return Err(self.refused(&broken.reason));
+        }
         tracing::warn!(fenced = broken.fenced, "the producer is replaced and every task recovered: {}", broken.reason);
         self.producer = ProducerSlot::Missing(self.clock.monotonic());
         self.abandon_batch();

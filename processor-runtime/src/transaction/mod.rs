@@ -164,7 +164,7 @@ impl<P: TransactionalProducer> Open<P> {
     /// Ends the transaction after an error, in the way the protocol demands.
     pub fn fail<C: Clock>(self, clock: &C, error: &TxnError) -> Ended<P> {
         match after_error(Phase::BeforeCommit, error.kind, false) {
-            Step::Rebuild { fenced } => Ended::Broken(Broken { fenced, reason: error.to_string() }),
+            Step::Rebuild { fenced } => Ended::Broken(Broken { fenced, refused: false, reason: error.to_string() }),
             Step::AbortAndPoll => self.abort(clock, Why::Moved(error.to_string())),
             Step::AbortAndRewind | Step::Again => {
                 let silent = matches!(error.kind, TxnErrorKind::TimedOut | TxnErrorKind::Retriable);
@@ -193,6 +193,7 @@ impl<P: TransactionalProducer> Open<P> {
                 let fenced = matches!(step, Step::Rebuild { fenced: true });
                 Ended::Broken(Broken {
                     fenced,
+                    refused: matches!(why, Why::Refused(_)),
                     reason: format!("{error}; the transaction was to abort because: {why}"),
                 })
             }
@@ -228,7 +229,7 @@ impl<P: TransactionalProducer> Prepared<P> {
             }
             Err((step, error)) => {
                 let fenced = matches!(step, Step::Rebuild { fenced: true });
-                Err(Broken { fenced, reason: error.to_string() })
+                Err(Broken { fenced, refused: false, reason: error.to_string() })
             }
         }
     }
@@ -280,13 +281,15 @@ pub enum Why {
 pub struct Broken {
     /// Whether a newer producer with its id, or the transaction time-out, put an end to it.
     pub fenced: bool,
+    /// Whether it broke while it aborted what the broker refuses and only a person can mend: another one would meet the same.
+    pub refused: bool,
     /// What happened.
     pub reason: String,
 }
 
 impl Broken {
     fn by(error: &TxnError) -> Self {
-        Self { fenced: error.kind == TxnErrorKind::Fenced, reason: error.to_string() }
+        Self { fenced: error.kind == TxnErrorKind::Fenced, refused: false, reason: error.to_string() }
     }
 }
 

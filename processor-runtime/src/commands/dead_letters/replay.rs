@@ -181,7 +181,7 @@ impl<'a> Replay<'a> {
                     return Err(failed("no transaction coordinator answers; are all brokers up?"));
                 }
                 Err(error) => {
-                    return Err(failed(&format!("{error}; the application needs the right to Write and Describe it")));
+                    return Err(failed(&error.to_string()));
                 }
             }
         }

@@ -293,7 +293,7 @@ impl Event {
     }
 
     /// The question as a whole failed.
-    fn check(&self) -> Result<(), Fault> {
+    pub(in crate::kafka) fn check(&self) -> Result<(), Fault> {
         // SAFETY: the event is alive, and so is its text.
         unsafe {
             let code = Code(raw::rd_kafka_event_error(self.raw.as_ptr()));

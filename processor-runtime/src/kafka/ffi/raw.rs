@@ -91,6 +91,14 @@ unsafe extern "C" {
         handle: *mut rd::rd_kafka_t,
         partitions: *const rd::rd_kafka_topic_partition_list_t,
     ) -> i32;
+    pub(super) fn rd_kafka_pause_partitions(
+        handle: *mut rd::rd_kafka_t,
+        partitions: *mut rd::rd_kafka_topic_partition_list_t,
+    ) -> i32;
+    pub(super) fn rd_kafka_resume_partitions(
+        handle: *mut rd::rd_kafka_t,
+        partitions: *mut rd::rd_kafka_topic_partition_list_t,
+    ) -> i32;
     pub(super) fn rd_kafka_get_watermark_offsets(
         handle: *mut rd::rd_kafka_t,
         topic: *const c_char,

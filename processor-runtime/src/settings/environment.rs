@@ -48,19 +48,21 @@ impl Environment {
         self.variables.get(name).map(String::as_str)
     }
 
-    /// What the variables with our prefix set. Those in `others` belong to the application's own arguments.
+    /// What the variables with our prefix set. Those in `others` belong to arguments of commands; where such an argument
+    /// is a setting, too (`dead-letters --application-id`), its variable sets both.
     pub(super) fn given(&self, others: &[String], given: &mut Vec<Given>, problems: &mut Vec<String>) {
         for name in &self.unreadable {
             problems.push(format!("{name}: its value is not UTF-8; write it in UTF-8"));
         }
         for (variable, value) in &self.variables {
-            if !variable.starts_with(VARIABLE_PREFIX) || others.contains(variable) {
+            if !variable.starts_with(VARIABLE_PREFIX) {
                 continue;
             }
             match name(variable) {
                 Some(name) => {
                     given.push(Given { name, value: value.clone(), origin: Origin::Environment(variable.clone()) });
                 }
+                None if others.contains(variable) => {}
                 None => problems.push(unknown(variable)),
             }
         }
@@ -103,7 +105,8 @@ mod tests {
     fn given(variables: &[(&str, &str)]) -> (Vec<(String, String)>, Vec<String>) {
         let environment = Environment::read(variables.iter().map(|(name, value)| (name.into(), value.into())));
         let (mut given, mut problems) = (Vec::new(), Vec::new());
-        environment.given(&["PROCESSOR_OF_THE_APPLICATION".to_owned()], &mut given, &mut problems);
+        let others = ["PROCESSOR_OF_THE_APPLICATION", "PROCESSOR_APPLICATION_ID"].map(str::to_owned);
+        environment.given(&others, &mut given, &mut problems);
         (given.into_iter().map(|it| (it.name, it.value)).collect(), problems)
     }
 
@@ -114,11 +117,17 @@ mod tests {
             ("PROCESSOR_KAFKA_SASL_PASSWORD", "hunter2"),
             ("PROCESSOR_KAFKA_CONSUMER_FETCH_WAIT_MAX_MS", "7"),
             ("PROCESSOR_OF_THE_APPLICATION", "1"),
+            ("PROCESSOR_APPLICATION_ID", "averages"),
             ("PATH", "/bin"),
         ]);
         let of = |name: &str| given.iter().find(|it| it.0 == name).map(|it| it.1.as_str());
         assert_eq!(problems, [""; 0]);
-        assert_eq!(given.len(), 3);
+        assert_eq!(given.len(), 4);
+        assert_eq!(
+            of("application.id"),
+            Some("averages"),
+            "a setting, although `dead-letters` reads the variable, too"
+        );
         assert_eq!(of("session.timeout"), Some("9s"));
         assert_eq!(of("kafka.sasl.password"), Some("hunter2"));
         assert_eq!(of("kafka.consumer.fetch.wait.max.ms"), Some("7"));

@@ -23,7 +23,9 @@ pub use self::live::ConcurrentReader;
 pub use self::observer::{Observer, Uncommitted, Watermarks};
 pub use self::paced::{Deliveries, Pace, PacedProducer};
 pub use self::random::SplitMix64;
-pub use self::workload::{Workload, partition_of, produce_ledger, produce_readings};
+pub use self::workload::{
+    Workload, partition_of, produce_ledger, produce_lines, produce_orders, produce_readings, produce_transfers,
+};
 
 /// One request to a healthy or recovering cluster.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);

@@ -6,27 +6,36 @@
 //! | question (`guarantees.md`) | function |
 //! |---|---|
 //! | O1: one output per input, right value, same order | [`check_moving_average`], [`check_ledger`] |
-//! | O2: state = fold of the input = fold of the changelog | [`expected_ledger_state`], [`fold_changelog`], [`check_ledger_state`] |
+//! | O1, for the other example programs | [`check_word_count`], [`check_bank`], [`check_dedup`] |
+//! | O2: state = fold of the input = fold of the changelog | [`expected_ledger_state`], [`fold_changelog`], [`check_ledger_state`]; of any store [`fold`], [`check_state`] |
 //! | O3: committed offsets never go back and end at the input's end | [`check_offsets_monotone`], [`check_offsets`] |
 //! | O4: a transaction's outputs are all there or none is | [`check_batches`], live: [`BatchTracker`] |
 //! | O5: nothing of an aborted transaction is visible | O1 and O4 together: it would be a second output, or a batch id twice |
 
 mod alignment;
+mod bank;
 mod batches;
 mod changelog;
+mod dedup;
 mod ledger;
 mod moving_average;
 mod offsets;
+mod state;
 mod verdict;
+mod word_count;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use self::bank::{BankBooks, check_bank, is_settled};
 pub use self::batches::{BatchTracker, check_batches};
 pub use self::changelog::{decode_store, fold_changelog};
+pub use self::dedup::{check_dedup, expected_dedup_states, records_by_id};
 pub use self::ledger::{LedgerEntry, LedgerState, check_ledger, check_ledger_state, expected_ledger_state};
-pub use self::moving_average::check_moving_average;
+pub use self::moving_average::{check_moving_average, expected_windows};
 pub use self::offsets::{check_offsets, check_offsets_monotone, input_ends};
+pub use self::state::{State, check_state, fold};
 pub use self::verdict::{Kind, Verdict, Violation, grouped};
+pub use self::word_count::{check_word_count, expected_word_counts, words_of};
 
 /// One record as a consumer saw it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

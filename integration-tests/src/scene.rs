@@ -7,19 +7,21 @@ mod group;
 mod load;
 mod proof;
 mod stores;
+mod subject;
 mod watch;
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::broker;
-use crate::client::{Observer, Workload, create_topic, produce_ledger};
+use crate::client::{Observer, Workload, create_topic};
 use crate::oracle::PartitionLog;
 use crate::worker::{Worker, WorkerConfig, await_condition};
 
 pub use self::freeze::{Caught, OpenRange};
 pub use self::load::Load;
 pub use self::stores::{StoreCopy, copy_directory};
+pub use self::subject::Subject;
 pub use self::watch::Watch;
 
 /// How long anything may take before a test gives up.
@@ -35,6 +37,8 @@ const MARKERS_WRITTEN: Duration = Duration::from_secs(2);
 pub struct Scene {
     /// The application id.
     pub name: String,
+    /// What runs in it.
+    pub subject: Subject,
     /// How the test reaches the brokers.
     pub bootstrap: String,
     /// How its workers do: through a proxy, if there is one.
@@ -61,6 +65,12 @@ impl Scene {
         Self::at(name, &broker::shared().bootstrap_servers())
     }
 
+    /// Of another program than the ledger, on the shared broker.
+    pub fn of(subject: Subject, name: &str) -> Self {
+        let bootstrap = broker::shared().bootstrap_servers();
+        Self::with(subject, name, &bootstrap, &bootstrap)
+    }
+
     /// On another broker.
     pub fn at(name: &str, bootstrap: &str) -> Self {
         Self::behind(name, bootstrap, bootstrap)
@@ -68,9 +78,14 @@ impl Scene {
 
     /// On a broker that the workers reach through a proxy, and the test directly.
     pub fn behind(name: &str, bootstrap: &str, workers_bootstrap: &str) -> Self {
+        Self::with(Subject::LEDGER, name, bootstrap, workers_bootstrap)
+    }
+
+    fn with(subject: Subject, name: &str, bootstrap: &str, workers_bootstrap: &str) -> Self {
         let dir = broker::test_dir(name).expect("the target directory can be written");
         let scene = Self {
             name: name.to_owned(),
+            subject,
             bootstrap: bootstrap.to_owned(),
             workers_bootstrap: workers_bootstrap.to_owned(),
             dir,
@@ -80,8 +95,8 @@ impl Scene {
             first_timestamp: now_ms(),
             kafka: Observer::new(bootstrap, name).expect("the settings are sound"),
         };
-        for topic in [scene.input(), scene.output()] {
-            create_topic(bootstrap, &topic, PARTITIONS, &[]).expect("the broker makes topics");
+        for (_, topic) in subject.topics {
+            create_topic(bootstrap, &scene.topic(topic), PARTITIONS, &[]).expect("the broker makes topics");
         }
         scene
     }
@@ -91,19 +106,35 @@ impl Scene {
         self.kafka = Observer::new(&self.bootstrap, &self.name).expect("the settings are sound");
     }
 
+    /// The topic with this behind the scene's name.
+    pub fn topic(&self, suffix: &str) -> String {
+        format!("{}-{suffix}", self.name)
+    }
+
     /// The input topic.
     pub fn input(&self) -> String {
-        format!("{}-in", self.name)
+        self.topic(self.subject.topics[0].1)
     }
 
     /// The output topic.
     pub fn output(&self) -> String {
-        format!("{}-out", self.name)
+        self.topic(self.subject.topics[1].1)
     }
 
-    /// The changelog topic.
+    /// The changelog topic, of the first store.
     pub fn changelog(&self) -> String {
-        format!("{}-accounts-changelog", self.name)
+        self.changelog_of(self.subject.stores[0])
+    }
+
+    /// The changelog topic of a store.
+    pub fn changelog_of(&self, store: &str) -> String {
+        self.topic(&format!("{store}-changelog"))
+    }
+
+    /// All that the tasks with stores write: outputs and changelogs.
+    fn written(&self) -> Vec<String> {
+        let outputs = self.subject.topics[1..].iter().map(|(_, topic)| self.topic(topic));
+        outputs.chain(self.subject.stores.iter().map(|store| self.changelog_of(store))).collect()
     }
 
     /// A worker's state directory.
@@ -123,18 +154,17 @@ impl Scene {
 
     /// Produces records.
     pub fn produce(&mut self, count: u64) {
-        produce_ledger(&self.bootstrap, &self.workload(count)).expect("the broker takes records");
+        (self.subject.produce)(&self.bootstrap, &self.workload(count)).expect("the broker takes records");
         self.produced += count;
     }
 
     /// How to start a worker, without an instance id.
     pub fn worker(&self, worker: &str) -> WorkerConfig {
-        WorkerConfig::new("ledger-worker", self.dir.join(format!("{worker}.log")))
+        let config = WorkerConfig::new(self.subject.program, self.dir.join(format!("{worker}.log")))
             .with("bootstrap-servers", &self.workers_bootstrap)
             .with("application-id", &self.name)
-            .with("input", self.input())
-            .with("output", self.output())
-            .with("state-dir", self.state_dir(worker).display())
+            .with("state-dir", self.state_dir(worker).display());
+        self.subject.topics.iter().fold(config, |config, (option, topic)| config.with(option, self.topic(topic)))
     }
 
     /// Starts a static member.
@@ -183,7 +213,7 @@ impl Scene {
     /// # Panics
     /// If they differ, or a transaction is open.
     pub fn settled(&self) -> u64 {
-        for topic in [self.output(), self.changelog()] {
+        for topic in self.written() {
             let none_open = || Ok(self.kafka.open_transactions(&topic)?.is_empty());
             let closed = await_condition("all markers to be written", MARKERS_WRITTEN, none_open);
             closed.unwrap_or_else(|error| panic!("{error:#}: a transaction is open in {topic}"));

@@ -223,20 +223,25 @@ impl Worker {
 
     /// The partitions that its threads together have, as far as its log says.
     pub fn assigned(&self) -> Vec<i32> {
-        self.owned().into_values().flatten().map(|(partition, _)| partition).collect()
+        self.owned(None).into_values().flatten().map(|(partition, _)| partition).collect()
+    }
+
+    /// The partitions of a topic that its threads together have, as far as its log says.
+    pub fn assigned_of(&self, topic: &str) -> Vec<i32> {
+        self.owned(Some(topic)).into_values().flatten().map(|(partition, _)| partition).collect()
     }
 
     /// Waits until its threads together have this many partitions and run all of them.
     pub fn await_running(&self, partitions: usize, patience: Duration) -> Result<()> {
         let outcome = await_condition("all tasks to run", patience, || {
-            let owned: Vec<_> = self.owned().into_values().flatten().collect();
+            let owned: Vec<_> = self.owned(None).into_values().flatten().collect();
             Ok(owned.len() == partitions && owned.iter().all(|(_, runs)| *runs))
         });
         outcome.with_context(|| format!("waiting for {partitions} partitions, the log ends:\n{}", self.log_tail(30)))
     }
 
-    /// By thread: its partitions, and whether the partition's task runs.
-    fn owned(&self) -> BTreeMap<String, BTreeMap<i32, bool>> {
+    /// By thread: its partitions, of one topic or by number alone, and whether a task of the partition runs.
+    fn owned(&self, topic: Option<&str>) -> BTreeMap<String, BTreeMap<i32, bool>> {
         let mut threads: BTreeMap<String, BTreeMap<i32, bool>> = BTreeMap::new();
         for line in self.log_since_start().lines() {
             let Some((_, of_thread)) = line.split_once("thread{id=") else { continue };
@@ -244,8 +249,9 @@ impl Worker {
             let partitions = threads.entry(thread.to_owned()).or_default();
             if event.starts_with("assigned ") {
                 let listed = event.split_once("partitions=").map_or("", |(_, listed)| listed);
-                let listed = listed.split(", ").filter_map(|name| name.trim().rsplit_once('-')?.1.parse().ok());
-                *partitions = listed.map(|partition| (partition, false)).collect();
+                let listed = listed.split(", ").filter_map(|name| name.trim().rsplit_once('-'));
+                let listed = listed.filter(|(of, _)| topic.is_none_or(|topic| topic == *of));
+                *partitions = listed.filter_map(|(_, number)| Some((number.parse().ok()?, false))).collect();
             } else if event.starts_with("revoked ") {
                 partitions.clear();
             } else if let Some(task) = event.strip_prefix("running task=") {

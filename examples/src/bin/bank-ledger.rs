@@ -3,11 +3,12 @@
 //! A transfer touches two accounts that may belong to two tasks on two machines. The task of the paying account takes the
 //! amount and sends the credit through an internal topic to the task of the other account: each step is one transaction,
 //! and no step is lost or taken twice, so once all credits have arrived, the balances add up to what was there.
-//! Money comes from the account `bank`, which alone may be below zero, so the sum of all balances is 0.
+//! Money comes from the account `bank`, which alone may be below zero, so the sum of all balances is 0. What cannot be read
+//! as a transfer goes to a topic of its own, with the reason, and can be replayed from there.
 //!
 //! ```text
 //! bank-ledger run --bootstrap-servers localhost:9092 --application-id ledger \
-//!     --transfers transfers --balances balances --refused refused --state-dir /var/lib/ledger
+//!     --transfers transfers --balances balances --refused refused --unreadable unreadable --state-dir /var/lib/ledger
 //! ```
 
 use std::process::ExitCode;
@@ -48,6 +49,9 @@ struct Args {
     /// The topic of transfers that the paying account could not cover, as they came.
     #[arg(long)]
     refused: String,
+    /// The topic of dead letters: records that cannot be read as a transfer.
+    #[arg(long)]
+    unreadable: String,
 }
 
 fn debit(record: Record<String, Transfer>, ctx: &mut Context<'_, String, Debit>) -> Result<(), OperatorError> {
@@ -76,6 +80,7 @@ fn topology(args: &Args) -> Result<Topology, TopologyError> {
     let mut topology = Topology::builder();
     let mut debits = topology
         .source("transfers", &args.transfers, (Utf8, Json))
+        .on_failure(FailurePolicy::dead_letter(&args.unreadable))
         .process("debit", debit)
         .with_store(&BALANCES)
         .branch();
@@ -106,8 +111,10 @@ mod tests {
 
     #[test]
     fn money_moves_and_the_sum_stays() -> Result<(), Box<dyn std::error::Error>> {
-        let [transfers, balances, refused] = ["transfers", "balances", "refused"].map(str::to_owned);
-        let mut driver = TopologyTestDriver::with_partitions(&topology(&Args { transfers, balances, refused })?, 4)?;
+        let [transfers, balances, refused, unreadable] =
+            ["transfers", "balances", "refused", "unreadable"].map(str::to_owned);
+        let args = Args { transfers, balances, refused, unreadable };
+        let mut driver = TopologyTestDriver::with_partitions(&topology(&args)?, 4)?;
         let transfers = driver.input::<String, Transfer>("transfers");
         let pay = |second, from: &str, to: &str, amount| {
             transfers.pipe_at(secs(second), from, Transfer { to: to.to_owned(), amount });
@@ -118,6 +125,7 @@ mod tests {
         driver.crash_and_restore()?;
         pay(4, "ben", "carl", 60);
         pay(5, "carl", "carl", 10);
+        transfers.try_pipe_bytes(Some(secs(6)), Some(b"carl"), Some(b"10 to anna"))?;
 
         let refusals = driver.output::<String, Transfer>("refusals").records();
         assert_eq!(refusals, [Record::new("anna".to_owned(), Transfer { to: "carl".to_owned(), amount: 60 }, secs(3))]);
@@ -127,6 +135,9 @@ mod tests {
         assert_eq!(entries, expected.map(|(account, balance)| (account.to_owned(), balance)));
         assert_eq!(entries.iter().map(|(_, balance)| balance).sum::<i64>(), 0);
         assert_eq!(driver.output::<String, i64>("balances").values().len(), 8, "each step shows its balance");
+        let unreadable = driver.dead_letters();
+        assert_eq!(unreadable.len(), 1, "{unreadable:?}");
+        assert_eq!((&*unreadable[0].topic, unreadable[0].value.as_deref()), ("unreadable", Some(&b"10 to anna"[..])));
         Ok(())
     }
 }

@@ -57,6 +57,9 @@ struct Args {
     /// How numbers are written: as Java doubles or as decimal text.
     #[arg(long, value_enum, default_value_t = Format::Binary)]
     format: Format,
+    /// The topic of dead letters: readings that are no numbers. Without it the first of them stops the worker.
+    #[arg(long)]
+    dead_letters: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -77,6 +80,9 @@ fn topology(args: &Args) -> Result<Topology, TopologyError> {
 fn averages(args: &Args, number: impl Codec<f64>) -> Result<Topology, TopologyError> {
     let size = args.window;
     let mut topology = Topology::builder();
+    if let Some(topic) = &args.dead_letters {
+        topology.on_failure(FailurePolicy::dead_letter(topic));
+    }
     topology
         .source("readings", &args.input, (Utf8, number.clone()))
         .process("moving-average", move || MovingAverage { size }) // a factory: one operator per task
@@ -96,15 +102,16 @@ mod tests {
 
     use super::*;
 
-    fn driver(format: Format) -> Result<TopologyTestDriver, Box<dyn std::error::Error>> {
+    fn driver(format: Format, dead_letters: Option<&str>) -> Result<TopologyTestDriver, Box<dyn std::error::Error>> {
         let [input, output] = ["readings", "averages"].map(str::to_owned);
-        Ok(TopologyTestDriver::with_partitions(&topology(&Args { input, output, window: 2, format })?, 3)?)
+        let args = Args { input, output, window: 2, format, dead_letters: dead_letters.map(str::to_owned) };
+        Ok(TopologyTestDriver::with_partitions(&topology(&args)?, 3)?)
     }
 
     #[test]
     fn the_mean_of_the_last_readings_survives_a_crash() -> Result<(), Box<dyn std::error::Error>> {
         for format in [Format::Binary, Format::Text] {
-            let mut driver = driver(format)?;
+            let mut driver = driver(format, None)?;
             let readings = driver.input::<String, f64>("readings").partition(2); // not the key's partition
             readings.pipe_at(secs(1), "kitchen", 20.0);
             readings.pipe_at(secs(2), "cellar", 8.0);
@@ -122,14 +129,18 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_read_in_the_format_that_was_asked_for() -> Result<(), Box<dyn std::error::Error>> {
+    fn what_is_no_number_in_the_format_stops_the_task_or_is_a_dead_letter() -> Result<(), Box<dyn std::error::Error>> {
         let (binary, text) = (21.5_f64.to_be_bytes(), b"21.5");
         for (format, right, wrong) in [(Format::Binary, &binary[..], &text[..]), (Format::Text, text, &binary)] {
-            let driver = driver(format)?;
+            let strict = driver(format, None)?.input::<String, f64>("readings");
+            assert!(strict.try_pipe_bytes(Some(secs(1)), Some(b"hall"), Some(wrong)).is_err(), "{format:?}");
+            let driver = driver(format, Some("failed"))?;
             let readings = driver.input::<String, f64>("readings");
-            readings.try_pipe_bytes(Some(secs(1)), Some(b"hall"), Some(right))?;
+            for value in [wrong, right] {
+                readings.try_pipe_bytes(Some(secs(1)), Some(b"hall"), Some(value))?;
+            }
             assert_eq!(driver.output::<String, f64>("averages").values(), [21.5]);
-            assert!(readings.try_pipe_bytes(Some(secs(2)), Some(b"hall"), Some(wrong)).is_err(), "{format:?}");
+            assert_eq!(driver.dead_letters()[0].value.as_deref(), Some(wrong));
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The inputs of the two workloads: readings for the moving average, entries for the ledger.
+//! The inputs of the workloads: entries for the ledger, and for each example program what it reads.
 //!
 //! A seed decides every key and value; record `i` has the timestamp `base_timestamp + i`, so that no two records of a
 //! partition share one, and goes to the partition that a Java producer would choose.
@@ -43,7 +43,9 @@ impl Workload {
 /// # Errors
 /// A record could not be delivered within five minutes.
 pub fn produce_readings(bootstrap: &str, workload: &Workload) -> Result<()> {
-    produce(bootstrap, workload, "sensor", |random| (random.unit() * 100.0).to_be_bytes())
+    produce(bootstrap, workload, |random, _| {
+        (format!("sensor-{}", random.below(workload.keys)), (random.unit() * 100.0).to_be_bytes().to_vec())
+    })
 }
 
 /// Produces account movements: key `account-<n>`, value a delta from -500 to 500 as a big-endian i64.
@@ -51,7 +53,56 @@ pub fn produce_readings(bootstrap: &str, workload: &Workload) -> Result<()> {
 /// # Errors
 /// A record could not be delivered within five minutes.
 pub fn produce_ledger(bootstrap: &str, workload: &Workload) -> Result<()> {
-    produce(bootstrap, workload, "account", |random| (random.below(1_001) as i64 - 500).to_be_bytes())
+    produce(bootstrap, workload, |random, _| {
+        let account = format!("account-{}", random.below(workload.keys));
+        (account, (random.below(1_001) as i64 - 500).to_be_bytes().to_vec())
+    })
+}
+
+/// Produces lines: key `page-<n>`, value one to five words with spaces between, `word-<n>` without the dash.
+///
+/// # Errors
+/// A record could not be delivered within five minutes.
+pub fn produce_lines(bootstrap: &str, workload: &Workload) -> Result<()> {
+    produce(bootstrap, workload, |random, _| {
+        let page = format!("page-{}", random.below(workload.keys));
+        let words = (0..=random.below(5)).map(|_| format!("word{}", random.below(workload.keys)));
+        (page, words.collect::<Vec<_>>().join(" ").into_bytes())
+    })
+}
+
+/// Produces transfers: key the paying account, value JSON with `to` and `amount`. Three of ten are paid by `bank`. Nobody
+/// pays to accounts `poor-<n>`, so all that they would pay is refused. One in fifty is no JSON.
+///
+/// # Errors
+/// A record could not be delivered within five minutes.
+pub fn produce_transfers(bootstrap: &str, workload: &Workload) -> Result<()> {
+    produce(bootstrap, workload, |random, _| {
+        let account = |random: &mut SplitMix64| format!("account-{}", random.below(workload.keys));
+        let from = match random.below(20) {
+            0..6 => "bank".to_owned(),
+            6 => format!("poor-{}", random.below(workload.keys)),
+            _ => account(random),
+        };
+        let transfer = format!(r#"{{"to":"{}","amount":{}}}"#, account(random), 1 + random.below(300));
+        let cut = if random.below(50) == 0 { transfer.len() / 2 } else { transfer.len() };
+        (from, transfer[..cut].to_owned().into_bytes())
+    })
+}
+
+/// How long after an order it may be repeated, in milliseconds.
+const REPEATED_WITHIN_MS: u64 = 5_000;
+
+/// Produces orders: key `order-<n>`, value `at <timestamp>`. Half of them repeat the id of an order of the last five
+/// seconds, as a sender does that got no answer.
+///
+/// # Errors
+/// A record could not be delivered within five minutes.
+pub fn produce_orders(bootstrap: &str, workload: &Workload) -> Result<()> {
+    produce(bootstrap, workload, |random, timestamp| {
+        let age = if random.below(2) == 0 { 0 } else { 1 + random.below(REPEATED_WITHIN_MS) };
+        (format!("order-{}", timestamp - age as i64), format!("at {timestamp}").into_bytes())
+    })
 }
 
 /// The partition that Kafka's Java producer chooses for a key.
@@ -60,13 +111,19 @@ pub fn partition_of(key: &[u8], partitions: i32) -> i32 {
     (murmur2(key) & 0x7fff_ffff) as i32 % partitions
 }
 
-fn produce(bootstrap: &str, workload: &Workload, kind: &str, value: fn(&mut SplitMix64) -> [u8; 8]) -> Result<()> {
+/// Key and value of each record come from the generator and the record's timestamp.
+fn produce(
+    bootstrap: &str,
+    workload: &Workload,
+    record: impl Fn(&mut SplitMix64, i64) -> (String, Vec<u8>),
+) -> Result<()> {
     let pace = Pace { rate: workload.rate, linger_ms: LINGER_MS };
     let mut producer = PacedProducer::new(bootstrap, &workload.topic, workload.partitions, pace)?;
     let mut random = SplitMix64::new(workload.seed);
     for index in 0..workload.count {
-        let key = format!("{kind}-{}", random.below(workload.keys));
-        producer.send(&key, &value(&mut random), workload.base_timestamp + index as i64)?;
+        let timestamp = workload.base_timestamp + index as i64;
+        let (key, value) = record(&mut random, timestamp);
+        producer.send(&key, &value, timestamp)?;
     }
     producer.finish()
 }

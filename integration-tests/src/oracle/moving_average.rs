@@ -9,6 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt::Arguments;
 
 use super::alignment::{Place, align};
+use super::state::{State, value_of_doubles};
 use super::verdict::{Kind, Verdict};
 use super::{LogRecord, PartitionLog, by_partition};
 
@@ -72,6 +73,20 @@ fn check_value(verdict: &mut Verdict, at: Arguments<'_>, average: &LogRecord, ex
     if found.map(f64::to_bits) != Some(expected.to_bits()) {
         verdict.violate(Kind::Wrong, at, || (format!("{expected}"), describe(average)));
     }
+}
+
+/// The state that the readings lead to: the last ones of each key.
+///
+/// # Panics
+/// As [`check_moving_average`].
+pub fn expected_windows(input: &[PartitionLog], window: usize) -> State {
+    let mut values: HashMap<Vec<u8>, Vec<f64>> = HashMap::new();
+    for reading in input.iter().flat_map(|log| &log.records) {
+        let value = reading.value.as_deref().and_then(double).expect("a reading is a double of 8 bytes");
+        values.entry(reading.key.clone().unwrap_or_default()).or_default().push(value);
+    }
+    let last = |values: Vec<f64>| value_of_doubles(values[values.len().saturating_sub(window)..].iter());
+    values.into_iter().map(|(key, values)| (key, last(values))).collect()
 }
 
 /// The mean after each reading.

@@ -8,6 +8,8 @@ use super::{
     input_ends,
 };
 
+mod programs;
+
 const WINDOW: usize = 10;
 
 /// `SplitMix64`: a seed gives a test.

@@ -53,11 +53,11 @@ impl Scene {
         for thaws in 0..FREEZES_MAX {
             let busy = await_condition("the worker to write in a transaction", PATIENCE, || {
                 anyhow::ensure!(worker.is_alive(), "the worker has ended");
-                Ok(!self.open(&worker.assigned()).is_empty())
+                Ok(!self.open(&self.owned(worker)).is_empty())
             });
             busy.unwrap_or_else(|error| panic!("{error:#}; its log ends:\n{}", worker.log_tail(30)));
             worker.freeze().expect("a worker that runs can be frozen");
-            let open = self.standing_open(&worker.assigned());
+            let open = self.standing_open(&self.owned(worker));
             if !open.is_empty() {
                 return Caught { open, thaws };
             }
@@ -110,7 +110,7 @@ impl Scene {
     }
 
     fn judge(&self, caught: &[Caught], judge: impl Fn(&OpenRange, usize, usize)) {
-        for topic in [self.output(), self.changelog()] {
+        for topic in self.written() {
             let ranges = || caught.iter().flat_map(|caught| &caught.open).filter(|range| range.topic == topic);
             if ranges().next().is_none() {
                 continue;
@@ -121,11 +121,16 @@ impl Scene {
         }
     }
 
+    /// The partitions in which this worker alone writes, as far as its log says.
+    fn owned(&self, worker: &Worker) -> Vec<i32> {
+        worker.assigned_of(&self.topic(self.subject.reads))
+    }
+
     /// What is open in these partitions. The high watermark is asked first: what is committed between the questions is
     /// not taken for open.
     fn open(&self, partitions: &[i32]) -> Vec<OpenRange> {
         let mut open = Vec::new();
-        for topic in [self.output(), self.changelog()] {
+        for topic in self.written() {
             for &partition in partitions {
                 let end = |isolation| {
                     let watermarks = self.kafka.partition_watermarks(&topic, partition, isolation);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use super::Scene;
-use crate::client::{Workload, produce_ledger};
+use crate::client::Workload;
 
 /// Records that are produced in the background.
 #[derive(Debug)]
@@ -21,11 +21,11 @@ impl Scene {
     pub fn load(&self, rate: u64) -> Load {
         let (bootstrap, stop, first) = (self.bootstrap.clone(), Arc::new(AtomicBool::new(false)), self.produced);
         let mut workload = Workload { rate: Some(rate), ..self.workload(rate) };
-        let stopped = stop.clone();
+        let (stopped, send) = (stop.clone(), self.subject.produce);
         let produce = move || {
             let mut produced = 0;
             while !stopped.load(Ordering::SeqCst) {
-                produce_ledger(&bootstrap, &workload).expect("the broker takes records");
+                send(&bootstrap, &workload).expect("the broker takes records");
                 produced += workload.count;
                 workload.seed += workload.count;
                 workload.base_timestamp += workload.count as i64;

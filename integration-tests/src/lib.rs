@@ -4,6 +4,7 @@ pub mod broker;
 pub mod client;
 pub mod fake;
 pub mod http;
+pub mod in_process;
 pub mod lab;
 pub mod log_file;
 pub mod oracle;

@@ -1,17 +1,14 @@
 //! Internal topics on a real Kafka: made by the start, and purged behind what was processed.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use processor_core::prelude::*;
 use processor_integration_tests::broker;
 use processor_integration_tests::client::{Isolation, Observer, Pace, PacedProducer, create_topic};
+use processor_integration_tests::in_process::Application;
 use processor_integration_tests::scene::PATIENCE;
 use processor_integration_tests::worker::await_condition;
-use processor_runtime::app::{self, AppError};
 use processor_runtime::config::Config;
 
 const IN: &str = "purge-in";
@@ -38,25 +35,10 @@ fn counting() -> Topology {
     topology.build().expect("it is right")
 }
 
-struct Application {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<Result<(), AppError>>,
-}
-
-impl Application {
-    fn start(servers: &str, state_dir: &std::path::Path) -> Self {
-        let mut config = Config::new("purge", servers, state_dir);
-        config.repartition_purge_interval = Duration::from_millis(500);
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let thread = std::thread::spawn(move || app::run(&config, &counting(), &stopped));
-        Self { stop, thread }
-    }
-
-    fn stop(self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("no law is broken").expect("a clean stop");
-    }
+fn start(servers: &str, state_dir: &std::path::Path) -> Application {
+    let mut config = Config::new("purge", servers, state_dir);
+    config.repartition_purge_interval = Duration::from_millis(500);
+    Application::start(config, counting())
 }
 
 /// Where each partition's log begins, and what the group has committed of it.
@@ -89,7 +71,7 @@ fn what_was_processed_is_purged_and_nothing_else() {
                 .expect("it takes records");
         }
         producer.finish().expect("the broker takes records");
-        let application = Application::start(&servers, &directory);
+        let application = start(&servers, &directory);
         let outputs = || {
             let logs = observer.read_committed_so_far(OUT)?;
             Ok::<_, anyhow::Error>(logs.iter().map(|log| log.records.len() as i64).sum::<i64>())

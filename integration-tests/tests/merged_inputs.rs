@@ -2,13 +2,13 @@
 //! on a cluster in memory, and on a real Kafka.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use processor_core::prelude::*;
 use processor_integration_tests::broker;
 use processor_integration_tests::client::{Observer, Pace, PacedProducer, create_topic};
 use processor_integration_tests::fake::{FakeClock, FakeCluster, FakeDirectory, FakeKafka, thread_plan};
+use processor_integration_tests::in_process::Application;
 use processor_integration_tests::scene::PATIENCE;
 use processor_integration_tests::worker::await_condition;
 use processor_runtime::config::Config;
@@ -192,17 +192,12 @@ fn a_backlog_of_two_topics_is_merged_by_time() {
     let directory = broker::test_dir("merge").expect("the target directory can be written");
     let mut config = Config::new("merge", &servers, &directory);
     config.max_task_idle = Duration::from_secs(10);
-    let stop = Arc::new(AtomicBool::new(false));
-    let running = std::thread::spawn({
-        let stop = stop.clone();
-        move || processor_runtime::app::run(&config, &merging(left, right, out), &stop)
-    });
+    let application = Application::start(config, merging(left, right, out));
     let observer = Observer::new(&servers, "merge").expect("the settings are sound");
     let written = || observer.read_committed_so_far(out).map(|logs| logs[0].records.len() as i64);
     let all = await_condition("all records", PATIENCE, || Ok(written().is_ok_and(|count| count >= 2 * EACH)));
-    stop.store(true, Ordering::Relaxed);
-    running.join().expect("no law is broken").expect("a clean stop");
     all.unwrap_or_else(|error| panic!("{error:#}: {:?}", written()));
+    application.stop();
     let logs = observer.read_committed(out).expect("the topic can be read");
     let timestamps: Vec<i64> = logs[0].records.iter().map(|record| record.timestamp).collect();
     assert_eq!(timestamps.len() as i64, 2 * EACH);

@@ -37,6 +37,9 @@ use crate::transaction::{self, Clean, Initialised, Initialising};
 
 /// How long one call that initialises a producer may take before the stop flag is looked at.
 const INIT_SLICE: Duration = Duration::from_millis(500);
+/// How long a member that was told it is out of date waits for a callback where the broker assigns. Its epoch rises without
+/// one when it keeps all that it has, and a commit under way just then is refused: nothing follows.
+const EPOCH_WAIT: Duration = Duration::from_secs(2);
 /// How long brokers may be away before a member that lost its place looks as if it hung.
 const BROKER_PAUSE: Duration = Duration::from_secs(10);
 /// A turn that takes longer than a transaction may stay open, thrice, hangs; but not before this.
@@ -112,6 +115,7 @@ pub fn run(config: &Config, topology: &Topology, stop: &Arc<AtomicBool>) -> Resu
             None => return Ok(()),
         }
     }
+    let _purger = purger(config, topology, &status)?;
     let heartbeats = heartbeats(plans.len(), clock);
     let (alive, all_ended) = mpsc::channel();
     let shows = status.threads().iter().zip(heartbeats).map(|(status, heartbeat)| Shows {
@@ -125,7 +129,6 @@ pub fn run(config: &Config, topology: &Topology, stop: &Arc<AtomicBool>) -> Resu
         spawn(plan, cluster.clone(), directory.clone(), producer, stop.clone(), shows)
     });
     let threads: Result<Vec<_>, AppError> = threads.collect();
-    let _purger = purger(config, topology, &status)?;
     drop(alive);
     if threads.is_ok() {
         watch(&mut watcher(config, &status, &metrics, clock), &all_ended);
@@ -158,7 +161,10 @@ fn plan(
         batch_bytes_max: config.batch_bytes_max,
         max_task_idle: config.max_task_idle,
         transaction_timeout: config.transaction_timeout,
-        rebalance_wait: config.expected_session() * 2,
+        rebalance_wait: match config.group_protocol {
+            GroupProtocol::Classic => config.session_timeout * 2,
+            GroupProtocol::Consumer => EPOCH_WAIT,
+        },
         lost_wait: config.expected_session() * 2 + BROKER_PAUSE,
         outside_wait: config.max_poll_interval + config.expected_session(),
         fence_after_rebuild: !topics.transactions_verified(),
@@ -215,7 +221,7 @@ fn purger(
     if topics.is_empty() || every.is_zero() {
         return Ok(None);
     }
-    let purger = Purger::start(topics, every, config.cluster_settings(), status.clone());
+    let purger = Purger::start(config.application_id.clone(), topics, every, config.cluster_settings(), status.clone());
     purger.map(Some).map_err(|error| AppError::Start(format!("the operating system gives no thread: {error}")))
 }
 

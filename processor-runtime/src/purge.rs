@@ -1,7 +1,7 @@
 //! Purging internal topics: what the tasks that read one have committed past is deleted, or the topic would only grow.
 //!
-//! What goes was committed a round ago, so that its transaction has long ended everywhere. Deleting it twice, or by a
-//! worker that has lost the task since, deletes no more: the group's offset never goes back.
+//! What goes was committed a round ago, so that its transaction has long ended everywhere, and the group says so too: a
+//! worker that has slept since knows neither of a reset nor of a topic that was made again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use processor_core::ids::{Offset, TopicPartition};
 
 use crate::clock::Clock;
+use crate::kafka::Committed;
 use crate::kafka::admin::Admin;
 use crate::kafka::cluster::ClusterSettings;
 use crate::status::WorkerStatus;
@@ -20,7 +21,7 @@ use crate::status::WorkerStatus;
 #[derive(Debug)]
 pub struct Purger {
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    thread: JoinHandle<()>,
 }
 
 impl Purger {
@@ -29,6 +30,7 @@ impl Purger {
     /// # Errors
     /// The operating system gives no thread.
     pub fn start<C: Clock + Send + Sync + 'static>(
+        group: String,
         topics: BTreeSet<Arc<str>>,
         every: Duration,
         cluster: ClusterSettings,
@@ -42,24 +44,20 @@ impl Purger {
             while wait(every, &stopped) {
                 let due = rounds.next(committed(&status, &topics));
                 if !due.is_empty() {
-                    purge(&mut admin, &cluster, &mut rounds, &due);
+                    purge(&mut admin, (&group, &cluster), &mut rounds, &due);
                 }
             }
         };
         let thread = std::thread::Builder::new().name("purge".to_owned()).spawn(run)?;
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { stop, thread })
     }
 }
 
 impl Drop for Purger {
+    /// It may be waiting for an answer of the cluster, which nobody needs any more; so it is not waited for.
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            if thread.join().is_err() {
-                tracing::error!("the thread that purges internal topics has panicked");
-            }
-        }
+        self.thread.thread().unpark();
     }
 }
 
@@ -110,13 +108,40 @@ impl Rounds {
     }
 }
 
+fn partitions(due: &[(TopicPartition, Offset)]) -> Vec<TopicPartition> {
+    due.iter().map(|(partition, _)| partition.clone()).collect()
+}
+
+/// What is due and no farther than the group has committed; what an open transaction holds comes in a later round.
+fn agreed(
+    committed: Vec<(TopicPartition, Committed)>,
+    due: &[(TopicPartition, Offset)],
+) -> Vec<(TopicPartition, Offset)> {
+    let committed: BTreeMap<TopicPartition, Committed> = committed.into_iter().collect();
+    let agreed = due.iter().filter_map(|(partition, due)| match committed.get(partition)? {
+        Committed::At { offset, .. } => Some((partition.clone(), (*due).min(*offset))),
+        Committed::Nothing | Committed::Unstable => None,
+    });
+    agreed.collect()
+}
+
 /// What fails is tried again in the next round; it costs space only.
-fn purge(admin: &mut Option<Admin>, cluster: &ClusterSettings, rounds: &mut Rounds, due: &[(TopicPartition, Offset)]) {
+fn purge(
+    admin: &mut Option<Admin>,
+    (group, cluster): (&str, &ClusterSettings),
+    rounds: &mut Rounds,
+    due: &[(TopicPartition, Offset)],
+) {
     let client = match admin.take() {
         Some(client) => Ok(client),
         None => Admin::connect(cluster),
     };
-    let failure = match client.and_then(|client| client.delete_records(due).map(|results| (client, results))) {
+    let results = client.and_then(|client| {
+        let due = agreed(client.committed(group, &partitions(due), true)?, due);
+        let results = if due.is_empty() { Vec::new() } else { client.delete_records(&due)? };
+        Ok((client, results))
+    });
+    let failure = match results {
         Ok((client, results)) => {
             let mut failure = None;
             for ((partition, offset), result) in results {
@@ -178,6 +203,15 @@ mod tests {
             rounds.purged.insert(partition, offset);
         }
         assert_eq!(rounds.next(at(&[(0, 10)])), []);
+    }
+
+    #[test]
+    fn what_the_group_has_not_committed_stays() {
+        let due = [(partition(0), Offset::new(1_000)), (partition(1), Offset::new(7)), (partition(2), Offset::new(7))];
+        let at = |offset| Committed::At { offset: Offset::new(offset), metadata: String::new() };
+        let committed = vec![(partition(0), at(300)), (partition(1), at(9)), (partition(2), Committed::Unstable)];
+        assert_eq!(agreed(committed, &due), [(partition(0), Offset::new(300)), (partition(1), Offset::new(7))]);
+        assert_eq!(agreed(vec![(partition(0), Committed::Nothing)], &due), []);
     }
 
     #[test]

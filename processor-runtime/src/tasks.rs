@@ -250,24 +250,19 @@ impl<T: TaskState, R: PolledRecord> Tasks<T, R> {
         self.routes = self.running.iter().enumerate().flat_map(of_task).collect();
     }
 
-    /// Gives polled records to their tasks. `refetch`: what is fetched is about to change, and what no task reads any more
-    /// is dropped; its task begins where its offset says.
+    /// Gives polled records to their tasks.
     ///
     /// # Panics
-    /// If a record is of a partition that no running task reads otherwise: nothing else is fetched (EO-6).
-    pub fn route_records(&mut self, records: &mut Vec<R>, refetch: bool) {
+    /// If a record is of a partition that no running task reads: nothing else is fetched (EO-6).
+    pub fn route_records(&mut self, records: &mut Vec<R>) {
         let mut last = None;
         for record in records.drain(..) {
             let of = (record.input(), record.partition());
             let (slot, place) = match last {
                 Some((known, to)) if known == of => to,
-                _ => match self.routes.get(&of) {
-                    Some(&to) => to,
-                    None if refetch => continue,
-                    None => {
-                        panic!("EO-6: a record of input {} partition {} was polled, but no task reads it", of.0, of.1)
-                    }
-                },
+                _ => self.routes.get(&of).copied().unwrap_or_else(|| {
+                    panic!("EO-6: a record of input {} partition {} was polled, but no task reads it", of.0, of.1)
+                }),
             };
             last = Some((of, (slot, place)));
             let running = &mut self.running[slot];
@@ -324,11 +319,13 @@ impl<T: TaskState, R: PolledRecord> Tasks<T, R> {
         ended
     }
 
-    /// Where the inputs are to be read from of every task that does not wait. They are read from there now.
+    /// Where the inputs are to be read from of every task that does not wait. They are read from there now, so what waits
+    /// is dropped: it comes again.
     pub fn reread(&mut self) -> Vec<(TopicPartition, Offset)> {
         let mut positions = Vec::new();
         for running in self.running.iter_mut().filter(|running| !running.waits()) {
             running.must_reread = false;
+            running.group.clear();
             positions.extend(running.positions());
         }
         positions

@@ -29,25 +29,32 @@ pub enum Readiness {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Patience {
     since: Option<Duration>,
+    /// What is missing was waited for in vain.
+    in_vain: bool,
 }
 
 impl Patience {
     /// What the task does now. `idle_max` is `max.task.idle`, zero for not to wait.
     ///
-    /// It waits only for inputs that are empty and not known to be at their end. One that was waited for in vain is not
-    /// waited for again before nothing is missing, or nothing waits: an input that cannot be read holds the others up once.
+    /// It waits only for inputs that are empty and not known to be at their end. Once that was in vain it does not wait again
+    /// before nothing is missing: an input that cannot be read holds the others up once.
     pub fn look(&mut self, inputs: impl Iterator<Item = InputState>, idle_max: Duration, now: Duration) -> Readiness {
         let (mut some_wait, mut some_lack) = (false, false);
         for input in inputs {
             some_wait |= !input.empty;
             some_lack |= input.empty && !input.caught_up;
         }
+        self.in_vain &= some_lack;
         if !some_wait || !some_lack {
             self.since = None;
             return if some_wait { Readiness::InOrder } else { Readiness::Idle };
         }
         let until = self.since.get_or_insert(now).saturating_add(idle_max);
-        if now < until { Readiness::WaitUntil(until) } else { Readiness::Anyway }
+        if !self.in_vain && now < until {
+            return Readiness::WaitUntil(until);
+        }
+        self.in_vain = true;
+        Readiness::Anyway
     }
 }
 
@@ -82,6 +89,17 @@ mod tests {
         assert_eq!(look(&mut patience, 201, &[FULL, FULL]), Readiness::InOrder);
         let until = Readiness::WaitUntil(Duration::from_secs(207));
         assert_eq!(look(&mut patience, 202, &[FULL, EMPTY]), until);
+    }
+
+    #[test]
+    fn a_trickle_beside_an_input_that_cannot_be_read_is_held_up_once() {
+        let mut patience = Patience::default();
+        look(&mut patience, 100, &[FULL, EMPTY]);
+        assert_eq!(look(&mut patience, 105, &[FULL, EMPTY]), Readiness::Anyway);
+        assert_eq!(look(&mut patience, 106, &[EMPTY, EMPTY]), Readiness::Idle);
+        assert_eq!(look(&mut patience, 107, &[FULL, EMPTY]), Readiness::Anyway);
+        assert_eq!(look(&mut patience, 108, &[EMPTY, AT_END]), Readiness::Idle);
+        assert_eq!(look(&mut patience, 109, &[FULL, EMPTY]), Readiness::WaitUntil(Duration::from_secs(114)));
     }
 
     #[test]

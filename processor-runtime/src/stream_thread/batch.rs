@@ -37,6 +37,8 @@ struct Progressed {
     processed: usize,
     /// They are read again, or the thread stops before them.
     dropped: usize,
+    /// The slot of the task that had the last record.
+    last_task: Option<usize>,
     /// How long wall-clock punctuations took.
     punctuating: Duration,
     passed_over: PassedOver,
@@ -46,7 +48,7 @@ struct Progressed {
 impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
     /// Processes what was polled; outputs go to the producer as they come.
     pub(super) fn process(&mut self) -> Result<Option<Processed<K::Producer>>, ThreadError> {
-        self.tasks.route_records(&mut self.records, self.refetch);
+        self.tasks.route_records(&mut self.records);
         let began = self.clock.monotonic();
         self.hold_back(began);
         let idle = self.tasks.nothing_is_ready() && !self.tasks.punctuation_is_due(self.clock.wall());
@@ -61,18 +63,17 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             Err(broken) => return self.broken(&broken, waiting).map(|()| None),
         };
         let ended = match self.process_tasks(&mut transaction, began + budget / 2) {
-            Ok(Progressed { processed, dropped, punctuating, passed_over, failed }) => {
+            Ok(Progressed { processed, dropped, last_task, punctuating, passed_over, failed }) => {
                 let left = self.tasks.waiting_len();
                 assert!(
                     processed + dropped + left == waiting,
                     "EO-6: of {waiting} polled records {processed} were processed, {dropped} are read again and {left} wait"
                 );
                 let took = self.clock.monotonic().saturating_sub(began);
-                let first = self.tasks.iter().position(|running| running.task.has_uncommitted());
-                if let Some(slot) = first.filter(|_| took >= budget) {
+                if took >= budget && self.tasks.iter().any(|running| running.task.has_uncommitted()) {
                     let records = processed + dropped;
-                    // A batch of one record, which nobody can make smaller.
-                    let only = Some(slot).filter(|_| records == 1 && punctuating < took / 2);
+                    // Of a batch of one record, which nobody can make smaller.
+                    let only = last_task.filter(|_| records == 1 && punctuating < took / 2);
                     return self.outlasted(transaction, records, only, took).map(|()| None);
                 }
                 return Ok(Some(Processed { transaction, records: processed, took, passed_over, failed }));
@@ -94,12 +95,11 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         self.ended(ended, waiting).map(|()| None)
     }
 
-    /// Tasks whose next record may not have been polled yet wait for it, unless there is no room for more, or all is to be
-    /// read anew from where they stand.
+    /// Tasks whose next record may not have been polled yet wait for it, unless there is no room for more.
     fn hold_back(&mut self, now: Duration) {
         let (records_max, bytes_max) = self.held_max();
         let is_full = self.tasks.waiting_len() >= records_max || self.tasks.waiting_bytes() >= bytes_max;
-        let idle_max = if is_full || self.refetch { Duration::ZERO } else { self.plan.max_task_idle };
+        let idle_max = if is_full { Duration::ZERO } else { self.plan.max_task_idle };
         let consumer = &self.consumer;
         self.tasks.hold_back(idle_max, now, &|partition, next| consumer.is_at_end(partition, next));
     }
@@ -175,22 +175,23 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             deadline,
             pace: Pace::from(self.clock.monotonic()),
             processed: 0,
+            last_task: None,
             dropped: 0,
             punctuating: Duration::ZERO,
             passed_over: PassedOver::new(),
             failed: None,
         };
-        let mut first_left = 0;
+        let mut first_left = None;
         for (slot, running) in self.tasks.iter_mut_from(self.first_task) {
-            if pass.is_full() && first_left == 0 {
-                first_left = slot;
+            if pass.is_full() {
+                first_left.get_or_insert(slot);
             }
             pass.task(slot, running)?;
         }
-        self.first_task = first_left;
-        let Pass { processed, dropped, punctuating, passed_over, failed, .. } = pass;
+        self.first_task = first_left.unwrap_or(0);
+        let Pass { processed, dropped, last_task, punctuating, passed_over, failed, .. } = pass;
         self.refetch |= dropped > 0;
-        Ok(Progressed { processed, dropped, punctuating, passed_over, failed })
+        Ok(Progressed { processed, dropped, last_task, punctuating, passed_over, failed })
     }
 
     /// Changelog, drain, offsets, commit, apply. Returns how many records were committed.

@@ -44,7 +44,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         let (mut records_max, mut bytes_max) = (1, self.plan.batch_bytes_max);
         if can_process {
             records_max = self.batch_size.records_max();
-        } else if self.is_ready() && !self.refetch && self.tasks.some_are_held() {
+        } else if self.is_ready() && self.tasks.some_are_held() {
             // What they wait for may come behind much that they do not wait for.
             let (held_records_max, held_bytes_max) = self.held_max();
             let room = held_records_max.saturating_sub(self.tasks.waiting_len());

@@ -161,10 +161,11 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         Ok(())
     }
 
-    /// Reads on from where the tasks stand, when that is not where the consumer is.
+    /// Reads on from where the tasks stand, when that is not where the consumer is. At once: whoever has just been restored,
+    /// or whose record is due again, does not wait for what others have before them.
     pub(super) fn fetch_where_tasks_stand(&mut self) -> Result<(), ThreadError> {
         self.refetch |= self.tasks.end_waits(self.clock.monotonic());
-        if !self.refetch || !self.tasks.nothing_waits() {
+        if !self.refetch {
             return Ok(());
         }
         self.refetch = false;

@@ -51,6 +51,8 @@ pub(super) struct Pass<'a, P, C> {
     pub(super) pace: Pace,
     /// Records that the tasks have gone past.
     pub(super) processed: usize,
+    /// The slot of the task that had the last of them.
+    pub(super) last_task: Option<usize>,
     /// Records that were polled and are to be read again.
     pub(super) dropped: usize,
     /// How long wall-clock punctuations took.
@@ -83,7 +85,8 @@ impl<P: TransactionalProducer, C: Clock> Pass<'_, P, C> {
         slot: usize,
         running: &mut Running<T, R>,
     ) -> Result<(), Interrupted> {
-        let size = u32::try_from(running.group.len()).expect("batches are bounded");
+        let size = running.group.len().min(self.room.saturating_sub(self.processed));
+        let size = u32::try_from(size).expect("batches are bounded");
         let mut info = BatchInfo { id: running.batch(), index: 0, size, now: self.now };
         if running.task.next_wall_clock().is_some_and(|due| due <= self.now)
             && let Err(failure) = self.punctuate(running, info)
@@ -135,6 +138,9 @@ impl<P: TransactionalProducer, C: Clock> Pass<'_, P, C> {
             if self.is_late(&running.at_work) && self.processed + self.dropped < self.ready {
                 return Err(Interrupted::TooSlow(self.processed));
             }
+        }
+        if info.index > 0 {
+            self.last_task = Some(slot);
         }
         if info.index > 1
             && let Some((input, record)) = &last

@@ -33,6 +33,10 @@ impl<T: TaskState, R: PolledRecord> Running<T, R> {
 
     fn hold_back(&mut self, idle_max: Duration, now: Duration, is_at_end: IsAtEnd<'_>) {
         let Self { merge, group, task, inputs, .. } = self;
+        (merge.is_held, merge.in_order) = (false, false);
+        if group.is_empty() || idle_max.is_zero() {
+            return;
+        }
         merge.at_end.clear();
         let places = group.empty_inputs().zip(inputs.iter()).zip(task.offsets());
         merge.at_end.extend(places.map(|((empty, (_, partition)), (_, next))| empty && is_at_end(partition, next)));

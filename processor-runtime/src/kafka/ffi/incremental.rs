@@ -39,16 +39,16 @@ pub(super) unsafe fn rebalance(
     partitions: Vec<TopicPartition>,
 ) {
     let mut owned = state.owned.lock().unwrap_or_else(PoisonError::into_inner);
-    let list = at_start(&partitions);
+    let list = unread(&partitions);
     // SAFETY: handle and list are valid; the list is copied where it is kept.
     unsafe {
         // Whatever is fetched was owned before.
-        set_paused(handle, at_start(&owned), true);
+        set_paused(handle, unread(&owned), true);
         if is_assign {
-            set_paused(handle, at_start(&partitions), true);
+            set_paused(handle, unread(&partitions), true);
             answered(rd::rd_kafka_incremental_assign(handle, list.as_ptr()), "assign");
             // librdkafka may not have known them before.
-            set_paused(handle, at_start(&partitions), true);
+            set_paused(handle, unread(&partitions), true);
             if !owned.is_empty() {
                 state.rebalances().push(Rebalance::Revoked { lost: false });
             }
@@ -65,9 +65,11 @@ pub(super) unsafe fn rebalance(
     }
 }
 
-/// The partitions at an offset that nobody reads from. It is absolute, so that librdkafka looks up none.
-fn at_start(partitions: &[TopicPartition]) -> PartitionList {
-    PartitionList::of(partitions.iter().map(|partition| (partition, 0)))
+/// The partitions at an offset that nobody reads from: their end. A partition that librdkafka did not know can be fetched
+/// for a moment before it is paused. An end is never out of range, as an absolute offset may be, which would stop that
+/// partition for good (`auto.offset.reset` is `error`); whatever comes from there is outdated by the seek.
+fn unread(partitions: &[TopicPartition]) -> PartitionList {
+    PartitionList::of(partitions.iter().map(|partition| (partition, i64::from(rd::RD_KAFKA_OFFSET_END))))
 }
 
 fn answered(error: *mut rd::rd_kafka_error_t, what: &str) {
@@ -99,7 +101,7 @@ impl Client {
         positions: &[(TopicPartition, i64)],
     ) -> Result<(), Fault> {
         // SAFETY: the handle is valid.
-        unsafe { set_paused(self.raw(), at_start(owned), true) };
+        unsafe { set_paused(self.raw(), unread(owned), true) };
         let deadline = Instant::now() + SEEK_WAIT_MAX;
         let mut left = positions.to_vec();
         while !left.is_empty() {

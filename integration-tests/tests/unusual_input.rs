@@ -16,6 +16,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 type Bytes = Option<Vec<u8>>;
+type Shown<'a> = Option<&'a [u8]>;
 
 const NOW: i64 = 1_700_000_000_000;
 
@@ -40,7 +41,7 @@ fn records_without_key_or_value_and_with_headers_pass_through_64_partitions() {
     }
     let producer: BaseProducer =
         ClientConfig::new().set("bootstrap.servers", &servers).create().expect("the settings are sound");
-    let kinds: [(Option<&[u8]>, Option<&[u8]>); 4] =
+    let kinds: [(Shown<'_>, Shown<'_>); 4] =
         [(None, Some(b"v")), (Some(b"k"), None), (None, None), (Some(b""), Some(b""))];
     for partition in 0..PARTITIONS {
         for (key, value) in kinds {

@@ -27,7 +27,9 @@ pub struct Metrics(Option<Arc<PrometheusRecorder>>);
 impl Metrics {
     /// Measures. Somebody must call [`Metrics::upkeep`] every few seconds.
     pub fn on() -> Self {
-        Self(Some(Arc::new(recorder())))
+        let metrics = Self(Some(Arc::new(recorder())));
+        drop(metrics.counter(&definitions::INVARIANT_VIOLATIONS, &[]));
+        metrics
     }
 
     /// Measures nothing, and costs nothing.

@@ -87,3 +87,15 @@ fn nothing_is_measured_where_nobody_asks() {
     metrics.upkeep();
     assert_eq!(metrics.render(&Gauges::default()), "");
 }
+
+/// `increase()` of a series that is born at 1 is 0: an alert on it would miss the first.
+#[test]
+fn every_counter_is_there_at_zero_before_anything_is_counted() {
+    let metrics = Metrics::on();
+    let (_thread, _slow) = (metrics.thread(0), metrics.slow_records(0));
+    let page = metrics.render(&Gauges::default());
+    for definition in definitions::ALL.iter().filter(|definition| definition.kind == Kind::Counter) {
+        let is_series = |line: &&str| line.starts_with(definition.name) && line.ends_with(" 0");
+        assert!(page.lines().any(|line| is_series(&line)), "{} is not in:\n{page}", definition.name);
+    }
+}

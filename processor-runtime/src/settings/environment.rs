@@ -10,6 +10,10 @@ use super::resolve::Given;
 use super::table::{self, PROPERTIES, SETTINGS, VARIABLE_PREFIX};
 use crate::kafka::client_properties::known_names;
 
+/// What `./x` of the workspace knows by our prefix: whoever develops with it starts programs with them set.
+const OF_THE_WORKSPACE: [&str; 4] =
+    ["PROCESSOR_CACHE", "PROCESSOR_KAFKA_LIBS", "PROCESSOR_KAFKA_VERSION", "PROCESSOR_BLESS"];
+
 /// The variables of a process. Any may hold a secret, so `Debug` does not show them.
 #[derive(Clone, Default)]
 pub struct Environment {
@@ -55,7 +59,7 @@ impl Environment {
             problems.push(format!("{name}: its value is not UTF-8; write it in UTF-8"));
         }
         for (variable, value) in &self.variables {
-            if !variable.starts_with(VARIABLE_PREFIX) {
+            if !variable.starts_with(VARIABLE_PREFIX) || OF_THE_WORKSPACE.contains(&variable.as_str()) {
                 continue;
             }
             match name(variable) {
@@ -131,6 +135,13 @@ mod tests {
         assert_eq!(of("session.timeout"), Some("9s"));
         assert_eq!(of("kafka.sasl.password"), Some("hunter2"));
         assert_eq!(of("kafka.consumer.fetch.wait.max.ms"), Some("7"));
+    }
+
+    #[test]
+    fn what_the_workspace_sets_for_itself_is_no_setting() {
+        let (given, problems) =
+            given(&[("PROCESSOR_CACHE", "/tmp/cache"), ("PROCESSOR_KAFKA_LIBS", "/opt/kafka/libs")]);
+        assert_eq!((given, problems), (Vec::new(), Vec::new()));
     }
 
     #[test]

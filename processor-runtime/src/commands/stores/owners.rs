@@ -335,7 +335,8 @@ fn owner(told: &Value) -> Owner {
     match (address, told["client_id"].as_str()) {
         (Some(address), _) => Owner::At(address),
         (None, Some(id)) => Owner::Silent(format!(
-            "it runs on {}, which does not say where it can be asked: set http.advertised there",
+            "it runs on {}, which does not say where it can be asked: set http.advertised there; if it is set, stop that worker once for \
+             longer than its session time-out, because the group keeps what a static member said when it joined",
             output::shortened(&output::text(id.as_bytes()), 100)
         )),
         (None, None) => Owner::Nobody,

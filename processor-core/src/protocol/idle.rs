@@ -98,7 +98,7 @@ mod tests {
         assert_eq!(look(&mut patience, 105, &[FULL, EMPTY]), Readiness::Anyway);
         assert_eq!(look(&mut patience, 106, &[EMPTY, EMPTY]), Readiness::Idle);
         assert_eq!(look(&mut patience, 107, &[FULL, EMPTY]), Readiness::Anyway);
-        assert_eq!(look(&mut patience, 108, &[EMPTY, AT_END]), Readiness::Idle);
+        assert_eq!(look(&mut patience, 108, &[AT_END, AT_END]), Readiness::Idle);
         assert_eq!(look(&mut patience, 109, &[FULL, EMPTY]), Readiness::WaitUntil(Duration::from_secs(114)));
     }
 

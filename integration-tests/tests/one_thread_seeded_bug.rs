@@ -9,7 +9,7 @@ use processor_runtime::seeded_bugs::{Rule, switch_off};
 #[test]
 fn without_the_taint_rule_a_schedule_goes_wrong() {
     switch_off(Rule::TaintedProducerIsReplaced);
-    let wrong = (0..500).find_map(|seed| {
+    let wrong = (0..5_000).find_map(|seed| {
         let panic = std::panic::catch_unwind(|| run(seed)).err()?;
         let said = panic.downcast_ref::<String>()?;
         said.contains("partition ").then(|| (seed, said.clone()))

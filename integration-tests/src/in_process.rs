@@ -8,6 +8,10 @@ use processor_core::topology::Topology;
 use processor_runtime::app::{self, AppError};
 use processor_runtime::config::Config;
 
+use crate::client::Observer;
+use crate::scene::PATIENCE;
+use crate::worker::await_condition;
+
 /// An application that runs until it is told to stop.
 #[derive(Debug)]
 pub struct Application {
@@ -39,4 +43,17 @@ impl Drop for Application {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
     }
+}
+
+/// Waits until so many committed records are in a topic.
+///
+/// # Panics
+/// If that takes too long.
+pub fn await_outputs(observer: &Observer, topic: &str, count: usize) {
+    let visible = || {
+        let logs = observer.read_committed_so_far(topic)?;
+        Ok::<_, anyhow::Error>(logs.iter().map(|log| log.records.len()).sum::<usize>())
+    };
+    let all = await_condition("the outputs", PATIENCE, || Ok(visible().is_ok_and(|seen| seen >= count)));
+    all.unwrap_or_else(|error| panic!("{error:#}: {:?} of {count}", visible()));
 }

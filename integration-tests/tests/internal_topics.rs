@@ -6,7 +6,7 @@ use std::time::Duration;
 use processor_core::prelude::*;
 use processor_integration_tests::broker;
 use processor_integration_tests::client::{Isolation, Observer, Pace, PacedProducer, create_topic};
-use processor_integration_tests::in_process::Application;
+use processor_integration_tests::in_process::{Application, await_outputs};
 use processor_integration_tests::scene::PATIENCE;
 use processor_integration_tests::worker::await_condition;
 use processor_runtime::config::Config;
@@ -72,12 +72,7 @@ fn what_was_processed_is_purged_and_nothing_else() {
         }
         producer.finish().expect("the broker takes records");
         let application = start(&servers, &directory);
-        let outputs = || {
-            let logs = observer.read_committed_so_far(OUT)?;
-            Ok::<_, anyhow::Error>(logs.iter().map(|log| log.records.len() as i64).sum::<i64>())
-        };
-        let all = await_condition("all counts", PATIENCE, || Ok(outputs().is_ok_and(|count| count >= round * RECORDS)));
-        all.unwrap_or_else(|error| panic!("{error:#}: {:?} in round {round}", outputs()));
+        await_outputs(&observer, OUT, (round * RECORDS) as usize);
         // A transaction's marker may stand between what was committed and the end.
         let purged = |(start, committed): &(i64, i64)| *committed > 0 && start == committed;
         let all =

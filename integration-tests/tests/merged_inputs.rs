@@ -8,9 +8,7 @@ use processor_core::prelude::*;
 use processor_integration_tests::broker;
 use processor_integration_tests::client::{Observer, Pace, PacedProducer, create_topic};
 use processor_integration_tests::fake::{FakeClock, FakeCluster, FakeDirectory, FakeKafka, thread_plan};
-use processor_integration_tests::in_process::Application;
-use processor_integration_tests::scene::PATIENCE;
-use processor_integration_tests::worker::await_condition;
+use processor_integration_tests::in_process::{Application, await_outputs};
 use processor_runtime::config::Config;
 use processor_runtime::kafka::{
     DeliveryTag, Kafka, ProducerRecord, RecordHeaders, RecordNumber, TransactionalId, TransactionalProducer as _,
@@ -194,9 +192,7 @@ fn a_backlog_of_two_topics_is_merged_by_time() {
     config.max_task_idle = Duration::from_secs(10);
     let application = Application::start(config, merging(left, right, out));
     let observer = Observer::new(&servers, "merge").expect("the settings are sound");
-    let written = || observer.read_committed_so_far(out).map(|logs| logs[0].records.len() as i64);
-    let all = await_condition("all records", PATIENCE, || Ok(written().is_ok_and(|count| count >= 2 * EACH)));
-    all.unwrap_or_else(|error| panic!("{error:#}: {:?}", written()));
+    await_outputs(&observer, out, 2 * EACH as usize);
     application.stop();
     let logs = observer.read_committed(out).expect("the topic can be read");
     let timestamps: Vec<i64> = logs[0].records.iter().map(|record| record.timestamp).collect();

@@ -7,9 +7,8 @@ use std::time::Duration;
 use processor_core::prelude::*;
 use processor_integration_tests::broker;
 use processor_integration_tests::client::{Observer, Pace, PacedProducer, create_topic};
-use processor_integration_tests::in_process::Application;
+use processor_integration_tests::in_process::{Application, await_outputs};
 use processor_integration_tests::scene::PATIENCE;
-use processor_integration_tests::worker::await_condition;
 use processor_runtime::config::Config;
 use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
@@ -19,16 +18,6 @@ type Bytes = Option<Vec<u8>>;
 type Shown<'a> = Option<&'a [u8]>;
 
 const NOW: i64 = 1_700_000_000_000;
-
-/// Waits until so many records are visible.
-fn await_outputs(observer: &Observer, topic: &str, count: usize) {
-    let visible = || {
-        let logs = observer.read_committed_so_far(topic)?;
-        Ok::<_, anyhow::Error>(logs.iter().map(|log| log.records.len()).sum::<usize>())
-    };
-    let all = await_condition("the outputs", PATIENCE, || Ok(visible().is_ok_and(|seen| seen >= count)));
-    all.unwrap_or_else(|error| panic!("{error:#}: {:?} of {count}", visible()));
-}
 
 /// Every partition gets one record of each kind; each comes out where it went in, with what its header said behind it.
 #[test]

@@ -95,6 +95,9 @@ pub enum FailureKind {
     Produce,
     /// A punctuation failed, so there is no record to blame.
     Punctuate,
+    /// The operator asked for a store or a node that the topology does not give it: the next record would ask again, so no
+    /// policy applies.
+    Wiring,
     /// Local state could not be read: not the record's fault.
     State {
         /// Whether the stored bytes are damaged, so that the task's state must be wiped and restored.
@@ -113,6 +116,7 @@ impl FailureKind {
             Self::Encode => "encode",
             Self::Produce => "produce",
             Self::Punctuate => "punctuate",
+            Self::Wiring => "wiring",
             Self::State { .. } => "state",
         }
     }
@@ -128,6 +132,7 @@ impl fmt::Display for FailureKind {
             Self::Encode => "encoding failed",
             Self::Produce => "writing the output failed",
             Self::Punctuate => "a punctuation failed",
+            Self::Wiring => "the topology does not fit the operator",
             Self::State { corrupt: false } => "reading state failed",
             Self::State { corrupt: true } => "local state is damaged",
         })

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Store;
-use super::env::{Children, Recorded, Run, TaskEnv};
+use super::env::{Children, Failed, Recorded, Run, TaskEnv};
 use crate::error::OperatorError;
 use crate::ids::{NodeIndex, StoreIndex, TaskId, Timestamp};
 use crate::record::{BatchInfo, Record, RecordMetadata};
@@ -36,10 +36,14 @@ impl<K, V> Context<'_, K, V> {
     /// That node, or a later one, failed; return the error, the record has failed either way.
     ///
     /// # Panics
-    /// If no node of that name is connected to this one; the panic fails the record and names both.
+    /// If no node of that name is connected to this one; the panic stops the task, whatever the node's failure policy, and
+    /// names both.
     pub fn forward_to(&mut self, child: &str, record: Record<K, V>) -> Result<(), OperatorError> {
         let Some(child) = self.children.named(child) else {
-            panic!("node '{}' has no node '{child}' behind it: forward to one that is connected to it", self.node);
+            let node = self.node;
+            let message =
+                format!("node '{node}' has no node '{child}' behind it: forward to one that is connected to it");
+            Failed::miswired(&mut self.env.failure, &self.env.node, node, &message)
         };
         child.receive(record, self.env, self.run).map_err(|Recorded| OperatorError::recorded())
     }
@@ -53,11 +57,14 @@ impl<K, V> Context<'_, K, V> {
     /// A store of this node.
     ///
     /// # Panics
-    /// If the store was not given to the node with `with_store`; the panic fails the record and names both.
+    /// If the store was not given to the node with `with_store`; the panic stops the task, whatever the node's failure policy,
+    /// and names both. So does using it with other types than it was given with.
     pub fn store<SK: StoreKey, SV: StoreValue>(&mut self, definition: &KeyValueStoreDef<SK, SV>) -> Store<'_, SK, SV> {
         let name = definition.name();
         let Some(&(_, index)) = self.stores.iter().find(|(known, _)| *known == name) else {
-            panic!("node '{}' has no store '{name}': add .with_store(&…) behind its .process(…)", self.node);
+            let node = self.node;
+            let message = format!("node '{node}' has no store '{name}': add .with_store(&…) behind its .process(…)");
+            Failed::miswired(&mut self.env.failure, &self.env.node, node, &message)
         };
         Store::open(self.env, self.run.base, index, name, self.node)
     }

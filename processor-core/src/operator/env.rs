@@ -66,6 +66,30 @@ pub(crate) struct Failed {
     pub(crate) failure: RecordFailure,
 }
 
+impl Failed {
+    /// Writes a failure down, unless an earlier one stands there.
+    fn first(
+        slot: &mut Option<Self>,
+        running: &RunningNode,
+        kind: FailureKind,
+        node: &str,
+        message: impl std::fmt::Display,
+    ) {
+        slot.get_or_insert_with(|| {
+            let failure = RecordFailure { kind, node: node.to_owned(), message: message.to_string() };
+            Self { node: running.get(), failure }
+        });
+    }
+
+    /// An operator has asked for what the topology does not give it. That is written down before the panic, so that it is
+    /// not taken for a failure of the record, which a policy could pass over.
+    #[cold]
+    pub(crate) fn miswired(slot: &mut Option<Self>, running: &RunningNode, node: &str, message: &str) -> ! {
+        Self::first(slot, running, FailureKind::Wiring, node, message);
+        panic!("{message}")
+    }
+}
+
 /// What one pass through the nodes may read: the committed state, and the input record where there is one.
 #[derive(Clone, Copy)]
 pub(crate) struct Run<'a> {
@@ -77,11 +101,7 @@ pub(crate) struct Run<'a> {
 impl TaskEnv {
     /// Writes the record's failure down, unless an earlier one stands there.
     pub(crate) fn fail(&mut self, kind: FailureKind, node: &str, message: impl std::fmt::Display) -> Recorded {
-        let at = self.node.get();
-        self.failure.get_or_insert_with(|| {
-            let failure = RecordFailure { kind, node: node.to_owned(), message: message.to_string() };
-            Failed { node: at, failure }
-        });
+        Failed::first(&mut self.failure, &self.node, kind, node, message);
         Recorded
     }
 

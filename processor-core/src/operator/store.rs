@@ -1,9 +1,10 @@
 //! A store as an operator uses it.
 
+use std::any::type_name;
 use std::marker::PhantomData;
 use std::ops::{ControlFlow, RangeBounds};
 
-use super::env::TaskEnv;
+use super::env::{Failed, RunningNode, TaskEnv};
 use super::scan::Scan;
 use crate::error::FailureKind;
 use crate::ids::StoreIndex;
@@ -62,18 +63,20 @@ impl<'a, K: StoreKey, V: StoreValue> Store<'a, K, V> {
 
     /// The value of a key.
     pub fn get(&mut self, key: &K) -> Result<Option<V>, StoreError> {
-        let found = overlay::<K, V>(self.env, self.index).get(self.base, key).map(Option::<&V>::cloned);
+        let base = self.base;
+        let found = self.overlay().get(base, key).map(Option::<&V>::cloned);
         found.map_err(|error| self.failed(error))
     }
 
     /// Sets the value of a key.
     pub fn put(&mut self, key: &K, value: V) {
-        overlay::<K, V>(self.env, self.index).put(key, Some(value));
+        self.overlay().put(key, Some(value));
     }
 
     /// Sets the value of a key that has none, and says whether it did.
     pub fn put_if_absent(&mut self, key: &K, value: V) -> Result<bool, StoreError> {
-        let absent = overlay::<K, V>(self.env, self.index).get(self.base, key).map(|found| found.is_none());
+        let base = self.base;
+        let absent = self.overlay().get(base, key).map(|found| found.is_none());
         let absent = absent.map_err(|error| self.failed(error))?;
         if absent {
             self.put(key, value);
@@ -83,7 +86,7 @@ impl<'a, K: StoreKey, V: StoreValue> Store<'a, K, V> {
 
     /// Deletes a key; nothing happens where it has no value.
     pub fn delete(&mut self, key: &K) {
-        overlay::<K, V>(self.env, self.index).put(key, None);
+        self.overlay().put(key, None);
     }
 
     /// Changes the value of a key in place, starting from `V::default()`, and returns what `change` returns. The
@@ -98,7 +101,8 @@ impl<'a, K: StoreKey, V: StoreValue> Store<'a, K, V> {
     /// Changes, sets or deletes the value of a key in place, and returns what `change` returns: `None` is no value, before
     /// and after. As cheap as [`update`](Self::update), for values that may go or have no default.
     pub fn modify<R>(&mut self, key: &K, change: impl FnOnce(&mut Option<V>) -> R) -> Result<R, StoreError> {
-        let changed = overlay::<K, V>(self.env, self.index).modify(self.base, key, change);
+        let base = self.base;
+        let changed = self.overlay().modify(base, key, change);
         changed.map_err(|error| self.failed(error))
     }
 
@@ -129,8 +133,17 @@ impl<'a, K: StoreKey, V: StoreValue> Store<'a, K, V> {
         scan: &KeyScan,
         visit: &mut dyn FnMut(K, V) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        let scanned = overlay::<K, V>(self.env, self.index).scan(self.base, scan, visit);
+        let base = self.base;
+        let scanned = self.overlay().scan(base, scan, visit);
         scanned.map_err(|error| self.failed(error))
+    }
+
+    fn overlay(&mut self) -> &mut Overlay<K, V> {
+        let TaskEnv { stores, failure, node, .. } = &mut *self.env;
+        match stores[self.index.slot()].as_any().downcast_mut() {
+            Some(overlay) => overlay,
+            None => mistyped::<K, V>(failure, node, self.node, self.name),
+        }
     }
 
     fn failed(&mut self, error: OverlayError) -> StoreError {
@@ -144,9 +157,14 @@ impl<'a, K: StoreKey, V: StoreValue> Store<'a, K, V> {
     }
 }
 
-fn overlay<K: StoreKey, V: StoreValue>(env: &mut TaskEnv, index: StoreIndex) -> &mut Overlay<K, V> {
-    let any = env.stores[index.slot()].as_any();
-    any.downcast_mut().expect("build() refuses two definitions of one store name with different types")
+#[cold]
+fn mistyped<K, V>(failure: &mut Option<Failed>, running: &RunningNode, node: &str, store: &str) -> ! {
+    let (key, value) = (type_name::<K>(), type_name::<V>());
+    let message = format!(
+        "node '{node}' uses store '{store}' as one from {key} to {value}, but was given it with other types: use the definition that \
+         its .with_store(&…) names"
+    );
+    Failed::miswired(failure, running, node, &message)
 }
 
 impl<K, V> std::fmt::Debug for Store<'_, K, V> {

@@ -65,7 +65,7 @@ fn roll_back(env: &mut TaskEnv, before: &Savepoint, punctuating: bool) -> Failed
     env.stream_time = before.stream_time;
     env.commit_requested = before.commit_requested;
     let mut failed = env.failure.take().expect("a failure is written down before it is returned");
-    if punctuating && !matches!(failed.failure.kind, FailureKind::State { .. }) {
+    if punctuating && !matches!(failed.failure.kind, FailureKind::State { .. } | FailureKind::Wiring) {
         failed.failure.kind = FailureKind::Punctuate;
     }
     failed

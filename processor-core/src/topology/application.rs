@@ -153,6 +153,19 @@ impl ApplicationTopology {
         self.internal_topics().iter().map(|internal| known.get(&internal.input).copied()).collect()
     }
 
+    /// The sinks of a sub-topology that write to the partition with the number of the task's, each with the topics it writes
+    /// to: those need at least as many partitions as there are tasks.
+    pub fn sinks_to_source_partition<'a>(
+        &'a self,
+        part: &'a SubTopology,
+    ) -> impl Iterator<Item = (&'a str, Vec<OutputIndex>)> {
+        let drafts = part.nodes.iter().map(move |&node| &self.topology.0.nodes[node]);
+        drafts.filter_map(move |draft| {
+            let sink = draft.sink().filter(|sink| sink.to_source_partition)?;
+            Some((draft.name.as_str(), self.topology.outputs_of(&sink.topics)))
+        })
+    }
+
     pub(crate) fn output_index(&self, given: &str) -> Option<OutputIndex> {
         let place = self.names.outputs.iter().position(|topic| **topic == *given)?;
         Some(OutputIndex::new(u16::try_from(place).expect("build() bounds the number of outputs")))
@@ -206,7 +219,7 @@ impl Instances<'_> {
         let draft = &self.topology.0.nodes[node];
         let made = match &draft.kind {
             Kind::Process { make, .. } => make(wiring),
-            Kind::Sink(sink) => (sink.make)(wiring, self.outputs(&sink.topics)),
+            Kind::Sink(sink) => (sink.make)(wiring, self.topology.outputs_of(&sink.topics)),
             Kind::Source(_) => unreachable!("no handle puts a source behind a node"),
         };
         if draft.parents.len() < 2 {
@@ -216,12 +229,6 @@ impl Instances<'_> {
         let first = ways();
         self.shared.insert(node, ways);
         first
-    }
-
-    fn outputs(&self, topics: &[TopicName]) -> Vec<OutputIndex> {
-        let place = |topic| self.topology.0.outputs.binary_search(topic).expect("outputs holds every sink's topics");
-        let index = |place| OutputIndex::new(u16::try_from(place).expect("build() bounds the number of outputs"));
-        topics.iter().map(|topic| index(place(topic))).collect()
     }
 
     fn wiring(&mut self, node: usize) -> Wiring {

@@ -66,6 +66,8 @@ pub(crate) struct SourceDraft {
 
 pub(crate) struct SinkDraft {
     pub(crate) topics: Vec<TopicName>,
+    /// Whether it writes to the partition with the number of the task's.
+    pub(crate) to_source_partition: bool,
     pub(crate) codecs: AnyCodecPair,
     pub(crate) make: Box<dyn Fn(Wiring, Vec<OutputIndex>) -> Erased + Send + Sync>,
 }

@@ -32,7 +32,7 @@ pub use stream::{Processed, Repartitioned, Stream};
 use std::sync::Arc;
 
 use crate::error::FailureKind;
-use crate::ids::{InputIndex, NodeIndex, StoreIndex, TaskId};
+use crate::ids::{InputIndex, NodeIndex, OutputIndex, StoreIndex, TaskId};
 use crate::protocol::failure::Policy;
 use crate::store::{AnyOverlay, StoreJson, StoreSpec};
 
@@ -133,6 +133,13 @@ impl Topology {
         let source = |part: &SubTopology| part.sources.iter().find(|(of, _)| *of == input).map(|&(_, node)| node);
         let mut readers = self.0.subtopologies.iter().filter_map(|part| Some((part, source(part)?)));
         readers.next().expect("every input is read by a source")
+    }
+
+    /// Where a sink's topics are among the outputs.
+    fn outputs_of(&self, topics: &[TopicName]) -> Vec<OutputIndex> {
+        let place = |topic| self.0.outputs.binary_search(topic).expect("outputs holds every sink's topics");
+        let index = |place| OutputIndex::new(u16::try_from(place).expect("build() bounds the number of outputs"));
+        topics.iter().map(|topic| index(place(topic))).collect()
     }
 
     /// The sub-topology that a node is in.

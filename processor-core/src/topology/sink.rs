@@ -37,15 +37,16 @@ where
     let pair = AnyCodecPair::new::<K, V>(codecs.0.clone(), codecs.1.clone());
     let make: Make<K, V> = Arc::new(move |wiring| nodes::sink(wiring, codecs.clone()));
     let (targets, partitioning) = (Targets::First, Partitioning::ByKey);
-    let draft = SinkDraft { topics, codecs: pair, make: maker(make.clone(), targets.clone(), partitioning.clone()) };
+    let maker = maker(make.clone(), targets.clone(), partitioning.clone());
+    let draft = SinkDraft { topics, to_source_partition: false, codecs: pair, make: maker };
     let node = stream.graph.borrow_mut().add(name, Kind::Sink(draft), &[stream.node]);
     Sink { graph: stream.graph.clone(), node, make, targets, partitioning }
 }
 
 #[expect(clippy::return_self_not_must_use, reason = "a sink is the end of a stream")]
 impl<K: Clone + 'static, V: Clone + 'static> Sink<K, V> {
-    /// Writes to the partition with the number of the task's, which is that of the input record. The topic needs as many
-    /// partitions as the inputs.
+    /// Writes to the partition with the number of the task's, which is that of the input record. The topic needs at least as
+    /// many partitions as the inputs, which is checked at start.
     pub fn to_source_partition(self) -> Self {
         self.changed(|sink| sink.partitioning = Partitioning::OfSource)
     }
@@ -81,6 +82,7 @@ impl<K: Clone + 'static, V: Clone + 'static> Sink<K, V> {
         change(&mut self);
         if let Kind::Sink(draft) = &mut self.graph.borrow_mut().nodes[self.node].kind {
             draft.make = maker(self.make.clone(), self.targets.clone(), self.partitioning.clone());
+            draft.to_source_partition = matches!(self.partitioning, Partitioning::OfSource);
         }
         self
     }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use processor_core::prelude::*;
-use processor_core::testing::secs;
+use processor_core::testing::{TopologyTestDriver, secs};
 
 use crate::{driver, driver_of};
 
@@ -43,6 +43,40 @@ fn a_record_can_be_forwarded_to_one_node_by_name() {
     input.pipe_at(secs(2), "a", 1);
     assert_eq!(driver.output::<String, i64>("negative").values(), [-1]);
     assert_eq!(driver.output::<String, i64>("positive").values(), [1]);
+}
+
+/// Every record would meet it, so no policy passes it over: an application whose records all become dead letters looks
+/// healthy.
+#[test]
+fn what_the_topology_does_not_give_stops_the_task_whatever_the_policy() {
+    const COUNTS: KeyValueStoreDef<String, u64> = KeyValueStoreDef::new("counts");
+    const OTHER_TYPES: KeyValueStoreDef<String, String> = KeyValueStoreDef::new("counts");
+    let letters = || FailurePolicy::retry(2, std::time::Duration::from_secs(1)).then(FailurePolicy::dead_letter("bad"));
+    let failure = |driver: &TopologyTestDriver| {
+        let failure = driver.input::<String, i64>("in").try_pipe_at(secs(1), "a", 1).expect_err("the task stops");
+        assert_eq!(driver.dead_letters().len(), 0);
+        failure.to_string()
+    };
+    let forgotten = driver(|topology| {
+        let stream = topology.source("in", "in", (Utf8, JavaLong));
+        let count = stream.each("count", |record, ctx| {
+            ctx.store(&COUNTS).put(&record.key, 1);
+            ctx.forward(record)
+        });
+        count.on_failure(letters()).sink("out", "out", (Utf8, JavaLong));
+    });
+    let said = failure(&forgotten);
+    assert!(said.contains("node 'count' has no store 'counts': add .with_store"), "{said}");
+    let mistaken = driver(|topology| {
+        let stream = topology.source("in", "in", (Utf8, JavaLong));
+        let count = stream.each("count", |record, ctx| {
+            ctx.store(&OTHER_TYPES).put(&record.key, "one".to_owned());
+            ctx.forward(record)
+        });
+        count.with_store(&COUNTS).on_failure(letters()).sink("out", "out", (Utf8, JavaLong));
+    });
+    let said = failure(&mistaken);
+    assert!(said.contains("uses store 'counts' as one from") && said.contains("with other types"), "{said}");
 }
 
 #[test]

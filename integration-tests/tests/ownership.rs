@@ -107,6 +107,29 @@ fn frozen(name: &str, named: fn(&Scene, &str) -> WorkerConfig) {
     scene.verify(&["zombie"]);
 }
 
+/// Scale-in: a static member that was told to leaves the group when it stops, so nobody waits for its session.
+#[test]
+fn a_named_worker_that_is_to_leave_gives_its_partitions_up_at_once() {
+    let session = Duration::from_mins(1);
+    let mut scene = Scene::new("leaves");
+    let named = |worker: &str| scene.worker(worker).with("instance-id", worker).with_time("session-timeout", session);
+    let (leaving, staying) = (named("leaving").with_variable("PROCESSOR_LEAVE", "true"), named("staying"));
+    let (leaving, staying) = (leaving.start(), staying.start());
+    for worker in [&leaving, &staying] {
+        worker.await_running(2, PATIENCE).expect("each has two partitions");
+    }
+    scene.produce(2_000);
+    scene.await_outputs(scene.produced, &[&leaving, &staying]);
+    leaving.stop().expect("a clean stop");
+    let left = Instant::now();
+    staying.await_running(4, PATIENCE).expect("the other takes over");
+    assert!(left.elapsed() < session / 4, "its partitions moved after {:?}", left.elapsed());
+    scene.produce(2_000);
+    scene.await_outputs(scene.produced, &[&staying]);
+    staying.stop().expect("a clean stop");
+    scene.verify(&["leaving", "staying"]);
+}
+
 /// A worker dies inside a transaction that may stay open for a minute, and does not come back. Its successor ends the
 /// transaction as soon as the group knows that the worker is gone: neither the successor nor the readers of the outputs
 /// wait for the minute. Once the dead worker has written its changelog, so that it is in its successor's way, and once

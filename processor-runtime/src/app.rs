@@ -170,7 +170,7 @@ fn plan(
         fence_after_rebuild: !topics.transactions_verified(),
         cache_bytes_max: (config.cache_bytes / store_tasks.max(1)).max(CACHE_BYTES_MIN),
         // Under the consumer protocol a static member that stops gives back its name, and keeps its partitions.
-        leave_on_stop: config.instance_id.is_none() || config.group_protocol == GroupProtocol::Consumer,
+        leave_on_stop: config.leave || config.instance_id.is_none() || config.group_protocol == GroupProtocol::Consumer,
     }
 }
 

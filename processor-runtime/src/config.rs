@@ -38,6 +38,9 @@ pub struct Config {
     /// The worker's name, the same after a restart: with it each thread is a static member of the group, and a restart
     /// within the session time-out moves no partition. Without it a name is made once and kept in the state directory.
     pub instance_id: Option<String>,
+    /// Whether a worker that has an instance id leaves the group when it stops, because it is not expected back. One
+    /// without leaves in any case.
+    pub leave: bool,
     /// How many stream threads this process runs.
     pub threads: usize,
     /// Where an input begins that has no committed offset.
@@ -106,6 +109,7 @@ impl Config {
             bootstrap_servers: bootstrap_servers.into(),
             state_dir: state_dir.into(),
             instance_id: None,
+            leave: false,
             threads: 1,
             auto_offset_reset: StartRule::Earliest,
             kafka: ClientProperties::default(),

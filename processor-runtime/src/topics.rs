@@ -75,6 +75,7 @@ pub fn check(
     };
     for subtopology in topology.subtopologies() {
         let partitions = co_partitioned(config, topology, admin, subtopology)?;
+        check_as_wide(config, topology, subtopology, partitions, &checked.output_partitions)?;
         checked.partitions.insert(subtopology.name.clone(), partitions);
         let mut topics = Vec::new();
         let mut stores = Vec::new();
@@ -203,6 +204,29 @@ fn co_partitioned(
     }
 }
 
+/// A sink that writes to the partition of its input finds one in its topic, whatever the task.
+fn check_as_wide(
+    config: &Config,
+    topology: &ApplicationTopology,
+    subtopology: &SubTopology,
+    partitions: usize,
+    output_partitions: &[u32],
+) -> Result<(), ConfigError> {
+    let sinks = topology.sinks_to_source_partition(subtopology);
+    let written = sinks.flat_map(|(sink, outputs)| outputs.into_iter().map(move |output| (sink, output)));
+    let mut narrow = written.filter(|(_, output)| (output_partitions[output.slot()] as usize) < partitions);
+    let Some((sink, output)) = narrow.next() else { return Ok(()) };
+    let topic = &topology.outputs()[output.slot()];
+    Err(ConfigError(format!(
+        "the output topic '{topic}' has {} partitions, and the inputs of sub-topology '{}' {partitions}, and the sink '{sink}' writes each \
+         record to the partition with its input's number: give it as many with kafka-topics --bootstrap-server {} --alter --topic {topic} \
+         --partitions {partitions}, or take .to_source_partition() off the sink, so that the key chooses",
+        output_partitions[output.slot()],
+        subtopology.name,
+        config.bootstrap_servers
+    )))
+}
+
 /// A changelog topic: made where it is missing, checked where it is not.
 fn changelog(
     config: &Config,
@@ -311,6 +335,28 @@ mod tests {
         assert!(wrong_count.contains("has 3 partitions"), "{wrong_count}");
         let refused = check(4, "604800000").expect_err("such a topic loses records");
         assert!(refused.contains("--add-config retention.ms=-1"), "{refused}");
+    }
+
+    #[test]
+    fn an_output_that_is_narrower_than_its_input_is_refused_where_partitions_are_kept() {
+        use processor_core::prelude::*;
+
+        let config = Config::new("app", "host:9092", "/tmp/state");
+        let mut topology = Topology::builder();
+        let readings = topology.source("readings", "in", (Utf8, Utf8));
+        readings.sink("by-key", "a-narrow", (Utf8, Utf8));
+        readings.sink("same", "out", (Utf8, Utf8)).to_source_partition();
+        let topology = topology.build().expect("the topology is right");
+        let topology = topology.for_application("app").expect("its names are");
+        let check = |output_partitions: [u32; 2]| {
+            let checked = check_as_wide(&config, &topology, &topology.subtopologies()[0], 4, &output_partitions);
+            checked.map_err(|error| error.0)
+        };
+        assert_eq!((check([1, 4]), check([1, 6])), (Ok(()), Ok(())));
+        let refused = check([1, 3]).expect_err("partition 3 of the input has none in the output");
+        for words in ["'out' has 3", "sink 'same'", "--alter --topic out --partitions 4"] {
+            assert!(refused.contains(words), "{refused}");
+        }
     }
 
     #[test]

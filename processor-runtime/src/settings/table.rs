@@ -147,6 +147,12 @@ pub const SETTINGS: &[Setting] = &[
         otherwise: Otherwise::Unset("a name is made once and kept in the state directory, and a stop leaves the group"),
     },
     Setting {
+        name: "leave",
+        kind: Kind::Switch(field!(leave)),
+        meaning: "Whether a worker with an instance id leaves the group when it stops: its partitions move at once, and not when its session times out. For one that is not expected back.",
+        otherwise: Otherwise::Default,
+    },
+    Setting {
         name: "threads",
         kind: Kind::Count(between(1, 64), field!(threads)),
         meaning: "How many stream threads this process runs.",

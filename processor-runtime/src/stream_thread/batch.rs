@@ -9,7 +9,7 @@ use processor_core::protocol::slow::AfterOutlasting;
 use processor_core::record::TargetPartition;
 
 use super::group::Place;
-use super::pass::{Interrupted, Pace, Pass, PassedOver};
+use super::pass::{Interrupted, PASSED_OVER_TOLD_MAX, Pace, Pass, PassedOver};
 use super::{Consumer, Footing, StreamThread, ThreadError};
 use crate::clock::Clock;
 use crate::kafka::{
@@ -239,6 +239,12 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         self.instruments.metrics.committed(records, took, commit);
         for ((outcome, reason), count) in passed_over {
             self.instruments.metrics.passed_over(outcome, reason, count);
+            if let Some(more @ 1..) = count.checked_sub(PASSED_OVER_TOLD_MAX) {
+                tracing::warn!(
+                    kind = reason,
+                    "{more} more records of the batch are {outcome}, {records} were committed"
+                );
+            }
         }
         tracing::debug!(records, process = ?took, commit = ?commit, "committed");
         self.batch_size.learn(&TurnCost { records, process: took, commit });

@@ -24,6 +24,9 @@ const CLOCK_STRIDE_MAX: usize = 64;
 /// Records that took less than this together are quick: the clock is looked at half as often from there.
 const CLOCK_STRIDE_QUICK: Duration = Duration::from_millis(1);
 
+/// How many records of a batch that were passed over alike have a line of their own in the log; the others are counted.
+pub(super) const PASSED_OVER_TOLD_MAX: u64 = 20;
+
 /// Why processing stopped in mid-batch.
 pub(super) enum Interrupted {
     Producer(TxnError),
@@ -195,8 +198,12 @@ impl<P: TransactionalProducer, C: Clock> Pass<'_, P, C> {
     ) {
         let partition = &running.inputs[input].1;
         let (task, kind) = (running.task.id(), failure.kind.word());
-        tracing::warn!(%task, kind, node = failure.node, "{partition}@{offset} was {outcome}: {failure}");
-        *self.passed_over.entry((outcome, kind)).or_default() += 1;
+        let count = self.passed_over.entry((outcome, kind)).or_default();
+        *count += 1;
+        // Before the commit, so that no record is passed over unsaid; said again where the batch is repeated.
+        if *count <= PASSED_OVER_TOLD_MAX {
+            tracing::warn!(%task, kind, node = failure.node, "{partition}@{offset} is {outcome} with its batch: {failure}");
+        }
     }
 
     /// The clock is looked at sooner than so often where records have become slow: the watcher says that time has passed.

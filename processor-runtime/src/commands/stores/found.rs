@@ -67,7 +67,7 @@ pub(super) fn list(
             or_dash(row.written_at.map(output::moment)),
         ]
     };
-    let columns = ["STORE", "TASK", "ENTRIES ABOUT", "CHANGELOG POSITION", "BATCH", "STREAM TIME", "WRITTEN"];
+    let columns = ["STORE", "TASK", "ENTRIES (ESTIMATE)", "CHANGELOG POSITION", "BATCH", "STREAM TIME", "WRITTEN"];
     Ok(output::table(out, &columns, rows.into_iter().map(row).collect())?)
 }
 
@@ -120,7 +120,8 @@ pub(super) fn counts(
         return document_of(json!({ "store": store, "entries": total, "tasks": tasks }), missing, out);
     }
     let mut rows: Vec<Vec<String>> = counts.iter().map(|(task, count)| vec![task.clone(), count.to_string()]).collect();
-    rows.push(vec!["all".to_owned(), total.to_string()]);
+    let of = if missing.is_empty() { "all" } else { "those that answered" };
+    rows.push(vec![of.to_owned(), total.to_string()]);
     Ok(output::table(out, &["TASK", "ENTRIES"], rows)?)
 }
 

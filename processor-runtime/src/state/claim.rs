@@ -18,8 +18,19 @@ pub(super) const LOCK: &str = "LOCK";
 #[derive(Debug)]
 pub(super) struct Claims {
     open: Mutex<BTreeSet<TaskId>>,
-    /// The operating system takes the lock back when the process ends, however it ends.
-    _lock: File,
+    _lock: DirectoryLock,
+}
+
+/// The lock on a directory. The operating system takes it back when the process ends, however it ends.
+#[derive(Debug)]
+pub(super) struct DirectoryLock(File);
+
+impl Drop for DirectoryLock {
+    /// Says so, because to close the file is not enough: a child process that another thread is just starting has the file
+    /// open, too, until it becomes another program, and would hold the lock for that moment.
+    fn drop(&mut self) {
+        let _ = self.0.unlock(); // a lock that is not given back now is taken back with the file
+    }
 }
 
 /// The right to have a task's state open; given back when dropped.
@@ -59,7 +70,7 @@ impl Drop for Claim {
 }
 
 /// Takes the lock of a directory; `make` the lock file if there is none.
-pub(super) fn lock(directory: &Path, make: bool) -> Result<File, StateError> {
+pub(super) fn lock(directory: &Path, make: bool) -> Result<DirectoryLock, StateError> {
     let path = directory.join(LOCK);
     let mut options = File::options();
     let opened = options.read(true).write(true).create(make).truncate(false).open(&path);
@@ -73,7 +84,7 @@ pub(super) fn lock(directory: &Path, make: bool) -> Result<File, StateError> {
         let noted = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
         noted.map_err(|error| files::failed("write", &path, &error))?;
     }
-    Ok(file)
+    Ok(DirectoryLock(file))
 }
 
 fn in_use(directory: &Path, lock: &mut File) -> StateError {
@@ -88,5 +99,22 @@ fn in_use(directory: &Path, lock: &mut File) -> StateError {
             "the state directory {} is in use by {holder}; stop that process, or give this one a `state.dir` of its own",
             directory.display()
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_given_back_though_a_child_process_still_has_the_file() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let held = lock(directory.path(), true).expect("nobody has it");
+        assert!(lock(directory.path(), false).is_err_and(|error| error.kind == StateErrorKind::InUse));
+        // What a child has between its birth and the program that it becomes: the same open file.
+        let of_child = held.0.try_clone().expect("a second handle");
+        drop(held);
+        lock(directory.path(), false).expect("it was given back");
+        drop(of_child);
     }
 }

@@ -1,6 +1,5 @@
 //! The removal of an application's local state, for a reset. Held by the lock, so that no worker opens it meanwhile.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::{StateError, claim, directory, files, inventory};
@@ -10,7 +9,7 @@ use super::{StateError, claim, directory, files, inventory};
 pub struct HeldState {
     directory: PathBuf,
     tasks: Vec<String>,
-    _lock: File,
+    _lock: claim::DirectoryLock,
 }
 
 impl HeldState {

@@ -9,7 +9,8 @@ use processor_core::protocol::slow::AfterOutlasting;
 use processor_core::record::TargetPartition;
 
 use super::group::Place;
-use super::pass::{Interrupted, PASSED_OVER_TOLD_MAX, Pace, Pass, PassedOver};
+use super::pass::{Interrupted, Pace, Pass};
+use super::passed_over::PassedOver;
 use super::{Consumer, Footing, StreamThread, ThreadError};
 use crate::clock::Clock;
 use crate::kafka::{
@@ -178,7 +179,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             last_task: None,
             dropped: 0,
             punctuating: Duration::ZERO,
-            passed_over: PassedOver::new(),
+            passed_over: PassedOver::default(),
             failed: None,
         };
         let mut first_left = None;
@@ -237,15 +238,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         self.outlasted.committed();
         let commit = self.clock.monotonic().saturating_sub(began);
         self.instruments.metrics.committed(records, took, commit);
-        for ((outcome, reason), count) in passed_over {
-            self.instruments.metrics.passed_over(outcome, reason, count);
-            if let Some(more @ 1..) = count.checked_sub(PASSED_OVER_TOLD_MAX) {
-                tracing::warn!(
-                    kind = reason,
-                    "{more} more records of the batch are {outcome}, {records} were committed"
-                );
-            }
-        }
+        passed_over.committed(&self.instruments.metrics, records);
         tracing::debug!(records, process = ?took, commit = ?commit, "committed");
         self.batch_size.learn(&TurnCost { records, process: took, commit });
         failed.map_or(Ok(records), Err)

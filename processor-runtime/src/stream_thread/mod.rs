@@ -14,6 +14,7 @@ mod instruments;
 mod outputs;
 mod ownership;
 mod pass;
+mod passed_over;
 mod plan;
 mod producer;
 mod store_reads;

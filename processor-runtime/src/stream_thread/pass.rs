@@ -1,6 +1,5 @@
 //! One batch on its way through the tasks: punctuations that are due, then the records that wait, task by task.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use processor_core::error::{FailureKind, RecordFailure};
@@ -11,6 +10,7 @@ use processor_core::task::Outcome;
 
 use super::ThreadError;
 use super::outputs::Outputs;
+use super::passed_over::PassedOver;
 use super::store_reads::StoreReads;
 use crate::clock::Clock;
 use crate::kafka::{PolledRecord, TransactionalProducer, TxnError};
@@ -23,9 +23,6 @@ use crate::transaction::Open;
 const CLOCK_STRIDE_MAX: usize = 64;
 /// Records that took less than this together are quick: the clock is looked at half as often from there.
 const CLOCK_STRIDE_QUICK: Duration = Duration::from_millis(1);
-
-/// How many records of a batch that were passed over alike have a line of their own in the log; the others are counted.
-pub(super) const PASSED_OVER_TOLD_MAX: u64 = 20;
 
 /// Why processing stopped in mid-batch.
 pub(super) enum Interrupted {
@@ -63,10 +60,6 @@ pub(super) struct Pass<'a, P, C> {
     pub(super) passed_over: PassedOver,
     pub(super) failed: Option<ThreadError>,
 }
-
-/// How many records were not processed by their policy, by (what became of them, why). They count once the batch is
-/// committed.
-pub(super) type PassedOver = BTreeMap<(&'static str, &'static str), u64>;
 
 /// How often the clock is looked at: it costs as much as a quick record.
 pub(super) struct Pace {
@@ -198,10 +191,8 @@ impl<P: TransactionalProducer, C: Clock> Pass<'_, P, C> {
     ) {
         let partition = &running.inputs[input].1;
         let (task, kind) = (running.task.id(), failure.kind.word());
-        let count = self.passed_over.entry((outcome, kind)).or_default();
-        *count += 1;
         // Before the commit, so that no record is passed over unsaid; said again where the batch is repeated.
-        if *count <= PASSED_OVER_TOLD_MAX {
+        if self.passed_over.add(outcome, kind) {
             tracing::warn!(%task, kind, node = failure.node, "{partition}@{offset} is {outcome} with its batch: {failure}");
         }
     }

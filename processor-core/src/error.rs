@@ -106,6 +106,10 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
+    /// The kinds whose failures a policy decides about. Of the others none is the record's fault, and the task stops.
+    pub const WITH_POLICY: [Self; 6] =
+        [Self::Decode, Self::Process, Self::Panic, Self::Timestamp, Self::Encode, Self::Produce];
+
     /// One word for it, as dead letters and metrics carry it.
     pub fn word(self) -> &'static str {
         match self {

@@ -245,7 +245,7 @@ impl Task {
     /// What becomes of a record that failed, by its policy. Where the fault is not the record's, the task stops.
     fn settle(&mut self, input: usize, record: &dyn InputRecord, failed: Failed) -> Outcome {
         let Failed { node, failure } = failed;
-        if matches!(failure.kind, FailureKind::State { .. } | FailureKind::Punctuate | FailureKind::Wiring) {
+        if !FailureKind::WITH_POLICY.contains(&failure.kind) {
             return Outcome::Failed(failure);
         }
         let offset = record.offset();

@@ -10,15 +10,6 @@ use super::{Metrics, definitions as d};
 
 /// What becomes of a record that is not processed.
 const DROPPED: [&str; 2] = ["skipped", "dead-lettered"];
-/// The failures that have a policy.
-const FAILURES: [FailureKind; 6] = [
-    FailureKind::Decode,
-    FailureKind::Process,
-    FailureKind::Panic,
-    FailureKind::Timestamp,
-    FailureKind::Encode,
-    FailureKind::Produce,
-];
 /// The requests that taint a producer (EO-11).
 const TAINTING: [&str; 5] = ["AddPartitionsToTxn", "AddOffsetsToTxn", "TxnOffsetCommit", "EndTxn", "Produce"];
 
@@ -126,7 +117,8 @@ impl ThreadMetrics {
         let counter = |definition| metrics.counter(definition, &[&thread]);
         let histogram = |definition| metrics.histogram(definition, &[&thread]);
         // A series that is born at 1 has not increased for Prometheus: each begins at 0, before anything is counted.
-        for (outcome, kind) in DROPPED.iter().flat_map(|outcome| FAILURES.map(|kind| (*outcome, kind))) {
+        for (outcome, kind) in DROPPED.iter().flat_map(|outcome| FailureKind::WITH_POLICY.map(|kind| (*outcome, kind)))
+        {
             drop(metrics.counter(&d::RECORDS_DROPPED, &[&thread, outcome, kind.word()]));
         }
         for api in TAINTING {

@@ -212,10 +212,9 @@ fn check_as_wide(
     partitions: usize,
     output_partitions: &[u32],
 ) -> Result<(), ConfigError> {
-    let sinks = topology.sinks_to_source_partition(subtopology);
-    let written = sinks.flat_map(|(sink, outputs)| outputs.into_iter().map(move |output| (sink, output)));
-    let mut narrow = written.filter(|(_, output)| (output_partitions[output.slot()] as usize) < partitions);
-    let Some((sink, output)) = narrow.next() else { return Ok(()) };
+    let mut sinks = topology.sinks_to_source_partition(subtopology);
+    let narrow = sinks.find(|(_, output)| (output_partitions[output.slot()] as usize) < partitions);
+    let Some((sink, output)) = narrow else { return Ok(()) };
     let topic = &topology.outputs()[output.slot()];
     Err(ConfigError(format!(
         "the output topic '{topic}' has {} partitions, and the inputs of sub-topology '{}' {partitions}, and the sink '{sink}' writes each \

@@ -153,16 +153,16 @@ impl ApplicationTopology {
         self.internal_topics().iter().map(|internal| known.get(&internal.input).copied()).collect()
     }
 
-    /// The sinks of a sub-topology that write to the partition with the number of the task's, each with the topics it writes
-    /// to: those need at least as many partitions as there are tasks.
+    /// The sinks of a sub-topology that write to the partition with the number of the task's, once for each topic that they
+    /// write to: that one needs at least as many partitions as there are tasks.
     pub fn sinks_to_source_partition<'a>(
         &'a self,
         part: &'a SubTopology,
-    ) -> impl Iterator<Item = (&'a str, Vec<OutputIndex>)> {
+    ) -> impl Iterator<Item = (&'a str, OutputIndex)> {
         let drafts = part.nodes.iter().map(move |&node| &self.topology.0.nodes[node]);
-        drafts.filter_map(move |draft| {
-            let sink = draft.sink().filter(|sink| sink.to_source_partition)?;
-            Some((draft.name.as_str(), self.topology.outputs_of(&sink.topics)))
+        drafts.flat_map(move |draft| {
+            let topics = draft.sink().filter(|sink| sink.to_source_partition).map_or(&[][..], |sink| &sink.topics);
+            self.topology.outputs_of(topics).into_iter().map(|output| (draft.name.as_str(), output))
         })
     }
 

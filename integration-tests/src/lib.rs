@@ -2,6 +2,7 @@
 
 pub mod broker;
 pub mod client;
+pub mod disk;
 pub mod fake;
 pub mod http;
 pub mod in_process;

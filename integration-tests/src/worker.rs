@@ -27,6 +27,8 @@ pub struct WorkerConfig {
     pub variables: Vec<(String, String)>,
     /// Where its log goes; every start appends.
     pub log: PathBuf,
+    /// The words of a command that starts it somewhere else, such as on a [`Disk`](crate::disk::Disk), as the same process.
+    pub within: Vec<String>,
 }
 
 impl WorkerConfig {
@@ -39,7 +41,13 @@ impl WorkerConfig {
         let directory = test.parent().expect("a program lies in a directory");
         let directory =
             if directory.ends_with("deps") { directory.parent().expect("cargo's layout") } else { directory };
-        Self { program: directory.join(program), arguments: Vec::new(), variables: Vec::new(), log: log.into() }
+        Self {
+            program: directory.join(program),
+            arguments: Vec::new(),
+            variables: Vec::new(),
+            log: log.into(),
+            within: Vec::new(),
+        }
     }
 
     /// With one more option and its value.
@@ -96,10 +104,11 @@ impl WorkerConfig {
         let log = File::options().create(true).append(true).open(&self.log);
         let log = log.with_context(|| format!("cannot open {}", self.log.display()))?;
         let log_start = log.metadata().context("cannot look at the log")?.len() as usize;
-        let mut command = Command::new("setpriv");
+        let mut words = self.within.iter().map(String::as_str).chain(["setpriv", "--pdeathsig", "KILL"]);
+        let mut command = Command::new(words.next().expect("the chain is not empty"));
         without_settings(&mut command);
         let child = command
-            .args(["--pdeathsig", "KILL"])
+            .args(words)
             .arg(&self.program)
             .arg("run")
             .args(&self.arguments)

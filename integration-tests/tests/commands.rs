@@ -12,7 +12,7 @@ use processor_runtime::state::{application_directory, tasks};
 use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// What a command has answered.
 #[derive(Debug)]
@@ -105,6 +105,9 @@ fn a_reset_begins_anew_and_nothing_starts_in_the_middle_of_it() {
         refused.err.contains(&format!("{}:", scene.name)) && refused.err.contains("stop its workers"),
         "{refused:?}"
     );
+    let dry = reset(&scene, &["--dry-run"]);
+    assert_eq!(dry.code, Some(0), "a look is allowed: {dry:?}");
+    assert!(dry.out.contains("delete topic") && dry.out.contains("stop its workers"), "{dry:?}");
     worker.stop().expect("it stops cleanly");
 
     let before = scene.committed();
@@ -112,6 +115,7 @@ fn a_reset_begins_anew_and_nothing_starts_in_the_middle_of_it() {
     assert_eq!(reset(&scene, &[]).code, Some(2), "it asks, and nobody is there to answer");
     let dry = reset(&scene, &["--dry-run", "--json"]).json();
     assert_eq!(dry["done"], false);
+    assert_eq!(dry["members"], json!([]));
     let steps: Vec<&str> =
         dry["steps"].as_array().expect("a list").iter().filter_map(|step| step["step"].as_str()).collect();
     assert_eq!(steps, ["bar", "delete topic", "remove state", "forget offsets"]);

@@ -349,7 +349,7 @@ fn a_name_is_free_after_a_stop_and_after_the_session_where_the_broker_assigns() 
 fn reset(config: &WorkerConfig) -> String {
     let mut command = Command::new(&config.program);
     without_settings(&mut command);
-    let output = command.args(["reset", "--dry-run"]).args(&config.arguments).output().expect("the program runs");
+    let output = command.args(["reset", "--yes"]).args(&config.arguments).output().expect("the program runs");
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 

@@ -27,7 +27,7 @@ use super::output;
 use crate::config::{Config, changelog_topics};
 use crate::kafka::Committed;
 use crate::kafka::admin::Admin;
-use crate::state::HeldState;
+use crate::state::LocalState;
 
 /// The metadata of barred offsets: what a worker cannot read it shows, so it says what to do.
 const BAR: &str = "a reset was begun: run `reset` again to finish it";
@@ -39,7 +39,7 @@ const OPEN_TRANSACTION_POLL: Duration = Duration::from_millis(200);
 /// The arguments of `reset` beside those of `run`.
 #[derive(Debug, Args)]
 pub(crate) struct ResetOptions {
-    /// Says what would go, and changes nothing.
+    /// Says what would go, and changes nothing; also while workers run.
     #[arg(long)]
     dry_run: bool,
     /// Does not ask.
@@ -58,7 +58,7 @@ enum Step {
     /// Deletes an internal topic.
     DeleteTopic(Arc<str>),
     /// Removes the state on this machine.
-    RemoveState(HeldState),
+    RemoveState(LocalState),
     /// Deletes the group, and so all its offsets at once.
     Forget,
 }
@@ -74,8 +74,14 @@ pub(crate) fn run(
     let topology = topology.for_application(&config.application_id);
     let topology = &topology.map_err(|error| CommandError::Misused(error.to_string()))?;
     let admin = Admin::connect(&config.cluster_settings())?;
-    refuse_members(config, &admin)?;
-    let steps = plan(config, topology, &admin)?;
+    let members = admin.members(&config.application_id)?;
+    let refusal = refusal(config, &members);
+    let state = match &refusal {
+        _ if options.dry_run => LocalState::look(&config.state_dir, &config.application_id)?,
+        Some(refusal) => return Err(CommandError::Failed(refusal.clone())),
+        None => LocalState::hold(&config.state_dir, &config.application_id)?,
+    };
+    let steps = plan(config, topology, &admin, state)?;
     let shown: Vec<_> = steps.iter().map(|step| step.told(config)).collect();
     if !options.json {
         output::table(
@@ -96,28 +102,36 @@ pub(crate) fn run(
         let steps: Vec<_> = shown.iter().map(|(step, what)| json!({ "step": step, "what": what })).collect();
         return output::json(
             out,
-            &json!({ "application_id": config.application_id, "done": !options.dry_run, "steps": steps }),
+            &json!({
+                "application_id": config.application_id, "done": !options.dry_run, "steps": steps, "members": members,
+            }),
         );
     }
-    let end = if options.dry_run { "nothing was changed" } else { "done: the next `run` begins anew" };
-    Ok(writeln!(out, "{end}")?)
-}
-
-/// Refuses while the group has members. The broker does so too, should one join in between.
-fn refuse_members(config: &Config, admin: &Admin) -> Result<(), CommandError> {
-    let members = admin.members(&config.application_id)?;
-    if members.is_empty() {
-        return Ok(());
+    match refusal {
+        None if options.dry_run => writeln!(out, "nothing was changed")?,
+        Some(refusal) => writeln!(out, "nothing was changed, and now nothing could be: {refusal}")?,
+        None => writeln!(out, "done: the next `run` begins anew")?,
     }
-    Err(CommandError::Failed(format!(
-        "the application '{}' runs, as {}: stop its workers first; one that was killed counts until its session times out",
-        config.application_id,
-        members.join(", ")
-    )))
+    Ok(())
 }
 
-fn plan(config: &Config, topology: &ApplicationTopology, admin: &Admin) -> Result<Vec<Step>, CommandError> {
-    let state = HeldState::take(&config.state_dir, &config.application_id)?;
+/// Why there is no reset while the group has members. The broker refuses it too, should one join in between.
+fn refusal(config: &Config, members: &[String]) -> Option<String> {
+    let (id, names) = (&config.application_id, members.join(", "));
+    (!members.is_empty()).then(|| {
+        format!(
+            "the application '{id}' runs, as {names}: stop its workers first; one that was killed, or that has an instance.id and \
+             was stopped without `leave`, counts until its session times out"
+        )
+    })
+}
+
+fn plan(
+    config: &Config,
+    topology: &ApplicationTopology,
+    admin: &Admin,
+    state: Option<LocalState>,
+) -> Result<Vec<Step>, CommandError> {
     let offsets = committed_inputs(config, topology, admin, false)?.into_iter().map(|(partition, committed)| {
         let offset = match committed {
             Committed::At { offset, .. } => offset,
@@ -135,7 +149,7 @@ fn plan(config: &Config, topology: &ApplicationTopology, admin: &Admin) -> Resul
 }
 
 /// The order that lets no crash leave something that starts and is wrong.
-fn ordered(offsets: Vec<(TopicPartition, Offset)>, topics: Vec<Arc<str>>, state: Option<HeldState>) -> Vec<Step> {
+fn ordered(offsets: Vec<(TopicPartition, Offset)>, topics: Vec<Arc<str>>, state: Option<LocalState>) -> Vec<Step> {
     let bar = (!offsets.is_empty()).then_some(Step::Bar(offsets));
     let topics = topics.into_iter().map(Step::DeleteTopic);
     bar.into_iter().chain(topics).chain(state.map(Step::RemoveState)).chain([Step::Forget]).collect()

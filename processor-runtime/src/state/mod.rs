@@ -41,7 +41,7 @@ pub use offline::{StoreDump, TaskDump, read_task_offline};
 pub use options::StateSettings;
 pub use permit::{Permit, RestoredBatch};
 pub use positions::{PositionsError, StoreRecord, TaskRecord};
-pub use removal::HeldState;
+pub use removal::LocalState;
 pub use task::{RocksTask, TaskReader};
 pub use view::TaskView;
 

@@ -4,29 +4,46 @@ use std::path::{Path, PathBuf};
 
 use super::{StateError, claim, directory, files, inventory};
 
-/// The local state of an application that no worker has open, nor can open as long as this lives.
+/// The local state of an application.
 #[derive(Debug)]
-pub struct HeldState {
+pub struct LocalState {
     directory: PathBuf,
     tasks: Vec<String>,
-    _lock: claim::DirectoryLock,
+    /// Held, if no worker may open it as long as this lives.
+    lock: Option<claim::DirectoryLock>,
 }
 
-impl HeldState {
-    /// Takes hold of the state of an application; `None` if it has none here.
+impl LocalState {
+    /// Looks at the state of an application, whether a worker has it open or not; `None` if it has none here.
+    ///
+    /// # Errors
+    /// `Foreign` if it is not this application's.
+    pub fn look(state_dir: &Path, application_id: &str) -> Result<Option<Self>, StateError> {
+        Self::find(state_dir, application_id, |_| Ok(None))
+    }
+
+    /// Takes hold of the state of an application: no worker has it open, nor can open it. `None` if it has none here.
     ///
     /// # Errors
     /// `InUse` while a worker has it, `Foreign` if it is not this application's.
-    pub fn take(state_dir: &Path, application_id: &str) -> Result<Option<Self>, StateError> {
+    pub fn hold(state_dir: &Path, application_id: &str) -> Result<Option<Self>, StateError> {
+        Self::find(state_dir, application_id, |directory| claim::lock(directory, true).map(Some))
+    }
+
+    fn find(
+        state_dir: &Path,
+        application_id: &str,
+        lock: impl FnOnce(&Path) -> Result<Option<claim::DirectoryLock>, StateError>,
+    ) -> Result<Option<Self>, StateError> {
         let directory = files::application_directory(state_dir, application_id);
         if !directory.exists() {
             return Ok(None);
         }
         directory::check_owner(&directory, application_id)?;
-        let lock = claim::lock(&directory, true)?;
+        let lock = lock(&directory)?;
         let mut tasks = inventory::subdirectories(&directory)?;
         tasks.sort();
-        Ok(Some(Self { directory, tasks, _lock: lock }))
+        Ok(Some(Self { directory, tasks, lock }))
     }
 
     /// The application's directory.
@@ -43,7 +60,11 @@ impl HeldState {
     ///
     /// # Errors
     /// Of the file system. What was removed is gone, what was not is whole.
+    ///
+    /// # Panics
+    /// If it is not held.
     pub fn remove(self) -> Result<(), StateError> {
+        assert!(self.lock.is_some(), "state that a worker may open is not removed");
         self.tasks.iter().try_for_each(|task| files::remove_database(&self.directory.join(task)))
     }
 }

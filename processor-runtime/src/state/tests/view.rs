@@ -107,11 +107,11 @@ fn state_that_a_worker_has_open_is_not_removed() {
     let held = directory(root.path());
     let mut task = open(&held, &layout(&["a", "b"]));
     apply_batches(&mut task, 1..=3);
-    let error = HeldState::take(root.path(), APPLICATION).expect_err("a worker has it");
+    let error = LocalState::hold(root.path(), APPLICATION).expect_err("a worker has it");
     assert_eq!(error.kind, StateErrorKind::InUse);
     drop((task, held));
     let id = directory(root.path()).instance_id().expect("it is kept");
-    let state = HeldState::take(root.path(), APPLICATION).expect("it is free").expect("there is some");
+    let state = LocalState::hold(root.path(), APPLICATION).expect("it is free").expect("there is some");
     assert_eq!(state.tasks(), [task_id().to_string()]);
     state.remove().expect("it is ours");
     assert!(TaskView::open(&root.path().join(APPLICATION), &task_id()).expect("readable").is_none());
@@ -123,7 +123,7 @@ fn state_of_another_application_is_not_removed() {
     let root = temporary();
     drop(directory(root.path()));
     fs::rename(root.path().join(APPLICATION), root.path().join("other")).expect("it is ours");
-    let error = HeldState::take(root.path(), "other").expect_err("it is the shop's");
+    let error = LocalState::hold(root.path(), "other").expect_err("it is the shop's");
     assert_eq!(error.kind, StateErrorKind::Foreign);
-    assert!(HeldState::take(root.path(), APPLICATION).expect("nothing is there").is_none());
+    assert!(LocalState::hold(root.path(), APPLICATION).expect("nothing is there").is_none());
 }

@@ -1,13 +1,14 @@
 //! The command line of every application.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{IsTerminal, Write};
 use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches as _, Parser, Subcommand};
 use processor_core::topology::{Topology, TopologyError};
 use tracing_subscriber::EnvFilter;
 
@@ -93,7 +94,7 @@ impl<A: Args, F: FnOnce(&A) -> Result<Topology, TopologyError>> Application<A, F
     /// Exit codes: 0 done, or stopped as told; 1 it could not start or could not go on; 2 the command line, another
     /// setting or the topology does not make sense.
     pub fn main(self) -> ExitCode {
-        match Cli::<A>::parse().command {
+        match Cli::<A>::of_this_process().command {
             Command::Run(RunArgs { settings: given, application }) => match settings::<A>(self.config, &given) {
                 Ok(settings) => run(&settings.config, (self.topology)(&application)),
                 Err(code) => code,
@@ -147,7 +148,7 @@ fn answer(
     command: impl FnOnce(&mut std::io::StdoutLock<'static>) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter("warn")).with_writer(std::io::stderr);
-    subscriber.with_target(false).without_time().init();
+    subscriber.with_ansi(std::io::stderr().is_terminal()).with_target(false).without_time().init();
     command(&mut std::io::stdout().lock())
 }
 
@@ -184,6 +185,30 @@ struct Cli<A: Args> {
     command: Command<A>,
 }
 
+impl<A: Args> Cli<A> {
+    /// What this process was started with; prints help, or what is wrong, and ends where that is the answer.
+    fn of_this_process() -> Self {
+        let program = std::env::args_os().next().map(PathBuf::from);
+        let program =
+            program.as_deref().and_then(Path::file_name).map_or_else(|| EXAMPLE.into(), OsStr::to_string_lossy);
+        let matches = in_examples(Self::command(), &program).get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+}
+
+/// The program in the examples of the help texts as they are written.
+const EXAMPLE: &str = "moving-average";
+
+/// With the examples of a command and those below it as they are typed for this program.
+fn in_examples(command: clap::Command, program: &str) -> clap::Command {
+    let example = command.get_after_help().map(|help| help.to_string().replace(EXAMPLE, program));
+    let command = command.mut_subcommands(|below| in_examples(below, program));
+    match example {
+        Some(example) => command.after_help(example),
+        None => command,
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command<A: Args> {
     /// Processes records until it is told to stop (SIGTERM, SIGINT).
@@ -206,7 +231,7 @@ enum Command<A: Args> {
     /// Makes the application begin anew, as if it had never run.
     ///
     /// Removes its internal topics, its state on this machine and its committed offsets; inputs and outputs stay as they are.
-    /// Takes the arguments of `run`. Refused while workers run. If it is cut short, workers refuse to start until it is run
+    /// Takes the arguments of `run`. Refused while workers run (--dry-run is not). If it is cut short, workers refuse to start until it is run
     /// again. Needs the rights to Delete the internal topics and the group, and to Read the group and the inputs.
     #[command(after_help = RESET_EXAMPLE)]
     Reset(ResetArgs<A>),
@@ -346,5 +371,23 @@ fn run_until_signal(config: &Config, topology: &Topology) -> Result<(), Box<dyn 
             Ok(())
         }
         Err(_) => Err("the application's thread panicked; the message stands above".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Args)]
+    struct Nothing {}
+
+    #[test]
+    fn examples_are_typed_for_this_program() {
+        let mut command = in_examples(Cli::<Nothing>::command(), "shop");
+        let reset = command.find_subcommand_mut("reset").expect("it is a command").render_long_help().to_string();
+        assert!(reset.contains("  shop reset --dry-run"), "{reset}");
+        let stores = command.find_subcommand_mut("stores").expect("it is a command");
+        let get = stores.find_subcommand_mut("get").expect("it is a verb").render_help().to_string();
+        assert!(get.contains("  shop stores get window") && !get.contains(EXAMPLE), "{get}");
     }
 }

@@ -14,6 +14,29 @@ const TOPIC_BYTES_MAX: usize = 249;
 
 /// A topology whose topics all have their names. Only such a one has tasks, so none can run without its application.
 /// Cheap to clone; shared by all threads.
+///
+/// An application that is run with `processor_runtime::main` need not make one.
+///
+/// ```
+/// use processor_core::prelude::*;
+///
+/// let mut topology = Topology::builder();
+/// topology
+///     .source("orders", "orders", (JavaLong, Utf8))
+///     .on_failure(FailurePolicy::dead_letter("orders-failed"))
+///     .repartition("by-customer", |order| order.value.clone(), (Utf8, Utf8))
+///     .sink("copy", "orders-by-customer", (Utf8, Utf8))
+///     .to_source_partition();
+/// let topology = topology.build()?.for_application("shop")?;
+/// let names = |topics: &[std::sync::Arc<str>]| topics.iter().map(ToString::to_string).collect::<Vec<_>>();
+/// assert_eq!(topology.application_id(), "shop");
+/// assert_eq!(names(topology.inputs()), ["orders", "shop-by-customer-repartition"]);
+/// assert_eq!(
+///     names(topology.outputs()),
+///     ["orders-by-customer", "orders-failed", "shop-by-customer-repartition"]
+/// );
+/// # Ok::<(), TopologyError>(())
+/// ```
 #[derive(Clone)]
 pub struct ApplicationTopology {
     topology: Topology,
@@ -30,6 +53,25 @@ struct Names {
 /// A topic between two sub-topologies of an application. The application makes it, with `cleanup.policy=delete` and
 /// `retention.ms=-1`: nothing of it may go before it is processed. What lies behind the committed offsets of the
 /// application's group on it is purged.
+///
+/// ```
+/// use processor_core::prelude::*;
+/// use processor_core::topology::InternalPartitions;
+///
+/// let mut topology = Topology::builder();
+/// topology
+///     .source("orders", "orders", (JavaLong, Utf8))
+///     .repartition("by-customer", |order| order.value.clone(), (Utf8, Utf8))
+///     .sink("copy", "orders-by-customer", (Utf8, Utf8));
+/// let topology = topology.build()?.for_application("shop")?;
+/// let internal = &topology.internal_topics()[0];
+/// assert_eq!(&*internal.topic, "shop-by-customer-repartition");
+/// assert_eq!(internal.topic, topology.inputs()[internal.input.slot()]);
+/// assert_eq!(internal.topic, topology.outputs()[internal.output.slot()]);
+/// assert_eq!(&*internal.read_by, "by-customer");
+/// assert_eq!(internal.partitions, InternalPartitions::AsInputsOf("orders".into()));
+/// # Ok::<(), TopologyError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InternalTopic {
     /// `<application.id>-<name>-repartition`.
@@ -45,6 +87,8 @@ pub struct InternalTopic {
 }
 
 /// How many partitions an internal topic is made with.
+///
+/// See [`InternalTopic`] and [`Repartitioned::with_partitions`](super::Repartitioned::with_partitions).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InternalPartitions {
     /// So many.
@@ -55,6 +99,21 @@ pub enum InternalPartitions {
 
 impl Topology {
     /// Names the topics of the topology for an application.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// let mut topology = Topology::builder();
+    /// let words = topology.source("words", "words", (Utf8, Utf8));
+    /// words.sink("copy", "shop-by-length-repartition", (Utf8, Utf8));
+    /// words
+    ///     .repartition("by-length", |word| word.value.len() as i64, (JavaLong, Utf8))
+    ///     .sink("out", "out", (JavaLong, Utf8));
+    /// let topology = topology.build()?;
+    /// assert!(topology.for_application("other").is_ok());
+    /// let taken = TopologyError::InternalTopicTaken("shop-by-length-repartition".to_owned());
+    /// assert_eq!(topology.for_application("shop").err(), Some(taken));
+    /// # Ok::<(), TopologyError>(())
+    /// ```
     ///
     /// # Errors
     /// The name of an internal topic is too long, or taken.
@@ -129,6 +188,19 @@ impl ApplicationTopology {
 
     /// How many partitions each internal topic needs, in the order of [`internal_topics`](Self::internal_topics), given
     /// those of the topics that are there; `None` where nothing tells it.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # let mut topology = Topology::builder();
+    /// # topology
+    /// #     .source("orders", "orders", (JavaLong, Utf8))
+    /// #     .repartition("by-customer", |order| order.value.clone(), (Utf8, Utf8))
+    /// #     .sink("copy", "orders-by-customer", (Utf8, Utf8));
+    /// # let topology = topology.build()?.for_application("shop")?;
+    /// assert_eq!(topology.internal_partitions(|topic| (topic == "orders").then_some(6)), [Some(6)]);
+    /// assert_eq!(topology.internal_partitions(|_| None), [None]);
+    /// # Ok::<(), TopologyError>(())
+    /// ```
     pub fn internal_partitions(&self, partitions_of: impl Fn(&str) -> Option<u32>) -> Vec<Option<u32>> {
         let mut known: BTreeMap<InputIndex, u32> = BTreeMap::new();
         for (topic, input) in self.inputs().iter().zip(0..) {
@@ -155,6 +227,17 @@ impl ApplicationTopology {
 
     /// The sinks of a sub-topology that write to the partition with the number of the task's, once for each topic that they
     /// write to: that one needs at least as many partitions as there are tasks.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # let mut topology = Topology::builder();
+    /// topology.source("in", "in", (Utf8, Utf8)).sink("copy", "copies", (Utf8, Utf8)).to_source_partition();
+    /// let topology = topology.build()?.for_application("copier")?;
+    /// for (sink, output) in topology.sinks_to_source_partition(&topology.subtopologies()[0]) {
+    ///     assert_eq!((sink, &*topology.outputs()[output.slot()]), ("copy", "copies"));
+    /// }
+    /// # Ok::<(), TopologyError>(())
+    /// ```
     pub fn sinks_to_source_partition<'a>(
         &'a self,
         part: &'a SubTopology,

@@ -34,6 +34,24 @@ pub struct TopologyBuilder {
 impl TopologyBuilder {
     /// Reads topics. The name is the node's; the alphabetically first source's name is the sub-topology's, and stays the
     /// same for the life of the application's state.
+    ///
+    /// All topics that one sub-topology reads need the same number of partitions, which is checked at start.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// use processor_core::testing::{TopologyTestDriver, secs};
+    ///
+    /// let mut topology = Topology::builder();
+    /// topology
+    ///     .source("orders", ["orders-eu", "orders-us"], (Utf8, JavaLong))
+    ///     .sink("all", "orders-all", (Utf8, JavaLong));
+    /// let driver = TopologyTestDriver::new(topology.build()?)?;
+    /// let orders = driver.input::<String, i64>("orders");
+    /// orders.pipe_at(secs(1), "ann", 5); // by the first topic
+    /// orders.topic("orders-us").pipe_at(secs(2), "bob", 7);
+    /// assert_eq!(driver.output::<String, i64>("all").values(), [5, 7]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn source<K, V, KC, VC>(
         &mut self,
         name: impl Into<String>,
@@ -51,11 +69,36 @@ impl TopologyBuilder {
     }
 
     /// What becomes of records that fail in a node without a policy of its own. Without this call the task stops.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// let mut topology = Topology::builder();
+    /// topology.on_failure(FailurePolicy::skip());
+    /// topology.source("amounts", "amounts", (Utf8, DecimalText)).sink("copy", "copy", (Utf8, JavaLong));
+    /// let driver = TopologyTestDriver::new(topology.build()?)?;
+    /// let amounts = driver.input::<String, i64>("amounts");
+    /// amounts.try_pipe_bytes(Some(secs(1)), Some(b"ann"), Some(b"seven"))?;
+    /// amounts.pipe_at(secs(2), "ann", 8);
+    /// assert_eq!(driver.output::<String, i64>("copy").values(), [8]);
+    /// assert_eq!(driver.skipped().len(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn on_failure(&mut self, policy: impl Into<Policy>) {
         self.graph.borrow_mut().policy = policy.into();
     }
 
     /// Checks the topology. Its streams are of no more use: connecting anything to one panics.
+    ///
+    /// ```
+    /// use processor_core::prelude::*;
+    ///
+    /// let mut topology = Topology::builder();
+    /// let words = topology.source("words", "words", (Utf8, Utf8));
+    /// words.sink("copy", "one", (Utf8, Utf8));
+    /// words.sink("copy", "two", (Utf8, Utf8));
+    /// assert_eq!(topology.build().err(), Some(TopologyError::DuplicateNode("copy".to_owned())));
+    /// ```
     ///
     /// # Errors
     /// The first thing that is wrong, with the node and the remedy.
@@ -89,6 +132,21 @@ where
 }
 
 /// One topic or several: `"a"`, `["a", "b"]`, a `Vec` of names.
+///
+/// `build()` refuses none at all, and one that is named twice.
+///
+/// ```
+/// use processor_core::prelude::*;
+///
+/// fn copies(inputs: &[String]) -> Result<Topology, TopologyError> {
+///     let mut topology = Topology::builder();
+///     topology.source("in", inputs, (Raw, Raw)).sink("out", "copies", (Raw, Raw));
+///     topology.build()
+/// }
+///
+/// assert!(copies(&["a".to_owned(), "b".to_owned()]).is_ok());
+/// assert_eq!(copies(&[]).err(), Some(TopologyError::NoTopic("in".to_owned())));
+/// ```
 pub trait Topics {
     /// Their names.
     fn names(self) -> Vec<String>;

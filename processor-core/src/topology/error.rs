@@ -1,6 +1,24 @@
 //! What `build()` and `for_application()` refuse, with the node and the remedy.
 
 /// A topology that cannot run.
+///
+/// ```
+/// use processor_core::prelude::*;
+///
+/// fn topology(window: usize) -> Result<Topology, TopologyError> {
+///     if window == 0 {
+///         return Err(TopologyError::Other("--window must be at least 1".to_owned()));
+///     }
+///     let mut topology = Topology::builder();
+///     let _ = topology.source("readings", "readings", (Utf8, JavaDouble));
+///     topology.build()
+/// }
+///
+/// assert_eq!(topology(0).unwrap_err().to_string(), "--window must be at least 1");
+/// let unconnected = topology(10).unwrap_err();
+/// assert_eq!(unconnected, TopologyError::Unconnected("readings".to_owned()));
+/// assert!(unconnected.to_string().contains("add an operator or a sink behind it"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TopologyError {

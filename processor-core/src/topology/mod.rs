@@ -38,6 +38,21 @@ use crate::store::{AnyOverlay, StoreJson, StoreSpec};
 
 /// A checked topology. It can be looked at; [`for_application`](Self::for_application) makes one that can run. Cheap to
 /// clone.
+///
+/// ```
+/// use processor_core::prelude::*;
+///
+/// fn copies(input: &str) -> Result<Topology, TopologyError> {
+///     let mut topology = Topology::builder();
+///     topology.source("in", input, (Raw, Raw)).sink("out", "copies", (Raw, Raw));
+///     topology.build()
+/// }
+///
+/// let topology = copies("originals")?;
+/// assert_eq!(&*topology.subtopologies()[0].name, "in");
+/// assert!(topology.describe().contains("Source: in (topics: [originals])"));
+/// # Ok::<(), TopologyError>(())
+/// ```
 #[derive(Clone)]
 pub struct Topology(Arc<Parts>);
 
@@ -51,6 +66,26 @@ pub(crate) struct Parts {
 }
 
 /// Operators that are connected with each other: the unit that becomes a task for every partition of its inputs.
+///
+/// ```
+/// use processor_core::prelude::*;
+///
+/// const SEEN: KeyValueStoreDef<String, u64> = KeyValueStoreDef::new("seen").in_memory();
+///
+/// let mut topology = Topology::builder();
+/// topology
+///     .source("words", "words", (Utf8, Utf8))
+///     .each("count", |word, ctx: &mut Context<'_, String, String>| {
+///         ctx.store(&SEEN).update(&word.value, |count| *count += 1)?;
+///         Ok(())
+///     })
+///     .with_store(&SEEN);
+/// let topology = topology.build()?;
+/// let part = &topology.subtopologies()[0];
+/// assert_eq!((&*part.name, &*part.stores[0]), ("words", "seen"));
+/// assert!(part.store_specs[0].in_memory && part.store_specs[0].changelog.is_some());
+/// # Ok::<(), TopologyError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct SubTopology {
     /// The name of its alphabetically first source node.
@@ -80,6 +115,24 @@ impl std::fmt::Debug for StoreMaker {
 impl SubTopology {
     /// How to show what is in a store.
     ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::ids::StoreIndex;
+    /// # use processor_core::store::ValueFormat;
+    /// # const TOTALS: KeyValueStoreDef<String, i64> = KeyValueStoreDef::new("totals");
+    /// # let mut topology = Topology::builder();
+    /// # topology
+    /// #     .source("in", "in", (Utf8, JavaLong))
+    /// #     .each("total", |_, _: &mut Context<'_, String, i64>| Ok(()))
+    /// #     .with_store(&TOTALS); // from String to i64
+    /// # let topology = topology.build()?;
+    /// let json = topology.subtopologies()[0].store_json(StoreIndex::new(0));
+    /// let mut stored = Vec::new();
+    /// ValueFormat::Bincode.encode(&-7_i64, &mut stored)?;
+    /// assert_eq!((json.key(b"ann")?.as_str(), json.value(&stored)?.as_i64()), (Some("ann"), Some(-7)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Panics
     /// If it has no such store.
     pub fn store_json(&self, store: StoreIndex) -> StoreJson {
@@ -89,6 +142,8 @@ impl SubTopology {
 
 impl Topology {
     /// Starts a topology.
+    ///
+    /// See [`TopologyBuilder`].
     pub fn builder() -> TopologyBuilder {
         TopologyBuilder::default()
     }
@@ -98,11 +153,34 @@ impl Topology {
     }
 
     /// The sub-topologies, by name.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// let mut topology = Topology::builder();
+    /// topology
+    ///     .source("orders", "orders", (JavaLong, Utf8))
+    ///     .repartition("by-customer", |order| order.value.clone(), (Utf8, Utf8)) // another task from here on
+    ///     .sink("out", "out", (Utf8, Utf8));
+    /// let topology = topology.build()?;
+    /// let names: Vec<&str> = topology.subtopologies().iter().map(|part| &*part.name).collect();
+    /// assert_eq!(names, ["by-customer", "orders"]);
+    /// # Ok::<(), TopologyError>(())
+    /// ```
     pub fn subtopologies(&self) -> &[SubTopology] {
         &self.0.subtopologies
     }
 
     /// The sub-topology that a task belongs to.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # let mut topology = Topology::builder();
+    /// # topology.source("orders", "orders", (Utf8, Utf8)).sink("out", "out", (Utf8, Utf8));
+    /// # let topology = topology.build()?;
+    /// let task = TaskId::new("orders", Partition::new(3));
+    /// assert_eq!(topology.subtopology_of(&task).inputs.len(), 1);
+    /// # Ok::<(), TopologyError>(())
+    /// ```
     ///
     /// # Panics
     /// If the task is not of this topology.
@@ -112,6 +190,19 @@ impl Topology {
     }
 
     /// The name of a node.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::ids::NodeIndex;
+    /// # let mut topology = Topology::builder();
+    /// # topology.source("orders", "orders", (Utf8, Utf8)).sink("out", "out", (Utf8, Utf8));
+    /// # let topology = topology.build()?;
+    /// assert_eq!(topology.node_name(NodeIndex::new(0)), "orders"); // in the order in which they were added
+    /// # Ok::<(), TopologyError>(())
+    /// ```
+    ///
+    /// # Panics
+    /// If there is no such node.
     pub fn node_name(&self, node: NodeIndex) -> &str {
         &self.0.nodes[node.slot()].name
     }

@@ -25,11 +25,29 @@ impl Topology {
     }
 
     /// A Mermaid flowchart, which code hosts and many editors draw.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// let mut topology = Topology::builder();
+    /// topology.source("in", "words", (Utf8, Utf8)).sink("out", "copies", (Utf8, Utf8));
+    /// let chart = topology.build()?.describe_mermaid();
+    /// assert!(chart.starts_with("flowchart TD\n") && chart.contains("n0 --> n1"), "{chart}");
+    /// # Ok::<(), TopologyError>(())
+    /// ```
     pub fn describe_mermaid(&self) -> String {
         mermaid::mermaid(self)
     }
 
     /// A graph in Graphviz's language.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// let mut topology = Topology::builder();
+    /// topology.source("in", "words", (Utf8, Utf8)).sink("out", "copies", (Utf8, Utf8));
+    /// let graph = topology.build()?.describe_dot(); // for `dot -Tsvg`
+    /// assert!(graph.starts_with("digraph topology {") && graph.contains(r#""in" -> "out";"#), "{graph}");
+    /// # Ok::<(), TopologyError>(())
+    /// ```
     pub fn describe_dot(&self) -> String {
         dot::dot(self)
     }

@@ -50,6 +50,8 @@ pub trait IntoOperator<K, V, Marker> {
 }
 
 /// Marks a factory of operators.
+///
+/// Inferred; nobody writes it.
 #[derive(Debug)]
 pub struct Factory<O>(PhantomData<fn() -> O>);
 
@@ -66,6 +68,8 @@ where
 }
 
 /// Marks a function of a record and a context.
+///
+/// Inferred; nobody writes it.
 #[derive(Debug)]
 pub struct PerRecord<KOut, VOut>(PhantomData<fn() -> (KOut, VOut)>);
 
@@ -86,6 +90,8 @@ where
 }
 
 /// The operator that a function is; all tasks share the function.
+///
+/// [`IntoOperator`] makes it of a function; nobody writes it.
 #[derive(Debug)]
 pub struct Closure<F, K, V, KOut, VOut> {
     function: Arc<F>,

@@ -1,4 +1,7 @@
 //! Operators: the code a user writes, and what it may do while a record passes through it.
+//!
+//! An [`Operator`] is given a [`Context`], through which it forwards records and opens a [`Store`]; a [`Scan`] reads ranges
+//! of it. The other types here are inferred and never written.
 
 mod branch;
 mod closure;
@@ -60,6 +63,56 @@ pub trait Operator: 'static {
 
     /// Called once before the first record; the place to make schedules.
     ///
+    /// ```
+    /// use std::time::Duration;
+    /// use processor_core::prelude::*;
+    /// use processor_core::testing::{TopologyTestDriver, secs};
+    ///
+    /// const COUNTS: KeyValueStoreDef<String, i64> = KeyValueStoreDef::new("counts");
+    ///
+    /// /// Every minute of stream time how often each word has been seen by then.
+    /// struct Report;
+    ///
+    /// impl Operator for Report {
+    ///     type KeyIn = String;
+    ///     type ValueIn = String;
+    ///     type KeyOut = String;
+    ///     type ValueOut = i64;
+    ///
+    ///     fn open(&mut self, ctx: &mut OpenContext<'_>) -> Result<(), OperatorError> {
+    ///         ctx.schedule(Duration::from_secs(60), Clock::StreamTime);
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn process(&mut self, word: Record<String, String>, ctx: &mut Context<'_, String, i64>) -> Result<(), OperatorError> {
+    ///         Ok(ctx.store(&COUNTS).update(&word.value, |count| *count += 1)?)
+    ///     }
+    ///
+    ///     fn punctuate(&mut self, punctuation: Punctuation, ctx: &mut Context<'_, String, i64>) -> Result<(), OperatorError> {
+    ///         for (word, count) in ctx.store(&COUNTS).all().collect()? {
+    ///             ctx.forward(Record::new(word, count, punctuation.due))?;
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let mut topology = Topology::builder();
+    /// topology
+    ///     .source("words", "words", (Utf8, Utf8))
+    ///     .process("report", || Report)
+    ///     .with_store(&COUNTS)
+    ///     .sink("reports", "reports", (Utf8, JavaLong));
+    /// let driver = TopologyTestDriver::new(topology.build()?)?;
+    /// let words = driver.input::<String, String>("words");
+    /// words.pipe_at(secs(10), "", "tea");
+    /// words.pipe_at(secs(59), "", "tea");
+    /// let reports = driver.output::<String, i64>("reports");
+    /// assert!(reports.records().is_empty());
+    /// words.pipe_at(secs(61), "", "tea"); // counted, and then the report of minute 1 is due
+    /// assert_eq!(reports.records(), [Record::new("tea".to_owned(), 3, secs(60))]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// Stop the task before it has read anything.
     fn open(&mut self, _ctx: &mut OpenContext<'_>) -> Result<(), OperatorError> {
@@ -67,6 +120,8 @@ pub trait Operator: 'static {
     }
 
     /// Processes one record. What it forwards and writes takes effect together, or, if it fails, not at all.
+    ///
+    /// The example of [`Operator`] shows it.
     ///
     /// # Errors
     /// The record has failed; the topology's policy says what follows.
@@ -78,6 +133,8 @@ pub trait Operator: 'static {
 
     /// Called when a schedule of this node is due. What it forwards and writes is committed with the batch.
     ///
+    /// [`open`](Self::open) has an example.
+    ///
     /// # Errors
     /// Stop the task: there is no record that could be skipped.
     fn punctuate(
@@ -88,6 +145,7 @@ pub trait Operator: 'static {
         Ok(())
     }
 
-    /// Called once when the task leaves this thread; never after a crash. State is safe without it.
+    /// Called once when the task leaves this thread; never after a crash. State is safe without it: it is for what the
+    /// operator itself has opened, and most have nothing to do here.
     fn close(&mut self) {}
 }

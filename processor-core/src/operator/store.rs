@@ -43,6 +43,35 @@ pub struct Store<'a, K, V> {
 }
 
 /// The state could not be read. It is written down as the record's failure: return it.
+///
+/// ```
+/// use processor_core::prelude::*;
+/// use processor_core::testing::{TopologyTestDriver, secs};
+///
+/// /// JSON has no NaN: what is written here cannot be read back.
+/// const MEANS: KeyValueStoreDef<String, f64> = KeyValueStoreDef::new("means").with_json_values();
+///
+/// let mut topology = Topology::builder();
+/// topology
+///     .source("in", "in", (Utf8, JavaDouble))
+///     .each("mean", |record, ctx| {
+///         if ctx.store(&MEANS).get(&record.key).is_err() {
+///             return ctx.forward(record); // of no use: the record has failed all the same
+///         }
+///         ctx.store(&MEANS).put(&record.key, record.value);
+///         Ok(())
+///     })
+///     .with_store(&MEANS)
+///     .on_failure(FailurePolicy::skip()) // nor this: it is not the record's fault
+///     .sink("out", "out", (Utf8, JavaDouble));
+/// let mut driver = TopologyTestDriver::new(topology.build()?)?;
+/// let input = driver.input::<String, f64>("in");
+/// input.pipe_at(secs(1), "a", f64::NAN);
+/// driver.crash_and_restore()?;
+/// let failure = input.try_pipe_at(secs(2), "a", 1.0).unwrap_err();
+/// assert!(failure.to_string().contains("store 'means': a stored entry cannot be read"), "{failure}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("store '{store}': {message}")]
 pub struct StoreError {
@@ -62,6 +91,28 @@ impl<'a, K: StoreKey, V: StoreValue> Store<'a, K, V> {
     }
 
     /// The value of a key.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # const COUNTS: KeyValueStoreDef<String, u64> = KeyValueStoreDef::new("counts");
+    /// # let mut topology = Topology::builder();
+    /// # topology.source("in", "in", (Utf8, Utf8)).each("op", |_, ctx: &mut Context<'_, String, String>| {
+    /// let mut counts = ctx.store(&COUNTS);
+    /// let ann = "ann".to_owned();
+    /// assert_eq!(counts.get(&ann)?, None);
+    /// counts.put(&ann, 7); // what this batch has written is read
+    /// assert_eq!(counts.get(&ann)?, Some(7));
+    /// counts.delete(&ann);
+    /// assert_eq!(counts.get(&ann)?, None);
+    /// # Ok(())
+    /// # }).with_store(&COUNTS);
+    /// # TopologyTestDriver::new(topology.build()?)?.input::<String, String>("in").pipe_at(secs(1), "", "");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// State could not be read.
     pub fn get(&mut self, key: &K) -> Result<Option<V>, StoreError> {
         let base = self.base;
         let found = self.overlay().get(base, key).map(Option::<&V>::cloned);
@@ -69,11 +120,34 @@ impl<'a, K: StoreKey, V: StoreValue> Store<'a, K, V> {
     }
 
     /// Sets the value of a key.
+    ///
+    /// Nothing is read, and nothing can fail here: a value that cannot be encoded is found when the batch ends, and
+    /// stops the task. Of several values for one key in a batch, the last is written.
     pub fn put(&mut self, key: &K, value: V) {
         self.overlay().put(key, Some(value));
     }
 
     /// Sets the value of a key that has none, and says whether it did.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # const COUNTS: KeyValueStoreDef<String, u64> = KeyValueStoreDef::new("counts");
+    /// # let mut topology = Topology::builder();
+    /// # topology.source("in", "in", (Utf8, Utf8)).each("op", |_, ctx: &mut Context<'_, String, String>| {
+    /// let mut counts = ctx.store(&COUNTS);
+    /// let ann = "ann".to_owned();
+    /// assert!(counts.put_if_absent(&ann, 1)?);
+    /// assert!(!counts.put_if_absent(&ann, 2)?);
+    /// assert_eq!(counts.get(&ann)?, Some(1));
+    /// # Ok(())
+    /// # }).with_store(&COUNTS);
+    /// # TopologyTestDriver::new(topology.build()?)?.input::<String, String>("in").pipe_at(secs(1), "", "");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// State could not be read.
     pub fn put_if_absent(&mut self, key: &K, value: V) -> Result<bool, StoreError> {
         let base = self.base;
         let absent = self.overlay().get(base, key).map(|found| found.is_none());
@@ -91,6 +165,28 @@ impl<'a, K: StoreKey, V: StoreValue> Store<'a, K, V> {
 
     /// Changes the value of a key in place, starting from `V::default()`, and returns what `change` returns. The
     /// cheapest way to read and write: a hot key's value is neither decoded nor copied.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # const COUNTS: KeyValueStoreDef<String, u64> = KeyValueStoreDef::new("counts");
+    /// # let mut topology = Topology::builder();
+    /// # topology.source("in", "in", (Utf8, Utf8)).each("op", |_, ctx: &mut Context<'_, String, String>| {
+    /// let mut counts = ctx.store(&COUNTS);
+    /// let ann = "ann".to_owned();
+    /// let before = counts.update(&ann, |count| {
+    ///     *count += 1; // from 0
+    ///     *count - 1
+    /// })?;
+    /// assert_eq!((before, counts.get(&ann)?), (0, Some(1)));
+    /// # Ok(())
+    /// # }).with_store(&COUNTS);
+    /// # TopologyTestDriver::new(topology.build()?)?.input::<String, String>("in").pipe_at(secs(1), "", "");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// State could not be read; `change` was not called.
     pub fn update<R>(&mut self, key: &K, change: impl FnOnce(&mut V) -> R) -> Result<R, StoreError>
     where
         V: Default,
@@ -100,6 +196,28 @@ impl<'a, K: StoreKey, V: StoreValue> Store<'a, K, V> {
 
     /// Changes, sets or deletes the value of a key in place, and returns what `change` returns: `None` is no value, before
     /// and after. As cheap as [`update`](Self::update), for values that may go or have no default.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # const COUNTS: KeyValueStoreDef<String, u64> = KeyValueStoreDef::new("counts");
+    /// # let mut topology = Topology::builder();
+    /// # topology.source("in", "in", (Utf8, Utf8)).each("op", |_, ctx: &mut Context<'_, String, String>| {
+    /// let mut counts = ctx.store(&COUNTS);
+    /// let ann = "ann".to_owned();
+    /// counts.put(&ann, 2);
+    /// for left in [Some(1), None, None] {
+    ///     counts.modify(&ann, |count| *count = count.and_then(|count| count.checked_sub(1)).filter(|left| *left > 0))?;
+    ///     assert_eq!(counts.get(&ann)?, left);
+    /// }
+    /// # Ok(())
+    /// # }).with_store(&COUNTS);
+    /// # TopologyTestDriver::new(topology.build()?)?.input::<String, String>("in").pipe_at(secs(1), "", "");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// State could not be read; `change` was not called.
     pub fn modify<R>(&mut self, key: &K, change: impl FnOnce(&mut Option<V>) -> R) -> Result<R, StoreError> {
         let base = self.base;
         let changed = self.overlay().modify(base, key, change);
@@ -107,23 +225,84 @@ impl<'a, K: StoreKey, V: StoreValue> Store<'a, K, V> {
     }
 
     /// The entries of a range of keys.
+    ///
+    /// Keys are in the order of their type, which is the order of their bytes.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # const BY_AGE: KeyValueStoreDef<u32, String> = KeyValueStoreDef::new("by-age");
+    /// # let mut topology = Topology::builder();
+    /// # topology.source("in", "in", (Utf8, Utf8)).each("op", |_, ctx: &mut Context<'_, String, String>| {
+    /// let mut by_age = ctx.store(&BY_AGE);
+    /// for (age, name) in [(31, "ann"), (17, "bob"), (65, "eve")] {
+    ///     by_age.put(&age, name.to_owned());
+    /// }
+    /// assert_eq!(by_age.range(18..).first()?, Some((31, "ann".to_owned())));
+    /// assert_eq!(by_age.range(18..=65).collect()?.len(), 2);
+    /// assert_eq!(by_age.range(66..18).collect()?, []); // a range that holds nothing is no error
+    /// # Ok(())
+    /// # }).with_store(&BY_AGE);
+    /// # TopologyTestDriver::new(topology.build()?)?.input::<String, String>("in").pipe_at(secs(1), "", "");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn range(&mut self, range: impl RangeBounds<K>) -> Scan<'_, 'a, K, V> {
         Scan::new(self, KeyRange::between(&range))
     }
 
     /// The entries of the keys that begin with `prefix`: of tuples, its components as a tuple; of texts and bytes, a
     /// `str` or a `[u8]`.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # const VISITS: KeyValueStoreDef<(String, u32), u64> = KeyValueStoreDef::new("visits");
+    /// # let mut topology = Topology::builder();
+    /// # topology.source("in", "in", (Utf8, Utf8)).each("op", |_, ctx: &mut Context<'_, String, String>| {
+    /// let mut visits = ctx.store(&VISITS);
+    /// for (user, page) in [("ann", 7), ("anna", 1), ("ann", 9)] {
+    ///     visits.put(&(user.to_owned(), page), 1);
+    /// }
+    /// let mut pages = Vec::new();
+    /// visits.prefix(&("ann".to_owned(),)).for_each(|(_, page), _| pages.push(page))?;
+    /// assert_eq!(pages, [7, 9]); // and not those of "anna"
+    /// # Ok(())
+    /// # }).with_store(&VISITS);
+    /// # TopologyTestDriver::new(topology.build()?)?.input::<String, String>("in").pipe_at(secs(1), "", "");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn prefix(&mut self, prefix: &(impl KeyPrefix<K> + ?Sized)) -> Scan<'_, 'a, K, V> {
         Scan::new(self, KeyRange::prefix(prefix))
     }
 
     /// All entries.
+    ///
+    /// It reads the whole store of the task: bound it with [`limit`](Scan::limit), or leave off with
+    /// [`try_for_each`](Scan::try_for_each), where the store can be large.
     pub fn all(&mut self) -> Scan<'_, 'a, K, V> {
         Scan::new(self, KeyRange::all())
     }
 
     /// About how many keys the store holds, as of the last commit: what this batch has written is not counted, and a key
     /// that was overwritten or deleted lately may be counted too often.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # const COUNTS: KeyValueStoreDef<String, u64> = KeyValueStoreDef::new("counts");
+    /// # let mut topology = Topology::builder();
+    /// # topology.source("in", "in", (Utf8, Utf8)).each("op", |_, ctx: &mut Context<'_, String, String>| {
+    /// let mut counts = ctx.store(&COUNTS);
+    /// counts.put(&"ann".to_owned(), 1);
+    /// assert_eq!(counts.approximate_len()?, 0); // not committed yet
+    /// # Ok(())
+    /// # }).with_store(&COUNTS);
+    /// # TopologyTestDriver::new(topology.build()?)?.input::<String, String>("in").pipe_at(secs(1), "", "");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// State could not be read.
     pub fn approximate_len(&mut self) -> Result<u64, StoreError> {
         self.base.approximate_len(self.index).map_err(|error| self.failed(OverlayError::Base(error)))
     }

@@ -2,6 +2,9 @@
 //!
 //! No clock is read here. Stream time is the highest timestamp a task has seen; wall-clock time is what the runtime
 //! supplies with a batch (EO-7).
+//!
+//! [`Context::schedule`](crate::operator::Context::schedule) and [`Operator::open`](crate::operator::Operator::open) show
+//! schedules at work.
 
 mod schedule;
 mod timestamps;

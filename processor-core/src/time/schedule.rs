@@ -9,6 +9,45 @@ use std::time::Duration;
 use crate::ids::{NodeIndex, Timestamp};
 
 /// The clock that a schedule goes by.
+///
+/// ```
+/// use std::time::Duration;
+/// use processor_core::prelude::*;
+/// use processor_core::testing::{TopologyTestDriver, secs};
+///
+/// /// Says which clock has passed a minute.
+/// struct Minutes;
+///
+/// impl Operator for Minutes {
+///     # type KeyIn = String;
+///     # type ValueIn = i64;
+///     # type KeyOut = String;
+///     # type ValueOut = i64;
+///     fn open(&mut self, ctx: &mut OpenContext<'_>) -> Result<(), OperatorError> {
+///         ctx.schedule(Duration::from_secs(60), Clock::StreamTime);
+///         ctx.schedule(Duration::from_secs(60), Clock::WallClock);
+///         Ok(())
+///     }
+///     # fn process(&mut self, _: Record<String, i64>, _: &mut Context<'_, String, i64>) -> Result<(), OperatorError> {
+///     #     Ok(())
+///     # }
+///     fn punctuate(&mut self, at: Punctuation, ctx: &mut Context<'_, String, i64>) -> Result<(), OperatorError> {
+///         ctx.forward(Record::new(format!("{:?}", at.clock), at.due.get(), at.now))
+///     }
+/// }
+/// # let mut topology = Topology::builder();
+/// # topology.source("in", "in", (Utf8, JavaLong)).process("minutes", || Minutes).sink("out", "out", (Utf8, JavaLong));
+/// # let mut driver = TopologyTestDriver::new(topology.build()?)?;
+/// let input = driver.input::<String, i64>("in");
+/// input.pipe_at(secs(10), "a", 1);
+/// input.pipe_at(secs(200), "a", 1); // three minutes have passed, and the last of them fires
+/// driver.advance_wall_clock(Duration::from_secs(60))?;
+/// let fired: Vec<_> = driver.output::<String, i64>("out").records();
+/// assert_eq!(fired[0], Record::new("StreamTime".to_owned(), 180_000, secs(200)));
+/// assert_eq!(fired[1], Record::new("WallClock".to_owned(), 60_000, secs(60)));
+/// # assert_eq!(fired.len(), 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
     /// The highest timestamp that the task has seen: the schedule fires right behind the record that moved it past the
@@ -19,10 +58,51 @@ pub enum Clock {
 }
 
 /// Names a schedule within its task.
+///
+/// ```
+/// use std::time::Duration;
+/// use processor_core::prelude::*;
+///
+/// /// Tells its two schedules apart by their ids.
+/// #[derive(Default)]
+/// struct Reports {
+///     daily: Option<ScheduleId>,
+/// }
+///
+/// impl Operator for Reports {
+///     # type KeyIn = String;
+///     # type ValueIn = i64;
+///     # type KeyOut = String;
+///     # type ValueOut = i64;
+///     fn open(&mut self, ctx: &mut OpenContext<'_>) -> Result<(), OperatorError> {
+///         ctx.schedule(Duration::from_hours(1), Clock::StreamTime);
+///         self.daily = Some(ctx.schedule(Duration::from_hours(24), Clock::StreamTime));
+///         Ok(())
+///     }
+///     # fn process(&mut self, _: Record<String, i64>, _: &mut Context<'_, String, i64>) -> Result<(), OperatorError> {
+///     #     Ok(())
+///     # }
+///     fn punctuate(&mut self, at: Punctuation, ctx: &mut Context<'_, String, i64>) -> Result<(), OperatorError> {
+///         let what = if Some(at.schedule) == self.daily { "day" } else { "hour" };
+///         ctx.forward(Record::new(what.to_owned(), 1, at.due))
+///     }
+/// }
+/// # use processor_core::testing::{TopologyTestDriver, secs};
+/// # let mut topology = Topology::builder();
+/// # topology.source("in", "in", (Utf8, JavaLong)).process("r", Reports::default).sink("out", "out", (Utf8, JavaLong));
+/// # let driver = TopologyTestDriver::new(topology.build()?)?;
+/// # driver.input::<String, i64>("in").pipe_at(secs(1), "a", 1);
+/// # driver.input::<String, i64>("in").pipe_at(secs(24 * 3_600), "a", 1);
+/// # let keys: Vec<_> = driver.output::<String, i64>("out").records().into_iter().map(|record| record.key).collect();
+/// # assert_eq!(keys, ["hour", "day"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScheduleId(u32);
 
 /// A schedule has fired.
+///
+/// [`Clock`] has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Punctuation {
     /// Which one.

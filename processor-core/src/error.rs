@@ -6,6 +6,31 @@ use std::fmt;
 /// An error that an operator returns. Any error converts into it with `?`.
 ///
 /// What follows (stop, skip, retry, dead letter) is the topology's policy, not the operator's code.
+///
+/// ```
+/// use processor_core::prelude::*;
+///
+/// fn parse(record: Record<String, String>, ctx: &mut Context<'_, String, u32>) -> Result<(), OperatorError> {
+///     let value: u32 = record.value.trim().parse()?; // any error
+///     if value > 100 {
+///         return Err(OperatorError::message(format_args!("{value} is more than 100 %")));
+///     }
+///     ctx.forward(record.with_value(value))
+/// }
+/// # use processor_core::testing::{TopologyTestDriver, secs};
+/// # let mut topology = Topology::builder();
+/// # topology.source("in", "in", (Utf8, Utf8)).process("parse", parse).sink("out", "out", (Utf8, DecimalText));
+/// # topology.on_failure(FailurePolicy::skip());
+/// # let driver = TopologyTestDriver::new(topology.build()?)?;
+/// let input = driver.input::<String, String>("in");
+/// for value in ["7", "x", "101"] {
+///     input.pipe_at(secs(1), "a", value);
+/// }
+/// assert_eq!(driver.output::<String, u32>("out").values(), [7]);
+/// let said: Vec<_> = driver.skipped().into_iter().map(|failure| failure.message).collect();
+/// assert_eq!(said, ["invalid digit found in string", "101 is more than 100 %"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct OperatorError(Cause);
 
 enum Cause {
@@ -55,6 +80,14 @@ impl fmt::Display for OperatorError {
 }
 
 /// Bytes that a codec cannot read, or a value it cannot write.
+///
+/// ```
+/// use processor_core::prelude::*;
+///
+/// let decoded: Result<i64, CodecError> = DecimalText.decode(Some(b"seven"));
+/// let said = "'seven' is not a whole number that 64 bits hold, such as -42";
+/// assert_eq!(decoded, Err(CodecError::new(said)));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct CodecError(pub String);
@@ -67,6 +100,20 @@ impl CodecError {
 }
 
 /// Why a record could not be processed. The runtime adds where it stood (topic-partition@offset).
+///
+/// ```
+/// use processor_core::prelude::*;
+/// use processor_core::error::FailureKind;
+/// use processor_core::testing::{TopologyTestDriver, secs};
+///
+/// let mut topology = Topology::builder();
+/// topology.source("in", "in", (Utf8, JavaLong)).sink("out", "out", (Utf8, JavaLong));
+/// let driver = TopologyTestDriver::new(topology.build()?)?;
+/// let failure = driver.input::<String, i64>("in").try_pipe_bytes(Some(secs(1)), None, None).unwrap_err();
+/// assert_eq!((failure.kind, &*failure.node), (FailureKind::Decode, "in"));
+/// assert!(failure.to_string().starts_with("decoding failed in node 'in': the key: it is null"), "{failure}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{kind} in node '{node}': {message}")]
 pub struct RecordFailure {
@@ -79,6 +126,16 @@ pub struct RecordFailure {
 }
 
 /// What kind of failure a [`RecordFailure`] is.
+///
+/// ```
+/// use processor_core::error::FailureKind;
+///
+/// // A failure that is not the record's fault stops the task, whatever its policy.
+/// assert!(FailureKind::WITH_POLICY.contains(&FailureKind::Panic));
+/// assert!(!FailureKind::WITH_POLICY.contains(&FailureKind::Wiring));
+/// assert_eq!(FailureKind::Produce.word(), "produce"); // in dead letters and metrics
+/// assert_eq!(FailureKind::Produce.to_string(), "writing the output failed"); // in messages
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureKind {
     /// The record's bytes are not what the source's codec reads.

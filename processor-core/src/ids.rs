@@ -35,26 +35,80 @@ macro_rules! number {
 
 number!(
     /// A partition number of a topic, from 0.
+    ///
+    /// ```
+    /// use processor_core::prelude::*;
+    ///
+    /// assert_eq!(Partition::new(3).to_string(), "3");
+    /// ```
+    ///
+    /// It is no other number:
+    ///
+    /// ```compile_fail
+    /// # use processor_core::prelude::*;
+    /// let task = TaskId::new("orders", Offset::new(3));
+    /// ```
     Partition(i32)
 );
 number!(
     /// A position in an input partition: of a record, or (as a committed offset) of the next record to process.
+    ///
+    /// ```
+    /// use processor_core::prelude::*;
+    ///
+    /// let last = Offset::new(41); // of the last record that was processed
+    /// assert_eq!(last.next().get(), 42); // what is committed then
+    /// ```
     Offset(i64)
 );
 number!(
     /// A position in a changelog partition; as a bound it names the next record to read.
+    ///
+    /// ```
+    /// use processor_core::ids::ChangelogOffset;
+    ///
+    /// assert!(ChangelogOffset::new(7) < ChangelogOffset::new(7).next());
+    /// ```
     ChangelogOffset(i64)
 );
 number!(
-    /// Milliseconds since 1970-01-01 UTC, as Kafka counts them.
+    /// Milliseconds since 1970-01-01 UTC, as Kafka counts them. A record whose timestamp is negative fails.
+    ///
+    /// ```
+    /// use processor_core::prelude::*;
+    ///
+    /// /// The full hour that a time belongs to.
+    /// fn hour(time: Timestamp) -> Timestamp {
+    ///     Timestamp::new(time.get() - time.get().rem_euclid(3_600_000))
+    /// }
+    ///
+    /// assert_eq!(hour(Timestamp::new(3_600_123)), Timestamp::new(3_600_000));
+    /// ```
     Timestamp(i64)
 );
 number!(
     /// Counts the committed transactions that touched a task; it never goes back (EO-8).
+    ///
+    /// ```
+    /// use processor_core::ids::BatchId;
+    ///
+    /// assert_eq!(BatchId::NONE.next(), BatchId::new(1));
+    /// ```
     BatchId(u64)
 );
 number!(
     /// Where an input topic stands in the topology's list of input topics.
+    ///
+    /// ```
+    /// use processor_core::prelude::*;
+    ///
+    /// let mut topology = Topology::builder();
+    /// topology.source("in", ["b", "a"], (Utf8, Utf8)).sink("out", "out", (Utf8, Utf8));
+    /// let topology = topology.build()?.for_application("app")?;
+    /// let first = topology.subtopologies()[0].inputs[0];
+    /// assert_eq!(&*topology.inputs()[first.slot()], "a"); // in alphabetical order
+    /// # Ok::<(), TopologyError>(())
+    /// ```
     InputIndex(u16)
 );
 number!(
@@ -126,6 +180,12 @@ impl StoreIndex {
 }
 
 /// A partition of a topic.
+///
+/// ```
+/// use processor_core::ids::{Partition, TopicPartition};
+///
+/// assert_eq!(TopicPartition::new("orders", Partition::new(3)).to_string(), "orders-3");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicPartition {
     /// The topic's name.
@@ -152,6 +212,14 @@ impl fmt::Display for TopicPartition {
 /// The sub-topology carries the name of its alphabetically first source node, so adding an operator elsewhere moves
 /// neither state directories nor changelog topics. As text, and as the name of its state directory, it reads
 /// `<sub-topology>_<partition>`; the part behind the last underscore is always the partition.
+///
+/// ```
+/// use processor_core::prelude::*;
+///
+/// let task = TaskId::new("by_customer", Partition::new(3));
+/// assert_eq!(task.to_string(), "by_customer_3");
+/// assert!(task < TaskId::new("by_customer", Partition::new(10)), "in the order of the numbers");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskId {
     /// The name of the sub-topology.

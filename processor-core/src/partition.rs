@@ -20,6 +20,13 @@ pub fn of_key(key: &[u8], partitions: u32) -> Partition {
 }
 
 /// The 32-bit `MurmurHash2` with the seed that Kafka's `DefaultPartitioner` uses.
+///
+/// ```
+/// use processor_core::partition::murmur2;
+///
+/// // What Kafka's `Utils.murmur2` gives, as an unsigned number.
+/// assert_eq!(murmur2(b"21"), (-973_932_308_i32).cast_unsigned());
+/// ```
 pub fn murmur2(bytes: &[u8]) -> u32 {
     const SEED: u32 = 0x9747_b28c;
     const M: u32 = 0x5bd1_e995;

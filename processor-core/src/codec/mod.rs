@@ -18,17 +18,59 @@ use crate::error::CodecError;
 
 /// Translates between a type and the bytes of a record's key or value.
 ///
+/// ```
+/// use processor_core::prelude::*;
+///
+/// /// A money amount in cents, as `12.50`.
+/// #[derive(Clone, Copy, Debug)]
+/// struct Cents;
+///
+/// impl Codec<i64> for Cents {
+///     fn encode(&self, value: &i64, bytes: &mut Vec<u8>) -> Result<bool, CodecError> {
+///         let (sign, cents) = (if *value < 0 { "-" } else { "" }, value.unsigned_abs());
+///         bytes.extend_from_slice(format!("{sign}{}.{:02}", cents / 100, cents % 100).as_bytes());
+///         Ok(true)
+///     }
+///
+///     fn decode(&self, bytes: Option<&[u8]>) -> Result<i64, CodecError> {
+///         let text: String = Utf8.decode(bytes)?; // refuses a null
+///         let wrong = || CodecError::new(format_args!("'{text}' is no amount such as 12.50"));
+///         let (whole, cents) = text.split_once('.').filter(|(_, cents)| cents.len() == 2).ok_or_else(wrong)?;
+///         format!("{whole}{cents}").parse().map_err(|_| wrong())
+///     }
+/// }
+///
+/// let mut bytes = Vec::new();
+/// assert_eq!(Cents.encode(&-5, &mut bytes), Ok(true));
+/// assert_eq!(bytes, b"-0.05");
+/// assert_eq!(Cents.decode(Some(&bytes)), Ok(-5));
+/// assert!(Cents.decode(Some(b"12.5")).is_err() && Cents.decode(None).is_err());
+/// ```
+///
 /// # Contract
 /// `decode(encode(x))` gives back `x`, and equal values have equal bytes: keys are partitioned and compared as bytes.
 pub trait Codec<T>: Clone + Send + Sync + 'static {
     /// Appends the bytes of `value`; `Ok(false)` means Kafka's null, and nothing was appended.
+    ///
+    /// # Errors
+    /// The value has no such bytes. The record fails, of kind [`Encode`](crate::error::FailureKind::Encode).
     fn encode(&self, value: &T, bytes: &mut Vec<u8>) -> Result<bool, CodecError>;
 
     /// Reads a value; `None` is Kafka's null, which only [`Optional`] accepts.
+    ///
+    /// # Errors
+    /// The bytes are no such value. The record fails, of kind [`Decode`](crate::error::FailureKind::Decode).
     fn decode(&self, bytes: Option<&[u8]>) -> Result<T, CodecError>;
 }
 
 /// Bytes as they are.
+///
+/// ```
+/// use processor_core::prelude::*;
+///
+/// assert_eq!(Raw.decode(Some(b"\xff\x00")), Ok(vec![0xff, 0]));
+/// assert!(Raw.decode(None).is_err(), "null is not the same as no bytes");
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Raw;
 
@@ -51,6 +93,9 @@ impl Codec<Vec<u8>> for Raw {
 /// assert_eq!(Optional(Utf8).decode(None), Ok(None));
 /// assert_eq!(Optional(Utf8).decode(Some(b"")), Ok(Some(String::new())));
 /// assert!(Utf8.decode(None).is_err());
+///
+/// let mut bytes = Vec::new();
+/// assert_eq!(Optional(Utf8).encode(&None, &mut bytes), Ok(false)); // a null is written: it deletes where a topic is compacted
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Optional<C>(pub C);

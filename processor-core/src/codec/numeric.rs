@@ -25,8 +25,20 @@ macro_rules! java_numbers {
 
 java_numbers! {
     /// A 16-bit signed integer as Kafka's `ShortSerializer` writes it: 2 bytes, big-endian.
+    ///
+    /// ```
+    /// use processor_core::prelude::*;
+    ///
+    /// assert_eq!(JavaShort.decode(Some(&[0xff, 0xfe])), Ok(-2));
+    /// ```
     JavaShort(i16);
     /// A 32-bit signed integer as Kafka's `IntegerSerializer` writes it: 4 bytes, big-endian.
+    ///
+    /// ```
+    /// use processor_core::prelude::*;
+    ///
+    /// assert_eq!(JavaInteger.decode(Some(&[0, 0, 1, 2])), Ok(258));
+    /// ```
     JavaInteger(i32);
     /// A 64-bit signed integer as Kafka's `LongSerializer` writes it: 8 bytes, big-endian.
     ///
@@ -41,12 +53,32 @@ java_numbers! {
     /// ```
     JavaLong(i64);
     /// A float as Kafka's `FloatSerializer` writes it: 4 bytes of IEEE 754, big-endian.
+    ///
+    /// ```
+    /// use processor_core::prelude::*;
+    ///
+    /// assert_eq!(JavaFloat.decode(Some(&[0x3f, 0xc0, 0, 0])), Ok(1.5));
+    /// ```
     JavaFloat(f32);
     /// A double as Kafka's `DoubleSerializer` writes it: 8 bytes of IEEE 754, big-endian.
+    ///
+    /// ```
+    /// use processor_core::prelude::*;
+    ///
+    /// assert_eq!(JavaDouble.decode(Some(&[0x3f, 0xf8, 0, 0, 0, 0, 0, 0])), Ok(1.5));
+    /// assert!(JavaDouble.decode(Some(b"1.5")).is_err(), "it has 3 bytes, not 8");
+    /// ```
     JavaDouble(f64);
 }
 
 /// A truth value as Kafka's `BooleanSerializer` writes it: the byte 0 or 1.
+///
+/// ```
+/// use processor_core::prelude::*;
+///
+/// assert_eq!(JavaBoolean.decode(Some(&[1])), Ok(true));
+/// assert!(JavaBoolean.decode(Some(&[2])).is_err());
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct JavaBoolean;
 

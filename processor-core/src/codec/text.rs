@@ -9,6 +9,13 @@ use crate::error::CodecError;
 const QUOTED_CHARS_MAX: usize = 40;
 
 /// UTF-8 text; what Kafka's `StringSerializer` writes.
+///
+/// ```
+/// use processor_core::prelude::*;
+///
+/// assert_eq!(Utf8.decode(Some("tea".as_bytes())), Ok("tea".to_owned()));
+/// assert!(Utf8.decode(Some(b"\xff")).is_err());
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Utf8;
 
@@ -34,6 +41,8 @@ impl Codec<String> for Utf8 {
 /// assert_eq!(bytes, b"21.5");
 /// let count: u64 = DecimalText.decode(Some(b"42\n"))?;
 /// assert_eq!(count, 42);
+/// let wrong: Result<u64, CodecError> = DecimalText.decode(Some(b"-1"));
+/// assert!(wrong.is_err(), "not negative");
 /// # Ok::<(), CodecError>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
@@ -67,6 +76,16 @@ decimal_text! {
 /// A UUID as Kafka's `UUIDSerializer` writes it: its text of 36 characters, in UTF-8.
 ///
 /// Upper and lower case are read, lower case is written.
+///
+/// ```
+/// use processor_core::prelude::*;
+///
+/// let text = b"67e55044-10b1-426f-9247-bb680e5fe0c8";
+/// let id = JavaUuid.decode(Some(text))?;
+/// assert_eq!(id.as_bytes()[0], 0x67);
+/// assert!(JavaUuid.decode(Some(b"67e5504410b1426f9247bb680e5fe0c8")).is_err(), "the hyphens belong to it");
+/// # Ok::<(), CodecError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct JavaUuid;
 

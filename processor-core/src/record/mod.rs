@@ -1,4 +1,7 @@
 //! Records: as an operator sees them (typed) and as they come from and go to a topic (bytes).
+//!
+//! Operators have to do with [`Record`], [`RecordMetadata`] and [`BatchInfo`]. [`InputRecord`] and the [`Outbox`] with what is
+//! in it are between tasks and the runtime, and no stable API.
 
 mod outbox;
 
@@ -8,6 +11,17 @@ pub use outbox::{Headers, Outbox, OutputRecord, TargetPartition};
 use crate::ids::{Offset, Partition, Timestamp};
 
 /// A record between two operators.
+///
+/// ```
+/// use processor_core::prelude::*;
+/// use processor_core::testing::secs;
+///
+/// let order = Record::new("ann".to_owned(), 250_i64, secs(1));
+/// let in_euros = order.clone().with_value(2.5);
+/// assert_eq!((&*in_euros.key, in_euros.value, in_euros.timestamp), ("ann", 2.5, secs(1)));
+/// let by_size = order.with_key("large");
+/// assert_eq!(by_size, Record { key: "large", value: 250, timestamp: secs(1) });
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record<K, V> {
     /// What the record is about; records of one key are processed in order.
@@ -53,6 +67,30 @@ pub trait InputRecord {
 }
 
 /// Where the record in process came from.
+///
+/// ```
+/// # use processor_core::prelude::*;
+/// # use processor_core::testing::{TopologyTestDriver, secs};
+/// # let mut topology = Topology::builder();
+/// # let orders = topology.source("orders", "orders", (Utf8, JavaLong));
+/// orders
+///     .wall_clock_timestamps()
+///     .each("tag", |order, ctx| {
+///         let from = ctx.metadata().expect("a record is in process");
+///         let mut names = Vec::new();
+///         from.visit_headers(|name, _| names.push(name.to_owned()));
+///         let trace = from.header("trace").flatten().unwrap_or_default(); // the last of this name
+///         let text = format!("{from:?} of {:?}: {names:?} {trace:?}", from.timestamp());
+///         ctx.forward(order.with_value(text))
+///     })
+///     .sink("out", "out", (Utf8, Utf8));
+/// # let driver = TopologyTestDriver::new(topology.build()?)?;
+/// let orders = driver.input::<String, i64>("orders").header("trace", b"1").header("trace", b"2");
+/// orders.pipe_at(secs(7), "ann", 5);
+/// let tagged = driver.output::<String, String>("out").values();
+/// assert_eq!(tagged, [r#"orders-0@0 of Some(Timestamp(7000)): ["trace", "trace"] [50]"#]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy)]
 pub struct RecordMetadata<'a> {
     /// The input topic.
@@ -76,6 +114,8 @@ impl RecordMetadata<'_> {
     }
 
     /// Whether the record has a header of this name, and the value of the last one.
+    ///
+    /// `None`: there is none; `Some(None)`: its value is null.
     pub fn header(&self, name: &str) -> Option<Option<Vec<u8>>> {
         let mut found = None;
         self.input.visit_headers(&mut |known, value| {
@@ -94,6 +134,27 @@ impl std::fmt::Debug for RecordMetadata<'_> {
 }
 
 /// Which poll batch the record in process belongs to, and where it stands in it.
+///
+/// ```
+/// # use processor_core::prelude::*;
+/// # use processor_core::testing::{TopologyTestDriver, secs};
+/// # let mut topology = Topology::builder();
+/// # let orders = topology.source("orders", "orders", (Utf8, JavaLong));
+/// orders
+///     .each("number", |order, ctx| {
+///         let batch = ctx.batch();
+///         let is_last = batch.index + 1 == batch.size; // unless the batch ends before it
+///         ctx.forward(order.with_value(format!("{}: {} of {}, {is_last}", batch.id, batch.index, batch.size)))
+///     })
+///     .sink("out", "out", (Utf8, Utf8));
+/// # let driver = TopologyTestDriver::new(topology.build()?)?;
+/// let orders = driver.input::<String, i64>("orders");
+/// orders.pipe_at(secs(1), "ann", 5);
+/// orders.pipe_at(secs(2), "ann", 5);
+/// let numbered = driver.output::<String, String>("out").values();
+/// assert_eq!(numbered, ["1: 0 of 1, true", "2: 0 of 1, true"]); // the driver commits record by record
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchInfo {
     /// The batch's number within its task; strictly increasing over committed batches.

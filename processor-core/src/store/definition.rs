@@ -46,6 +46,20 @@ pub struct KeyValueStoreDef<K, V> {
 
 impl<K: StoreKey, V: StoreValue> KeyValueStoreDef<K, V> {
     /// Names a store. The name may hold letters, digits, `.`, `_` and `-`, at most 200 of them; `build()` refuses others.
+    ///
+    /// ```
+    /// use processor_core::prelude::*;
+    ///
+    /// const TOTALS: KeyValueStoreDef<String, i64> = KeyValueStoreDef::new("totals by customer"); // has spaces
+    ///
+    /// let mut topology = Topology::builder();
+    /// topology
+    ///     .source("in", "in", (Utf8, JavaLong))
+    ///     .each("total", |_, _: &mut Context<'_, String, i64>| Ok(()))
+    ///     .with_store(&TOTALS);
+    /// let refused = topology.build().unwrap_err().to_string();
+    /// assert!(refused.starts_with("a store's name 'totals by customer' may hold only"), "{refused}");
+    /// ```
     pub const fn new(name: &'static str) -> Self {
         Self {
             name,
@@ -59,6 +73,23 @@ impl<K: StoreKey, V: StoreValue> KeyValueStoreDef<K, V> {
 
     /// Keeps the store in memory and not on disk. Reads and scans are faster; all of it must fit into memory, and a task
     /// that is opened anew, after a restart or a move, reads the whole changelog before it processes.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// /// The exchange rates: few, and asked for with every record.
+    /// const RATES: KeyValueStoreDef<String, f64> = KeyValueStoreDef::new("rates").in_memory();
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # let mut topology = Topology::builder();
+    /// # topology
+    /// #     .source("rates", "rates", (Utf8, JavaDouble))
+    /// #     .each("keep", |rate, ctx: &mut Context<'_, String, f64>| Ok(ctx.store(&RATES).put(&rate.key, rate.value)))
+    /// #     .with_store(&RATES);
+    /// # let mut driver = TopologyTestDriver::new(topology.build()?)?;
+    /// driver.input::<String, f64>("rates").pipe_at(secs(1), "EUR", 1.0);
+    /// driver.crash_and_restore()?;
+    /// assert_eq!(driver.store(&RATES).get(&"EUR".to_owned()), Some(1.0)); // from the changelog
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use = "it is a new definition"]
     pub const fn in_memory(mut self) -> Self {
         self.in_memory = true;
@@ -75,6 +106,24 @@ impl<K: StoreKey, V: StoreValue> KeyValueStoreDef<K, V> {
     ///
     /// So keep in it what may be forgotten: caches, and what the operator can make again. If a changelog is taken away and
     /// given back later, delete its topic in between: what the topic holds would be restored, old as it is.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// /// What was looked up lately: it can be looked up again.
+    /// const CACHE: KeyValueStoreDef<String, f64> = KeyValueStoreDef::new("cache").without_changelog();
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # let mut topology = Topology::builder();
+    /// # topology
+    /// #     .source("rates", "rates", (Utf8, JavaDouble))
+    /// #     .each("keep", |rate, ctx: &mut Context<'_, String, f64>| Ok(ctx.store(&CACHE).put(&rate.key, rate.value)))
+    /// #     .with_store(&CACHE);
+    /// # let mut driver = TopologyTestDriver::new(topology.build()?)?;
+    /// driver.input::<String, f64>("rates").pipe_at(secs(1), "EUR", 1.0);
+    /// assert_eq!(driver.store(&CACHE).entries().len(), 1);
+    /// driver.crash_and_restore()?; // with the loss of the disk
+    /// assert_eq!(driver.store(&CACHE).entries(), []);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use = "it is a new definition"]
     pub const fn without_changelog(mut self) -> Self {
         self.changelog = false;
@@ -86,6 +135,21 @@ impl<K: StoreKey, V: StoreValue> KeyValueStoreDef<K, V> {
     ///
     /// `build()` refuses settings that Processor decides (`cleanup.policy`, `message.timestamp.type`), a setting that is
     /// given twice, and any for a store without a changelog.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// const TOTALS: KeyValueStoreDef<String, i64> = KeyValueStoreDef::new("totals")
+    ///     .with_changelog_setting("segment.ms", "3600000") // compacted within about an hour
+    ///     .with_changelog_setting("cleanup.policy", "delete"); // this would lose state
+    ///
+    /// # let mut topology = Topology::builder();
+    /// # topology
+    /// #     .source("in", "in", (Utf8, JavaLong))
+    /// #     .each("total", |_, _: &mut Context<'_, String, i64>| Ok(()))
+    /// #     .with_store(&TOTALS);
+    /// let refused = topology.build().unwrap_err();
+    /// assert!(refused.to_string().contains("store 'totals' cannot set cleanup.policy"), "{refused}");
+    /// ```
     ///
     /// # Panics
     /// If there are more than 8; in a constant, that is an error of the compiler.
@@ -105,6 +169,20 @@ impl<K: StoreKey, V: StoreValue> KeyValueStoreDef<K, V> {
     ///
     /// Keep NaN and the infinities out of them: JSON writes them as `null`, which no `f64` reads, and a task whose state
     /// cannot be read stops.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// use processor_core::store::ValueFormat;
+    ///
+    /// /// What each customer owes; the accounting reads its changelog.
+    /// const BALANCES: KeyValueStoreDef<String, i64> = KeyValueStoreDef::new("balances").with_json_values();
+    ///
+    /// let mut bytes = Vec::new();
+    /// ValueFormat::Json.encode(&-250_i64, &mut bytes)?; // what stands in the changelog
+    /// assert_eq!(bytes, b" -250");
+    /// # let _ = BALANCES;
+    /// # Ok::<(), CodecError>(())
+    /// ```
     #[must_use = "it is a new definition"]
     pub const fn with_json_values(mut self) -> Self {
         self.values = ValueFormat::Json;
@@ -156,6 +234,24 @@ impl<K, V> std::fmt::Debug for KeyValueStoreDef<K, V> {
 }
 
 /// What the runtime must know of a store, whatever its types.
+///
+/// ```
+/// use processor_core::prelude::*;
+/// use processor_core::store::ValueFormat;
+///
+/// const CACHE: KeyValueStoreDef<String, f64> = KeyValueStoreDef::new("cache").without_changelog();
+///
+/// let mut topology = Topology::builder();
+/// topology
+///     .source("in", "in", (Utf8, JavaDouble))
+///     .each("keep", |_, _: &mut Context<'_, String, f64>| Ok(()))
+///     .with_store(&CACHE);
+/// let topology = topology.build()?;
+/// let spec = &topology.subtopologies()[0].store_specs[0];
+/// assert_eq!((&*spec.name, spec.in_memory, spec.values), ("cache", false, ValueFormat::Bincode));
+/// assert!(spec.changelog.is_none());
+/// # Ok::<(), TopologyError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreSpec {
     /// Its name.
@@ -169,6 +265,8 @@ pub struct StoreSpec {
 }
 
 /// What the runtime must know of a store's changelog.
+///
+/// See [`StoreSpec`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChangelogSpec {
     /// The topic settings that the store asks for, beside those that every changelog has.

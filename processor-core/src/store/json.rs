@@ -15,11 +15,18 @@ const BEGINNING_BYTES_MAX: usize = 1_024;
 /// Reads the keys and values of one store, whose types it hides.
 ///
 /// ```
-/// use processor_core::store::{StoreJson, StoreKey};
+/// use processor_core::store::StoreJson;
 ///
-/// let json = StoreJson::of::<u64, String>();
-/// let key = json.key_from_text("7")?;
-/// assert_eq!(json.key(&key)?, 7);
+/// let json = StoreJson::of::<(String, u32), Vec<f64>>();
+/// let key = json.key_from_text(r#"["kitchen",7]"#)?; // as somebody has typed it
+/// assert_eq!(json.key(&key)?.to_string(), r#"["kitchen",7]"#);
+/// assert_eq!(json.value(b" [21.5]")?.to_string(), "[21.5]");
+/// assert!(json.key_from_text("kitchen").unwrap_err().0.contains("write it as its JSON"));
+///
+/// // One entry that is damaged hides no other.
+/// let shown = json.value_or_why(b"\x01\x09");
+/// assert_eq!((&shown["length"], &shown["bytes"]), (&2.into(), &r"\x01\t".into()));
+/// assert_eq!(json.key_or_why(&key), json.key(&key)?);
 /// # Ok::<(), processor_core::error::CodecError>(())
 /// ```
 #[derive(Clone, Copy, Debug)]

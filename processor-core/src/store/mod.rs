@@ -1,4 +1,6 @@
 //! Typed stores: how a user names them, what a batch writes over them, and how they are written down.
+//!
+//! [`Base`], [`Change`] and [`ChangeSet`] are between tasks and the runtime, and no stable API.
 
 mod base;
 mod change_set;

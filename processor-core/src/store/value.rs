@@ -9,6 +9,25 @@ use crate::error::CodecError;
 /// What can be a store's value: any plain type with serde derives.
 ///
 /// `Clone` keeps the value as it was before the record in process, in case that record fails (EO-9).
+///
+/// Mind changes. Bincode names no fields: one that is added or moved makes stored values unreadable, which stops the
+/// task, or wrongly read. Give the store another name then, which begins anew; or begin with an enum of versions,
+/// behind whose variants a new one can stand. Of [JSON values](super::KeyValueStoreDef::with_json_values) a field with
+/// `#[serde(default)]` may be added.
+///
+/// ```
+/// use processor_core::prelude::*;
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+/// struct Total {
+///     orders: u64,
+///     cents: i64,
+/// }
+///
+/// const TOTALS: KeyValueStoreDef<String, Total> = KeyValueStoreDef::new("totals"); // `update` needs `Default`, too
+/// # let _ = TOTALS;
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a store's value",
     note = "derive `Clone`, `serde::Serialize` and `serde::Deserialize` for it; it must own its data"
@@ -21,6 +40,8 @@ impl<T: Clone + Serialize + DeserializeOwned + Send + 'static> StoreValue for T 
 ///
 /// A value begins with the version of its format, and is read in the format that it begins with; so a store may change
 /// its format, and values written before are read until they are written again.
+///
+/// See [`decode`](Self::decode).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ValueFormat {
     /// [`Bincode`]: compact and fast.
@@ -32,6 +53,11 @@ pub enum ValueFormat {
 
 impl ValueFormat {
     /// The first byte of a value of this format.
+    ///
+    /// ```
+    /// # use processor_core::store::ValueFormat;
+    /// assert_eq!((ValueFormat::Bincode.version(), ValueFormat::Json.version()), (1, b' '));
+    /// ```
     pub const fn version(self) -> u8 {
         match self {
             Self::Bincode => 1,
@@ -40,6 +66,14 @@ impl ValueFormat {
     }
 
     /// Appends the version and the value.
+    ///
+    /// ```
+    /// # use processor_core::store::ValueFormat;
+    /// let mut bytes = Vec::new();
+    /// ValueFormat::Bincode.encode(&300_u32, &mut bytes)?;
+    /// assert_eq!(bytes, [1, 0xfb, 0x2c, 0x01]);
+    /// # Ok::<(), processor_core::error::CodecError>(())
+    /// ```
     ///
     /// # Errors
     /// The value cannot be written in this format.
@@ -60,6 +94,7 @@ impl ValueFormat {
     ///
     /// assert_eq!(ValueFormat::decode(b"\x01\x07"), Ok(7_u32));
     /// assert_eq!(ValueFormat::decode(b" 7"), Ok(7_u32));
+    /// assert!(ValueFormat::decode::<u32>(b"\x09\x07").is_err(), "a format of some later version");
     /// ```
     ///
     /// # Errors

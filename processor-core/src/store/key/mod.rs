@@ -21,6 +21,27 @@ use crate::error::CodecError;
 /// What can be a store's key: texts, bytes, integers, `bool`, [`TotalF64`], [`Timestamp`](crate::ids::Timestamp), `Uuid`,
 /// `Option`s and tuples of these.
 ///
+/// The order of a tuple is that of its components, and a negative number comes before a positive one:
+///
+/// ```
+/// use processor_core::prelude::*;
+///
+/// let bytes = |key: (String, i32)| {
+///     let mut bytes = Vec::new();
+///     key.encode(&mut bytes);
+///     bytes
+/// };
+/// let keys = [("a", -1), ("a", 2), ("ab", -7), ("b", 0)].map(|(text, number)| (text.to_owned(), number));
+/// assert!(keys.iter().cloned().map(bytes).is_sorted());
+/// ```
+///
+/// What has no total order is refused:
+///
+/// ```compile_fail
+/// # use processor_core::prelude::*;
+/// const BY_PRICE: KeyValueStoreDef<f64, String> = KeyValueStoreDef::new("by-price"); // a `TotalF64` can be a key
+/// ```
+///
 /// # Contract
 /// `decode(encode(k))` gives back `k`, and `a < b` exactly if `encode(a) < encode(b)` as bytes: ranges are scanned on
 /// disk in byte order. Bytes that are no key give an error.
@@ -57,10 +78,22 @@ pub trait StoreKey: Clone + Eq + Ord + Hash + Send + 'static {
     fn encode(&self, bytes: &mut Vec<u8>);
 
     /// Reads a key.
+    ///
+    /// # Errors
+    /// The bytes are no such key.
     fn decode(bytes: &[u8]) -> Result<Self, CodecError>;
 
     /// The key as JSON, for people who look at state: its encoded bytes as text with escapes, unless the type says
     /// otherwise. A type of one's own leans on the same type as in `encode`.
+    ///
+    /// ```
+    /// use processor_core::prelude::*;
+    ///
+    /// let key = ("kitchen".to_owned(), b"\x07a".to_vec());
+    /// assert_eq!(key.to_json()?.to_string(), r#"["kitchen","\\x07a"]"#);
+    /// assert_eq!(<(String, Vec<u8>)>::from_json(&key.to_json()?)?, key);
+    /// # Ok::<(), CodecError>(())
+    /// ```
     ///
     /// # Errors
     /// JSON cannot hold it.
@@ -81,6 +114,41 @@ pub trait StoreKey: Clone + Eq + Ord + Hash + Send + 'static {
 
 /// A key that another one can follow, in a tuple.
 ///
+/// ```
+/// use processor_core::prelude::*;
+///
+/// #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// struct AccountId(u64);
+///
+/// impl StoreKey for AccountId {
+///     fn encode(&self, bytes: &mut Vec<u8>) {
+///         self.0.encode(bytes);
+///     }
+///
+///     fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+///         u64::decode(bytes).map(Self)
+///     }
+/// }
+///
+/// impl KeyPart for AccountId {
+///     fn encode_part(&self, bytes: &mut Vec<u8>) {
+///         self.0.encode_part(bytes);
+///     }
+///
+///     fn decode_part(bytes: &mut &[u8]) -> Result<Self, CodecError> {
+///         u64::decode_part(bytes).map(Self)
+///     }
+/// }
+///
+/// /// What each account has paid at each time: all of one account by `.prefix(&(account,))`.
+/// const PAYMENTS: KeyValueStoreDef<(AccountId, Timestamp), i64> = KeyValueStoreDef::new("payments");
+///
+/// let (mut bytes, payment) = (Vec::new(), (AccountId(7), Timestamp::new(1)));
+/// payment.encode(&mut bytes);
+/// assert_eq!(StoreKey::decode(&bytes), Ok(payment));
+/// # let _ = PAYMENTS;
+/// ```
+///
 /// # Contract
 /// As that of [`StoreKey`], for `encode_part` and `decode_part`, which read back what they wrote whatever follows it: the
 /// bytes of one part are never the beginning of another's.
@@ -93,6 +161,9 @@ pub trait KeyPart: StoreKey {
     fn encode_part(&self, bytes: &mut Vec<u8>);
 
     /// Reads a part and takes its bytes off the front.
+    ///
+    /// # Errors
+    /// The bytes do not begin with such a part.
     fn decode_part(bytes: &mut &[u8]) -> Result<Self, CodecError>;
 }
 

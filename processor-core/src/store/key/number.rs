@@ -133,6 +133,8 @@ impl KeyPart for bool {
 ///
 /// assert!(TotalF64(-1.5) < TotalF64(0.0));
 /// assert_eq!(TotalF64(f64::NAN), TotalF64(f64::NAN));
+/// assert_ne!(TotalF64(-0.0), TotalF64(0.0));
+/// assert!(TotalF64(f64::NAN) > TotalF64(f64::INFINITY));
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct TotalF64(

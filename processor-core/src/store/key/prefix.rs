@@ -4,6 +4,22 @@ use super::KeyPart;
 
 /// The beginning of keys of type `K`: of a tuple its first components, as a tuple; of a text or of bytes their beginning.
 ///
+/// ```
+/// use processor_core::store::{KeyPrefix, StoreKey};
+///
+/// fn begins<K: StoreKey>(key: &K, prefix: &(impl KeyPrefix<K> + ?Sized)) -> bool {
+///     let (mut whole, mut beginning) = (Vec::new(), Vec::new());
+///     key.encode(&mut whole);
+///     prefix.encode_prefix(&mut beginning);
+///     whole.starts_with(&beginning)
+/// }
+///
+/// let key = ("ann".to_owned(), 7_u32, true);
+/// assert!(begins(&key, &("ann".to_owned(),)) && begins(&key, &("ann".to_owned(), 7)));
+/// assert!(!begins(&key, &("an".to_owned(),)), "a component is the same or not");
+/// assert!(begins(&"ann".to_owned(), "an"), "a text by itself is cut anywhere");
+/// ```
+///
 /// # Contract
 /// The bytes are the beginning of exactly those keys' bytes that begin with this.
 #[diagnostic::on_unimplemented(

@@ -39,29 +39,119 @@ enum Last {
 
 impl FailurePolicy {
     /// The task stops at the record, and nothing of it is committed. The default.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # let mut topology = Topology::builder();
+    /// topology.on_failure(FailurePolicy::fail());
+    /// # topology.source("in", "in", (Utf8, JavaLong)).sink("out", "out", (Utf8, JavaLong));
+    /// # let driver = TopologyTestDriver::new(topology.build()?)?;
+    /// let numbers = driver.input::<String, i64>("in");
+    /// let bad = || numbers.try_pipe_bytes(Some(secs(1)), Some(b"a"), Some(b"?")); // no number
+    /// assert!(bad().is_err());
+    /// let good = numbers.try_pipe_at(secs(2), "a", 7);
+    /// assert!(good.is_err(), "the task stands at the record before");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn fail() -> Self {
         Self(Last::Fail)
     }
 
     /// The record is counted and passed over, and leaves nothing else (EO-9).
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # let mut topology = Topology::builder();
+    /// topology.on_failure(FailurePolicy::skip());
+    /// # topology.source("in", "in", (Utf8, JavaLong)).sink("out", "out", (Utf8, JavaLong));
+    /// # let driver = TopologyTestDriver::new(topology.build()?)?;
+    /// let numbers = driver.input::<String, i64>("in");
+    /// let bad = || numbers.try_pipe_bytes(Some(secs(1)), Some(b"a"), Some(b"?")); // no number
+    /// bad()?;
+    /// assert_eq!(driver.skipped().len(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn skip() -> Self {
         Self(Last::Skip)
     }
 
     /// The record goes to a topic as it came, with headers that say where it failed and why, in the transaction that
     /// passes it over; it leaves nothing else (EO-9).
+    ///
+    /// The topic must exist, and be no input of the topology. The command `dead-letters` lists, shows and replays what
+    /// is in it.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # let mut topology = Topology::builder();
+    /// topology.on_failure(FailurePolicy::dead_letter("failed"));
+    /// # topology.source("in", "in", (Utf8, JavaLong)).sink("out", "out", (Utf8, JavaLong));
+    /// # let driver = TopologyTestDriver::new(topology.build()?)?;
+    /// let numbers = driver.input::<String, i64>("in");
+    /// let bad = || numbers.try_pipe_bytes(Some(secs(1)), Some(b"a"), Some(b"?")); // no number
+    /// bad()?;
+    /// let letter = driver.dead_letters().remove(0);
+    /// assert_eq!((&*letter.topic, letter.value.as_deref()), ("failed", Some(&b"?"[..])));
+    /// assert_eq!((letter.header("processor-topic"), letter.header("processor-node")), (Some("in"), Some("in")));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn dead_letter(topic: impl Into<String>) -> Self {
         Self(Last::DeadLetter(topic.into()))
     }
 
     /// The record is processed again up to so many times, the first time after `delay`, and then each time after twice
     /// as long, a minute at the most. Later records of its task wait.
+    ///
+    /// Attempts are counted in memory: after a restart or a move they begin anew.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # use std::time::Duration;
+    /// # let mut topology = Topology::builder();
+    /// topology.on_failure(FailurePolicy::retry(2, Duration::from_secs(1)).then(FailurePolicy::skip()));
+    /// # topology.source("in", "in", (Utf8, JavaLong)).sink("out", "out", (Utf8, JavaLong));
+    /// # let mut driver = TopologyTestDriver::new(topology.build()?)?;
+    /// let numbers = driver.input::<String, i64>("in");
+    /// let bad = || numbers.try_pipe_bytes(Some(secs(1)), Some(b"a"), Some(b"?")); // no number
+    /// bad()?; // it waits
+    /// driver.advance_wall_clock(Duration::from_secs(1))?; // it is tried again, and waits
+    /// assert!(driver.skipped().is_empty());
+    /// driver.advance_wall_clock(Duration::from_secs(2))?;
+    /// assert_eq!(driver.skipped().len(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn retry(times: u32, delay: Duration) -> Retry {
         Retry { times, delay, delay_max: DELAY_MAX }
     }
 }
 
 /// Attempts after a failure; [`then`](Self::then) says what follows the last one.
+///
+/// ```
+/// use std::time::Duration;
+/// use processor_core::prelude::*;
+/// use processor_core::protocol::failure::{Policy, Verdict};
+///
+/// let policy = FailurePolicy::retry(4, Duration::from_secs(10))
+///     .delay_max(Duration::from_secs(30))
+///     .then(FailurePolicy::dead_letter("failed"));
+/// let policy = Policy::from(policy);
+/// let waits = [10, 20, 30, 30].map(|secs| Verdict::RetryAfter(Duration::from_secs(secs)));
+/// assert_eq!([0, 1, 2, 3].map(|retried| policy.verdict(retried)), waits);
+/// assert_eq!(policy.verdict(4), Verdict::DeadLetter("failed"));
+/// ```
+///
+/// By itself it is no policy:
+///
+/// ```compile_fail
+/// # use processor_core::prelude::*;
+/// # let mut topology = Topology::builder();
+/// topology.on_failure(FailurePolicy::retry(3, std::time::Duration::from_secs(1))); // and then?
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "say with .then(policy) what becomes of a record that fails every time"]
 pub struct Retry {
@@ -88,6 +178,8 @@ impl Retry {
 }
 
 /// A policy that tries again first.
+///
+/// [`Retry`] has an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
     retry: Retry,
@@ -95,6 +187,22 @@ pub struct RetryPolicy {
 }
 
 /// Any policy, as a topology holds it.
+///
+/// ```
+/// use processor_core::prelude::*;
+/// use processor_core::protocol::failure::Policy;
+///
+/// /// What the arguments say.
+/// fn policy(dead_letters: Option<&str>) -> Policy {
+///     match dead_letters {
+///         Some(topic) => FailurePolicy::dead_letter(topic).into(),
+///         None => FailurePolicy::fail().into(),
+///     }
+/// }
+///
+/// assert_eq!(policy(Some("failed")).dead_letter_topic(), Some("failed"));
+/// Topology::builder().on_failure(policy(None));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     retry: Option<Retry>,
@@ -114,6 +222,8 @@ impl From<RetryPolicy> for Policy {
 }
 
 /// What a policy says of one failure.
+///
+/// [`Retry`] has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict<'a> {
     /// Stop at the record.

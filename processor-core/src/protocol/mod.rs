@@ -1,4 +1,5 @@
-//! The decisions of the exactly-once protocol, as pure functions: what happened in, what to do out.
+//! The decisions of the exactly-once protocol, as pure functions: what happened in, what to do out. The runtime's own, and no
+//! stable API, but for the policies in [`failure`].
 
 pub mod assignment;
 pub mod batch;

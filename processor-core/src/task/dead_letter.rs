@@ -1,4 +1,7 @@
 //! Dead letters: a record that failed, as it came, with headers that say where it came from, where it failed and why.
+//!
+//! Whoever reads a topic of dead letters finds them by these names;
+//! [`DeadLetter::header`](crate::testing::DeadLetter::header) has an example.
 
 use crate::error::RecordFailure;
 use crate::ids::OutputIndex;

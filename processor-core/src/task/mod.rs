@@ -1,4 +1,5 @@
-//! Tasks: a sub-topology on one partition, and what a poll batch does to it.
+//! Tasks: a sub-topology on one partition, and what a poll batch does to it. The runtime's own, and no stable API, but for
+//! the names in [`dead_letter`].
 //!
 //! A task processes the records it is given, in order, over a [`Base`] it is lent. It knows nothing of Kafka or of disks;
 //! the runtime takes its outputs and its change set, commits them, and tells it how that ended.

@@ -57,6 +57,34 @@ pub struct TopologyTestDriver {
 }
 
 /// A topology cannot be driven, or has stopped.
+///
+/// ```
+/// use processor_core::prelude::*;
+/// use processor_core::testing::{DriverError, TopologyTestDriver};
+///
+/// struct Broken;
+///
+/// impl Operator for Broken {
+///     # type KeyIn = String;
+///     # type ValueIn = String;
+///     # type KeyOut = String;
+///     # type ValueOut = String;
+///     fn open(&mut self, _: &mut OpenContext<'_>) -> Result<(), OperatorError> {
+///         Err(OperatorError::message("no model to load"))
+///     }
+///     # fn process(&mut self, _: Record<String, String>, _: &mut Context<'_, String, String>) -> Result<(), OperatorError> {
+///     #     Ok(())
+///     # }
+/// }
+///
+/// let mut topology = Topology::builder();
+/// topology.source("in", "in", (Utf8, Utf8)).process("broken", || Broken);
+/// match TopologyTestDriver::new(topology.build()?) {
+///     Err(DriverError::Failed(failure)) => assert_eq!(failure.message, "open: no model to load"),
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), TopologyError>(())
+/// ```
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum DriverError {
     /// The topology does not fit an application.
@@ -82,6 +110,8 @@ pub(super) struct Bench {
 impl TopologyTestDriver {
     /// Runs a topology whose topics have one partition each.
     ///
+    /// The example of the type shows it.
+    ///
     /// # Errors
     /// The topology does not fit an application, or an operator cannot be opened.
     #[expect(clippy::needless_pass_by_value, reason = "what `build()` returns goes straight in")]
@@ -90,6 +120,19 @@ impl TopologyTestDriver {
     }
 
     /// Runs a topology whose topics have so many partitions each, but for internal ones that say otherwise.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # let mut topology = Topology::builder();
+    /// # topology.source("in", "in", (Utf8, JavaLong)).sink("out", "out", (Utf8, JavaLong));
+    /// let topology = topology.build()?; // the driver can be made several times
+    /// let driver = TopologyTestDriver::with_partitions(&topology, 8)?;
+    /// driver.input::<String, i64>("in").pipe_at(secs(1), "ann", 5);
+    /// let partition = driver.output::<String, i64>("out").received()[0].partition;
+    /// assert_eq!(partition, processor_core::partition::of_key(b"ann", 8));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// The topology does not fit an application, or an operator cannot be opened.
@@ -117,6 +160,20 @@ impl TopologyTestDriver {
 
     /// The input of a source node.
     ///
+    /// If the source reads several topics, it is the first of them: see [`TestInput::topic`].
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # let mut topology = Topology::builder();
+    /// # topology.source("in", "in", (Utf8, JavaLong)).sink("out", "out", (Utf8, JavaLong));
+    /// # let driver = TopologyTestDriver::new(topology.build()?)?;
+    /// let input = driver.input::<String, i64>("in"); // the types of the source's codecs
+    /// input.pipe_at(secs(1), "ann", 5);
+    /// assert_eq!(driver.output::<String, i64>("out").values(), [5]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Panics
     /// If there is no source of this name, or it reads other types.
     pub fn input<K: 'static, V: 'static>(&self, source: &str) -> TestInput<K, V> {
@@ -124,6 +181,19 @@ impl TopologyTestDriver {
     }
 
     /// The output of a sink node.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # let mut topology = Topology::builder();
+    /// # topology.source("in", "in", (Utf8, JavaLong)).sink("out", "out", (Utf8, JavaLong));
+    /// # let driver = TopologyTestDriver::new(topology.build()?)?;
+    /// let output = driver.output::<String, i64>("out");
+    /// driver.input::<String, i64>("in").pipe_at(secs(1), "ann", 5);
+    /// assert_eq!(output.values(), [5]);
+    /// assert_eq!(output.values(), [0; 0], "each record is read once");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Panics
     /// If there is no sink of this name, or it writes other types.
@@ -133,6 +203,23 @@ impl TopologyTestDriver {
 
     /// A store, over all tasks that have it, as it was last committed.
     ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # const LAST: KeyValueStoreDef<String, i64> = KeyValueStoreDef::new("last");
+    /// # let mut topology = Topology::builder();
+    /// # topology
+    /// #     .source("in", "in", (Utf8, JavaLong))
+    /// #     .each("keep", |record, ctx: &mut Context<'_, String, i64>| Ok(ctx.store(&LAST).put(&record.key, record.value)))
+    /// #     .with_store(&LAST);
+    /// # let driver = TopologyTestDriver::new(topology.build()?)?;
+    /// // An operator keeps the last value of each key in LAST.
+    /// driver.input::<String, i64>("in").pipe_at(secs(1), "ann", 5);
+    /// assert_eq!(driver.store(&LAST).get(&"ann".to_owned()), Some(5));
+    /// assert_eq!(driver.store(&LAST).get(&"bob".to_owned()), None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Panics
     /// If no node has the store.
     pub fn store<K: StoreKey, V: StoreValue>(&self, definition: &KeyValueStoreDef<K, V>) -> TestStore<K, V> {
@@ -140,6 +227,20 @@ impl TopologyTestDriver {
     }
 
     /// The dead letters since this was last asked.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # let mut topology = Topology::builder();
+    /// topology.on_failure(FailurePolicy::dead_letter("failed"));
+    /// # topology.source("in", "in", (Utf8, JavaLong)).sink("out", "out", (Utf8, JavaLong));
+    /// # let driver = TopologyTestDriver::new(topology.build()?)?;
+    /// driver.input::<String, i64>("in").try_pipe_bytes(Some(secs(1)), Some(b"ann"), Some(b"five"))?;
+    /// let letters = driver.dead_letters();
+    /// assert_eq!(letters[0].header("processor-error"), Some("the value: it has 4 bytes, not 8"));
+    /// assert!(driver.dead_letters().is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn dead_letters(&self) -> Vec<DeadLetter> {
         let mut bench = self.bench.borrow_mut();
         let taken = bench.take_unread(|sent| sent.sink.is_none());
@@ -148,12 +249,36 @@ impl TopologyTestDriver {
     }
 
     /// Why records were skipped since this was last asked.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # let mut topology = Topology::builder();
+    /// topology.on_failure(FailurePolicy::skip());
+    /// # topology.source("in", "in", (Utf8, JavaLong)).sink("out", "out", (Utf8, JavaLong));
+    /// # let driver = TopologyTestDriver::new(topology.build()?)?;
+    /// driver.input::<String, i64>("in").try_pipe_bytes(Some(secs(1)), Some(b"ann"), Some(b"five"))?;
+    /// assert_eq!(driver.skipped()[0].node, "in");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn skipped(&self) -> Vec<RecordFailure> {
         std::mem::take(&mut self.bench.borrow_mut().skipped)
     }
 
     /// Moves the time of day on: schedules that are due fire, records that wait to be tried again are. A schedule that is
     /// due several times over fires once.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # let mut topology = Topology::builder();
+    /// # topology.source("in", "in", (Utf8, JavaLong)).sink("out", "out", (Utf8, JavaLong));
+    /// # let mut driver = TopologyTestDriver::new(topology.build()?)?;
+    /// driver.advance_wall_clock(std::time::Duration::from_secs(90))?; // it has begun at 0
+    /// driver.input::<String, i64>("in").pipe("ann", 5);
+    /// assert_eq!(driver.output::<String, i64>("out").records()[0].timestamp, secs(90));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// A record or a punctuation failed and its task stops.
@@ -172,6 +297,22 @@ impl TopologyTestDriver {
     /// All tasks lose what is not committed, and start again: state from the changelog, schedules from `open`. The disk is
     /// lost, too, so stores without a changelog are empty.
     ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # const LAST: KeyValueStoreDef<String, i64> = KeyValueStoreDef::new("last");
+    /// # let mut topology = Topology::builder();
+    /// # topology
+    /// #     .source("in", "in", (Utf8, JavaLong))
+    /// #     .each("keep", |record, ctx: &mut Context<'_, String, i64>| Ok(ctx.store(&LAST).put(&record.key, record.value)))
+    /// #     .with_store(&LAST);
+    /// # let mut driver = TopologyTestDriver::new(topology.build()?)?;
+    /// driver.input::<String, i64>("in").pipe_at(secs(1), "ann", 5);
+    /// driver.crash_and_restore()?;
+    /// assert_eq!(driver.store(&LAST).get(&"ann".to_owned()), Some(5));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// An operator cannot be opened, or a record that waited to be tried again fails.
     pub fn crash_and_restore(&mut self) -> Result<(), DriverError> {
@@ -182,6 +323,21 @@ impl TopologyTestDriver {
     }
 
     /// Makes the broker refuse the next record that a sink writes, as it would one that is too large.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # let mut topology = Topology::builder();
+    /// # topology.source("in", "in", (Utf8, JavaLong)).sink("out", "out", (Utf8, JavaLong)).on_failure(FailurePolicy::skip());
+    /// # let mut driver = TopologyTestDriver::new(topology.build()?)?;
+    /// driver.refuse_next("out", "too large"); // a sink whose policy is to skip
+    /// for value in [5, 6] {
+    ///     driver.input::<String, i64>("in").pipe_at(secs(1), "ann", value);
+    /// }
+    /// assert_eq!(driver.output::<String, i64>("out").values(), [6]);
+    /// assert_eq!(driver.skipped()[0].to_string(), "writing the output failed in node 'out': too large");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Panics
     /// If there is no sink of this name.

@@ -15,6 +15,19 @@ use crate::store::{KeyRange, KeyScan, Overlay, StoreKey, StoreValue, ValueFormat
 use crate::topology::CodecPair;
 
 /// The input of a source; see [`TopologyTestDriver::input`](super::TopologyTestDriver::input).
+///
+/// ```
+/// # use processor_core::prelude::*;
+/// # use processor_core::testing::{TopologyTestDriver, secs};
+/// # let mut topology = Topology::builder();
+/// # topology.source("in", "in", (Utf8, JavaLong)).sink("out", "out", (Utf8, JavaLong));
+/// # let driver = TopologyTestDriver::new(topology.build()?)?;
+/// let input = driver.input::<String, i64>("in");
+/// input.pipe_at(secs(1), "ann", 5); // anything that converts into the types
+/// input.try_pipe_bytes(Some(secs(2)), Some(b"ann"), Some(&[0, 0, 0, 0, 0, 0, 0, 6]))?;
+/// assert_eq!(driver.output::<String, i64>("out").values(), [5, 6]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct TestInput<K, V> {
     bench: Rc<RefCell<Bench>>,
     topic: Arc<str>,
@@ -34,18 +47,52 @@ impl<K: 'static, V: 'static> TestInput<K, V> {
     }
 
     /// The same input, by another of the source's topics.
+    ///
+    /// A name that is none of the topology's topics panics when a record is piped in.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # let mut topology = Topology::builder();
+    /// topology
+    ///     .source("in", ["eu", "us"], (Utf8, JavaLong))
+    ///     .each("from", |record, ctx| {
+    ///         let topic = ctx.metadata().expect("a record is in process").topic.to_owned();
+    ///         ctx.forward(record.with_value(topic))
+    ///     })
+    ///     .sink("out", "out", (Utf8, Utf8));
+    /// # let driver = TopologyTestDriver::new(topology.build()?)?;
+    /// driver.input::<String, i64>("in").topic("us").pipe_at(secs(1), "ann", 5);
+    /// assert_eq!(driver.output::<String, String>("out").values(), ["us"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn topic(self, topic: impl Into<Arc<str>>) -> Self {
         Self { topic: topic.into(), ..self }
     }
 
     /// The same input, to this partition instead of the one that the key belongs to.
+    ///
+    /// A number that the topic does not have panics when a record is piped in.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # let mut topology = Topology::builder();
+    /// # topology.source("in", "in", (Utf8, JavaLong)).sink("out", "out", (Utf8, JavaLong)).to_source_partition();
+    /// let driver = TopologyTestDriver::with_partitions(&topology.build()?, 4)?; // its sink keeps the partition
+    /// driver.input::<String, i64>("in").partition(3).pipe_at(secs(1), "ann", 5);
+    /// assert_eq!(driver.output::<String, i64>("out").received()[0].partition.get(), 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn partition(self, partition: i32) -> Self {
         Self { partition: Some(Partition::new(partition)), ..self }
     }
 
     /// The same input, with a header on every record.
+    ///
+    /// [`RecordMetadata`](crate::record::RecordMetadata) has an example.
     #[must_use]
     pub fn header(mut self, name: &str, value: &[u8]) -> Self {
         self.headers.push((name.to_owned(), Some(value.to_vec())));
@@ -53,6 +100,17 @@ impl<K: 'static, V: 'static> TestInput<K, V> {
     }
 
     /// Pipes a record in, with the driver's time of day as its timestamp.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # let mut topology = Topology::builder();
+    /// # topology.source("in", "in", (Utf8, JavaLong)).sink("out", "out", (Utf8, JavaLong));
+    /// # let driver = TopologyTestDriver::new(topology.build()?)?;
+    /// driver.input::<String, i64>("in").pipe("ann", 5);
+    /// assert_eq!(driver.output::<String, i64>("out").records()[0].timestamp, secs(0)); // no time has passed
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Panics
     /// If the record, or one that it leads to, stops a task.
@@ -63,6 +121,17 @@ impl<K: 'static, V: 'static> TestInput<K, V> {
 
     /// Pipes a record in.
     ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # let mut topology = Topology::builder();
+    /// # topology.source("in", "in", (Utf8, JavaLong)).sink("out", "out", (Utf8, JavaLong));
+    /// # let driver = TopologyTestDriver::new(topology.build()?)?;
+    /// driver.input::<String, i64>("in").pipe_at(secs(7), "ann", 5);
+    /// assert_eq!(driver.output::<String, i64>("out").records(), [Record::new("ann".to_owned(), 5, secs(7))]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Panics
     /// If the record, or one that it leads to, stops a task.
     pub fn pipe_at(&self, timestamp: Timestamp, key: impl Into<K>, value: impl Into<V>) {
@@ -72,6 +141,20 @@ impl<K: 'static, V: 'static> TestInput<K, V> {
     }
 
     /// Pipes a record in.
+    ///
+    /// A record that a policy passes over is no error: see [`skipped`](super::TopologyTestDriver::skipped) and
+    /// [`dead_letters`](super::TopologyTestDriver::dead_letters).
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # let mut topology = Topology::builder();
+    /// topology.source("in", "in", (Utf8, JavaLong)).map_values(|part| 100 / part).sink("out", "out", (Utf8, JavaLong));
+    /// # let driver = TopologyTestDriver::new(topology.build()?)?;
+    /// let failure = driver.input::<String, i64>("in").try_pipe_at(secs(1), "ann", 0).unwrap_err();
+    /// assert_eq!(failure.to_string(), "the operator panicked in node 'in-map-values': attempt to divide by zero");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// The record, or one that it leads to, stops a task.
@@ -90,6 +173,20 @@ impl<K: 'static, V: 'static> TestInput<K, V> {
     }
 
     /// Pipes bytes in as they are, such as ones that the codecs cannot read.
+    ///
+    /// Without a timestamp it is a record of message format 0.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # let mut topology = Topology::builder();
+    /// # topology.source("in", "in", (Utf8, JavaLong)).sink("out", "out", (Utf8, JavaLong));
+    /// # let driver = TopologyTestDriver::new(topology.build()?)?;
+    /// let input = driver.input::<String, i64>("in");
+    /// let failure = input.try_pipe_bytes(Some(secs(1)), Some(b"ann"), None).unwrap_err(); // a null
+    /// assert!(failure.message.contains("null"), "{failure}");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// The record, or one that it leads to, stops a task.
@@ -117,6 +214,18 @@ impl<K, V> std::fmt::Debug for TestInput<K, V> {
 }
 
 /// A record that a sink has written.
+///
+/// ```
+/// # use processor_core::prelude::*;
+/// # use processor_core::testing::{TopologyTestDriver, secs};
+/// # let mut topology = Topology::builder();
+/// # topology.source("in", "in", (Utf8, JavaLong)).sink("out", "out", (Utf8, JavaLong));
+/// # let driver = TopologyTestDriver::new(topology.build()?)?;
+/// driver.input::<String, i64>("in").pipe_at(secs(1), "ann", 5);
+/// let received = driver.output::<String, i64>("out").received().remove(0);
+/// assert_eq!((&*received.topic, received.partition.get(), received.record.value), ("out", 0, 5));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Received<K, V> {
     /// The topic.
@@ -129,6 +238,22 @@ pub struct Received<K, V> {
 
 /// The output of a sink; see [`TopologyTestDriver::output`](super::TopologyTestDriver::output). Each record is read
 /// once.
+///
+/// ```
+/// # use processor_core::prelude::*;
+/// # use processor_core::testing::{TopologyTestDriver, secs};
+/// # let mut topology = Topology::builder();
+/// # topology.source("in", "in", (Utf8, JavaLong)).sink("out", "out", (Utf8, JavaLong));
+/// # let driver = TopologyTestDriver::new(topology.build()?)?;
+/// let (input, output) = (driver.input::<String, i64>("in"), driver.output::<String, i64>("out"));
+/// input.pipe_at(secs(1), "ann", 5);
+/// assert_eq!(output.received().len(), 1); // with topic and partition
+/// input.pipe_at(secs(2), "bob", 6);
+/// assert_eq!(output.records(), [Record::new("bob".to_owned(), 6, secs(2))]);
+/// input.pipe_at(secs(3), "eve", 7);
+/// assert_eq!(output.values(), [7]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct TestOutput<K, V> {
     bench: Rc<RefCell<Bench>>,
     sink: crate::ids::NodeIndex,
@@ -180,6 +305,26 @@ impl<K, V> std::fmt::Debug for TestOutput<K, V> {
 }
 
 /// A store over all tasks that have it; see [`TopologyTestDriver::store`](super::TopologyTestDriver::store).
+///
+/// ```
+/// # use processor_core::prelude::*;
+/// # use processor_core::testing::{TopologyTestDriver, secs};
+/// # const LAST: KeyValueStoreDef<String, i64> = KeyValueStoreDef::new("last");
+/// # let mut topology = Topology::builder();
+/// # topology
+/// #     .source("in", "in", (Utf8, JavaLong))
+/// #     .each("keep", |record, ctx: &mut Context<'_, String, i64>| Ok(ctx.store(&LAST).put(&record.key, record.value)))
+/// #     .with_store(&LAST);
+/// let driver = TopologyTestDriver::with_partitions(&topology.build()?, 2)?;
+/// // An operator keeps the last value of each key in LAST.
+/// for (partition, key, value) in [(1, "ann", 5), (0, "bob", 6), (1, "ann", 7)] {
+///     driver.input::<String, i64>("in").partition(partition).pipe_at(secs(1), key, value);
+/// }
+/// let last = driver.store(&LAST);
+/// assert_eq!(last.get(&"ann".to_owned()), Some(7));
+/// assert_eq!(last.entries(), [("bob".to_owned(), 6), ("ann".to_owned(), 7)]); // partition 0 first
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct TestStore<K, V> {
     bench: Rc<RefCell<Bench>>,
     name: &'static str,
@@ -195,6 +340,8 @@ impl<K: StoreKey, V: StoreValue> TestStore<K, V> {
     }
 
     /// The committed value of a key.
+    ///
+    /// If several tasks have one, that of the first.
     pub fn get(&self, key: &K) -> Option<V> {
         let mut found = None;
         self.read(|overlay, base| {
@@ -237,6 +384,8 @@ impl<K, V> std::fmt::Debug for TestStore<K, V> {
 }
 
 /// A record that failed and was sent to a dead-letter topic.
+///
+/// [`TopologyTestDriver::dead_letters`](super::TopologyTestDriver::dead_letters) has an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
     /// The topic.
@@ -256,6 +405,23 @@ impl DeadLetter {
 
     /// The value of a header as text; the names of those that say why the record failed are in
     /// [`dead_letter`](crate::task::dead_letter).
+    ///
+    /// `None`: it has none, or its value is null or not UTF-8.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// use processor_core::task::dead_letter::{KIND_HEADER, NODE_HEADER};
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # let mut topology = Topology::builder();
+    /// # topology.on_failure(FailurePolicy::dead_letter("failed"));
+    /// # topology.source("in", "in", (Utf8, JavaLong)).sink("out", "out", (Utf8, JavaLong));
+    /// # let driver = TopologyTestDriver::new(topology.build()?)?;
+    /// driver.input::<String, i64>("in").header("trace", b"7f3a").try_pipe_bytes(Some(secs(1)), None, Some(b"?"))?;
+    /// let letter = driver.dead_letters().remove(0);
+    /// assert_eq!((letter.header(KIND_HEADER), letter.header(NODE_HEADER)), (Some("decode"), Some("in")));
+    /// assert_eq!(letter.header("trace"), Some("7f3a")); // the record's own are there, too
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(known, _)| known == name)?;
         std::str::from_utf8(found.1.as_deref()?).ok()

@@ -43,6 +43,16 @@ impl fmt::Display for ClientId {
 }
 
 /// `host:port`: a name, an IPv4 address, or an IPv6 address in brackets. Nothing that needs escaping in a URL fits in.
+///
+/// ```
+/// use processor_core::protocol::client_id::HttpAddress;
+///
+/// let address: HttpAddress = "worker-1.example:8080".parse()?;
+/// assert_eq!(address.port(), 8080);
+/// assert_eq!(address.with_port(80).to_string(), "worker-1.example:80");
+/// assert!("http://worker-1:8080".parse::<HttpAddress>().is_err());
+/// # Ok::<(), String>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HttpAddress {
     host: String,

@@ -1,5 +1,6 @@
 //! The decisions of the exactly-once protocol, as pure functions: what happened in, what to do out. The runtime's own, and no
-//! stable API, but for the policies in [`failure`].
+//! stable API, but for the policies in [`failure`] and what settings hold: [`StartRule`](restore::StartRule) and
+//! [`HttpAddress`](client_id::HttpAddress).
 
 pub mod assignment;
 pub mod batch;

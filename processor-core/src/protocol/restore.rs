@@ -126,6 +126,16 @@ pub fn is_as_committed(stored: (BatchId, Option<Timestamp>), committed: (BatchId
 }
 
 /// Where a task that never committed begins to read an input.
+///
+/// ```
+/// use processor_core::ids::Offset;
+/// use processor_core::protocol::restore::{StartRule, start_offset};
+///
+/// let start = |rule| start_offset(None, rule, Offset::new(5), Offset::new(50));
+/// assert_eq!(start(StartRule::Earliest), Some(Offset::new(5)));
+/// assert_eq!(start(StartRule::Latest), Some(Offset::new(50)));
+/// assert_eq!(start(StartRule::Refuse), None);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartRule {
     /// At the first record that is still there.

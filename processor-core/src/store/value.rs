@@ -11,8 +11,8 @@ use crate::error::CodecError;
 /// `Clone` keeps the value as it was before the record in process, in case that record fails (EO-9).
 ///
 /// Mind changes. Bincode names no fields: one that is added or moved makes stored values unreadable, which stops the
-/// task, or wrongly read. Give the store another name then, which begins anew; or begin with an enum of versions,
-/// behind whose variants a new one can stand. Of [JSON values](super::KeyValueStoreDef::with_json_values) a field with
+/// task, or wrongly read. Give the store another name then: it begins anew, once the old state is removed as the start
+/// says. Or begin with an enum of versions, behind whose variants a new one can stand. Of [JSON values](super::KeyValueStoreDef::with_json_values) a field with
 /// `#[serde(default)]` may be added.
 ///
 /// ```

@@ -48,6 +48,22 @@ const TURN_MAX_LEAST: Duration = Duration::from_secs(30);
 const CACHE_BYTES_MIN: usize = 64 << 10;
 
 /// Why an application has stopped.
+///
+/// ```
+/// use processor_core::prelude::*;
+/// use processor_runtime::app::{AppError, run};
+/// use processor_runtime::config::Config;
+///
+/// let mut topology = Topology::builder();
+/// topology.source("in", "originals", (Raw, Raw)).sink("out", "copies", (Raw, Raw));
+/// let topology = topology.build()?;
+/// let config = Config::new("an id with spaces", "localhost:9092", "/var/lib/copier");
+/// match run(&config, &topology, &std::sync::Arc::default()) {
+///     Err(AppError::Start(why)) => assert!(why.contains("application.id 'an id with spaces'"), "{why}"),
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), TopologyError>(())
+/// ```
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum AppError {
     /// A setting, a topic or the state directory does not fit: nothing was processed.
@@ -66,6 +82,33 @@ impl From<ConfigError> for AppError {
 
 /// Runs a topology until `stop` is set or a thread cannot go on. Blocks; call it from a thread of its own where signals
 /// are to be heard meanwhile.
+///
+/// [`main`](crate::main) does this, and more: it reads the settings, hears SIGTERM and SIGINT, and writes the log.
+/// Whoever calls `run` sets up a `tracing` subscriber to see it.
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicBool, Ordering};
+///
+/// use processor_core::prelude::*;
+/// use processor_runtime::app;
+/// use processor_runtime::config::Config;
+///
+/// let mut topology = Topology::builder();
+/// topology.source("in", "originals", (Raw, Raw)).sink("out", "copies", (Raw, Raw));
+/// let topology = topology.build()?;
+/// let config = Config::new("copier", "localhost:9092", "/var/lib/copier");
+///
+/// let stop = Arc::new(AtomicBool::new(false));
+/// let worker = std::thread::spawn({
+///     let stop = stop.clone();
+///     move || app::run(&config, &topology, &stop)
+/// });
+/// // … what the program does beside, and when it is to end:
+/// stop.store(true, Ordering::Relaxed);
+/// worker.join().expect("the worker does not panic")?; // the batch in hand is committed
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 /// See [`AppError`].

@@ -83,6 +83,9 @@ impl<A: Args, F: FnOnce(&A) -> Result<Topology, TopologyError>> Application<A, F
     }
 
     /// Changes the defaults of settings. The file, the environment and the command line are stronger.
+    ///
+    /// The example of [`Application`] shows it. What is wrong with them is said when they are resolved, together with
+    /// what is wrong elsewhere.
     #[must_use]
     pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
         change(&mut self.config);

@@ -1,4 +1,6 @@
 //! Time, as the runtime reads it: one monotonic clock for budgets, one wall clock for ages.
+//!
+//! It is the runtime's own, and no stable API.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

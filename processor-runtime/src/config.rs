@@ -27,6 +27,32 @@ const ID_BYTES_MAX: usize = 200;
 ///
 /// A program that calls [`main`](crate::main) need not know them: [`settings`](crate::settings) fills them from the
 /// command line, the environment and a file, and lists their bounds.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use processor_core::prelude::*;
+/// use processor_core::protocol::restore::StartRule;
+/// use processor_runtime::config::{Config, LogFormat};
+/// use processor_runtime::kafka::cluster::GroupProtocol;
+///
+/// let mut config = Config::new("copier", "kafka-1:9093,kafka-2:9093", "/var/lib/copier");
+/// config.instance_id = Some("worker-1".to_owned()); // the same after a restart
+/// config.threads = 2;
+/// config.auto_offset_reset = StartRule::Latest;
+/// config.group_protocol = GroupProtocol::Consumer;
+/// config.batch_time_max = Duration::from_millis(50);
+/// config.http_listen = "127.0.0.1:8080".parse().ok();
+/// config.log_format = LogFormat::Json;
+/// config.kafka.insert("security.protocol", "ssl");
+/// config.kafka.insert("producer.linger.ms", "20");
+///
+/// let mut topology = Topology::builder();
+/// topology.source("in", "originals", (Raw, Raw)).sink("out", "copies", (Raw, Raw));
+/// let topology = topology.build()?;
+/// assert_eq!(config.check(&topology), Ok(()));
+/// # Ok::<(), TopologyError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The application's id: its consumer group, and the prefix of its topics, transactional ids and directories.
@@ -89,6 +115,8 @@ pub struct Config {
 }
 
 /// The form of log lines.
+///
+/// [`Config`] has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// Lines for people.
@@ -99,6 +127,15 @@ pub enum LogFormat {
 
 impl Config {
     /// The defaults.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use processor_runtime::config::Config;
+    ///
+    /// let config = Config::new("copier", "localhost:9092", "/var/lib/copier");
+    /// assert_eq!((config.threads, config.session_timeout), (1, Duration::from_secs(6)));
+    /// assert!(config.instance_id.is_none() && config.http_listen.is_none());
+    /// ```
     pub fn new(
         application_id: impl Into<String>,
         bootstrap_servers: impl Into<String>,
@@ -135,6 +172,23 @@ impl Config {
     }
 
     /// Checks what does not need the cluster.
+    ///
+    /// [`app::run`](crate::app::run) does it first. The properties in `kafka` are checked behind it, when the clients
+    /// are set up, still before anything is connected to.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// use processor_runtime::config::Config;
+    ///
+    /// # let mut topology = Topology::builder();
+    /// # topology.source("in", "originals", (Raw, Raw)).sink("out", "copies", (Raw, Raw));
+    /// # let topology = topology.build()?;
+    /// let mut config = Config::new("copier", "localhost:9092", "/var/lib/copier");
+    /// config.threads = 65;
+    /// let refused = config.check(&topology).unwrap_err();
+    /// assert_eq!(refused.to_string(), "threads = 65: it must lie between 1 and 64");
+    /// # Ok::<(), TopologyError>(())
+    /// ```
     ///
     /// # Errors
     /// What is wrong, and what would be right.
@@ -209,6 +263,19 @@ impl Config {
 
     /// What others are told to ask, of a worker that listens on `listening`. An address that others have elsewhere, or that
     /// is none at all, is told nobody: a loopback address only if it was configured.
+    ///
+    /// ```
+    /// use std::net::SocketAddr;
+    /// use processor_runtime::config::Config;
+    ///
+    /// let everywhere = SocketAddr::from(([0, 0, 0, 0], 8080));
+    /// let mut config = Config::new("copier", "localhost:9092", "/var/lib/copier");
+    /// assert_eq!(config.advertised(everywhere), None);
+    /// config.http_advertised = Some("worker-1:0".parse()?);
+    /// let told = config.advertised(everywhere).map(|address| address.to_string());
+    /// assert_eq!(told.as_deref(), Some("worker-1:8080"));
+    /// # Ok::<(), String>(())
+    /// ```
     pub fn advertised(&self, listening: SocketAddr) -> Option<HttpAddress> {
         match &self.http_advertised {
             Some(address) if address.port() == 0 => Some(address.clone().with_port(listening.port())),
@@ -219,6 +286,16 @@ impl Config {
     }
 
     /// The part that the clients need.
+    ///
+    /// ```
+    /// use processor_runtime::config::Config;
+    ///
+    /// let mut config = Config::new("copier", "localhost:9092", "/var/lib/copier");
+    /// config.kafka.insert("security.protocol", "ssl");
+    /// let settings = config.cluster_settings();
+    /// assert_eq!((&*settings.application_id, settings.session_timeout), ("copier", config.session_timeout));
+    /// assert_eq!(settings.properties, config.kafka);
+    /// ```
     pub fn cluster_settings(&self) -> ClusterSettings {
         let mut settings = ClusterSettings::new(self.bootstrap_servers.clone(), self.application_id.clone());
         settings.properties.clone_from(&self.kafka);
@@ -233,6 +310,17 @@ impl Config {
 
     /// How long the group waits for a silent member, as far as it is known: under the consumer protocol it is the brokers'
     /// setting, of which this is the default.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use processor_runtime::config::Config;
+    /// use processor_runtime::kafka::cluster::GroupProtocol;
+    ///
+    /// let mut config = Config::new("copier", "localhost:9092", "/var/lib/copier");
+    /// assert_eq!(config.expected_session(), Duration::from_secs(6));
+    /// config.group_protocol = GroupProtocol::Consumer;
+    /// assert_eq!(config.expected_session(), Duration::from_secs(45));
+    /// ```
     pub fn expected_session(&self) -> Duration {
         match self.group_protocol {
             GroupProtocol::Classic => self.session_timeout,
@@ -241,6 +329,16 @@ impl Config {
     }
 
     /// The bounds of a poll batch.
+    ///
+    /// ```
+    /// use processor_runtime::config::Config;
+    ///
+    /// let mut config = Config::new("copier", "localhost:9092", "/var/lib/copier");
+    /// let bounds = config.batch_bounds();
+    /// assert_eq!((bounds.records_start, bounds.records_max), (1_000, 100_000));
+    /// config.batch_records_max = 10;
+    /// assert_eq!(config.batch_bounds().records_start, 10);
+    /// ```
     pub fn batch_bounds(&self) -> BatchBounds {
         BatchBounds {
             records_start: self.batch_records_max.min(1_000),
@@ -251,6 +349,8 @@ impl Config {
 }
 
 /// A setting that cannot work.
+///
+/// [`Config::check`] has an example.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ConfigError(pub String);
@@ -268,6 +368,12 @@ fn check_id(name: &str, id: &str) -> Result<(), ConfigError> {
 }
 
 /// The transactional id of a thread: `<application id>:<instance id>:<thread>`.
+///
+/// ```
+/// use processor_runtime::config::transactional_id;
+///
+/// assert_eq!(transactional_id("copier", "worker-1", 0).to_string(), "copier:worker-1:0");
+/// ```
 pub fn transactional_id(application_id: &str, instance_id: &str, thread: usize) -> TransactionalId {
     TransactionalId(Arc::from(format!("{}{thread}", ids_of(application_id, instance_id))))
 }
@@ -280,6 +386,15 @@ pub(crate) fn ids_of(application_id: &str, instance_id: &str) -> String {
 /// The place of a thread in the group. Its client id names its transactional id, so that whoever finds the one knows
 /// whether the other is alive, and where its worker can be asked. Kafka takes only the characters of a topic name in a
 /// `group.instance.id`, so there the thread stands behind the last `-`.
+///
+/// ```
+/// use processor_runtime::config::{member, transactional_id};
+///
+/// let id = transactional_id("copier", "worker-1", 0);
+/// let member = member("worker-1", true, 0, &id, "worker-1.example:8080".parse().ok());
+/// assert_eq!(member.client_id, "copier:worker-1:0@worker-1.example:8080");
+/// assert_eq!(member.group_instance_id.as_deref(), Some("worker-1-0"));
+/// ```
 pub fn member(
     instance_id: &str,
     is_configured: bool,
@@ -294,6 +409,12 @@ pub fn member(
 }
 
 /// The name of a store's changelog topic.
+///
+/// ```
+/// use processor_runtime::config::changelog_topic;
+///
+/// assert_eq!(&*changelog_topic("averages", "window"), "averages-window-changelog");
+/// ```
 pub fn changelog_topic(application_id: &str, store: &str) -> Arc<str> {
     Arc::from(format!("{application_id}-{store}-changelog"))
 }

@@ -1,5 +1,7 @@
 //! Purging internal topics: what the tasks that read one have committed past is deleted, or the topic would only grow.
 //!
+//! It is the runtime's own, and no stable API.
+//!
 //! What goes was committed a round ago, so that its transaction has long ended everywhere, and the group says so too: a
 //! worker that has slept since knows neither of a reset nor of a topic that was made again.
 

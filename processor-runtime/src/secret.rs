@@ -38,6 +38,17 @@ impl Secret {
 
     /// Resolves `file:/path` and `env:NAME`; any other text is the secret itself.
     ///
+    /// ```
+    /// use processor_runtime::secret::Secret;
+    ///
+    /// let variable = |name: &str| (name == "PASSWORD").then(|| "hunter2".to_owned());
+    /// assert_eq!(Secret::read("env:PASSWORD", variable)?.expose(), "hunter2");
+    /// assert_eq!(Secret::read("hunter2", variable)?.expose(), "hunter2");
+    /// let missing = Secret::read("file:/no/such/file", variable).unwrap_err();
+    /// assert!(missing.contains("file:/no/such/file"), "{missing}");
+    /// # Ok::<(), String>(())
+    /// ```
+    ///
     /// # Errors
     /// What the reference points to is not there, is not text or is empty. The message holds the reference only.
     pub fn read(text: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
@@ -59,6 +70,13 @@ impl Secret {
 }
 
 /// Whether a text refers to a secret instead of being one.
+///
+/// ```
+/// use processor_runtime::secret::is_reference;
+///
+/// assert!(is_reference("file:/run/credentials/password") && is_reference("env:PASSWORD"));
+/// assert!(!is_reference("hunter2"));
+/// ```
 pub fn is_reference(text: &str) -> bool {
     text.starts_with("file:") || text.starts_with("env:")
 }

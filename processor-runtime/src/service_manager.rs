@@ -1,5 +1,7 @@
 //! What a service manager such as systemd is told: that the worker is ready, that it lives, that it stops.
 //!
+//! It is the runtime's own, and no stable API.
+//!
 //! The stream threads say so themselves, each after its turn, and no thread of its own keeps time: a sign of life goes out
 //! only when every one of them has turned since the last. So a loop that hangs is noticed, and nothing else is.
 //!

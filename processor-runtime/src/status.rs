@@ -1,5 +1,7 @@
 //! What a worker shows of itself: each stream thread publishes a small snapshot, whoever wants looks at the last one.
 //!
+//! It is the runtime's own, and no stable API.
+//!
 //! A thread publishes when the set or the state of its tasks changes, and once a second; that it turns, it says every turn
 //! with one atomic store. So nothing here is on the path of a record, and no reader can make a thread wait for longer than
 //! it takes to clone an `Arc`.

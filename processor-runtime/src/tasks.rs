@@ -1,4 +1,6 @@
 //! The tasks that run on a stream thread: where a polled record goes, and what a batch has done to each.
+//!
+//! It is the runtime's own, and no stable API.
 
 mod merge;
 

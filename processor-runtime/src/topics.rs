@@ -1,4 +1,6 @@
 //! The topics an application needs: inputs and outputs must be there and fit, changelogs are made or checked.
+//!
+//! It is the runtime's own, and no stable API.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

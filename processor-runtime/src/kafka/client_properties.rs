@@ -29,6 +29,15 @@ const SECRET_NAMES: [&str; 2] = ["sasl.oauthbearer.config", "sasl.oauthbearer.as
 pub struct ClientProperties(BTreeMap<String, PropertyValue>);
 
 /// The value of a property.
+///
+/// ```
+/// use processor_runtime::kafka::client_properties::ClientProperties;
+///
+/// let mut properties = ClientProperties::default();
+/// properties.insert("sasl.password", "hunter2");
+/// let password = properties.get("sasl.password").expect("it was set");
+/// assert_eq!((password.expose(), password.shown()), ("hunter2", "(hidden)"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PropertyValue {
     /// One that may be shown.
@@ -57,6 +66,19 @@ impl PropertyValue {
 
 impl ClientProperties {
     /// Sets one, in place of an earlier value.
+    ///
+    /// A name may carry the prefix `consumer.` or `producer.`. Nothing is checked here: names that librdkafka does not
+    /// know, and those that the guarantee needs, are refused at start.
+    ///
+    /// ```
+    /// use processor_runtime::kafka::client_properties::ClientProperties;
+    ///
+    /// let mut properties = ClientProperties::default();
+    /// properties.insert("producer.linger.ms", "5");
+    /// properties.insert("producer.linger.ms", "20");
+    /// assert_eq!(properties.get("producer.linger.ms").map(|value| value.expose()), Some("20"));
+    /// assert_eq!(properties.iter().count(), 1);
+    /// ```
     pub fn insert(&mut self, name: impl Into<String>, value: impl Into<String>) {
         let (name, value) = (name.into(), value.into());
         let value =
@@ -86,12 +108,25 @@ impl FromIterator<(String, String)> for ClientProperties {
 }
 
 /// Whether the value of a property must not be shown.
+///
+/// ```
+/// use processor_runtime::kafka::client_properties::is_secret;
+///
+/// assert!(is_secret("sasl.password") && is_secret("consumer.ssl.key.pem"));
+/// assert!(!is_secret("sasl.username"));
+/// ```
 pub fn is_secret(name: &str) -> bool {
     let bare = properties::bare(name);
     SECRET_NAMES.contains(&bare) || SECRET_WORDS.iter().any(|word| bare.contains(word))
 }
 
 /// Whether librdkafka has a property of this name.
+///
+/// ```
+/// use processor_runtime::kafka::client_properties::is_known;
+///
+/// assert!(is_known("producer.linger.ms") && !is_known("linger.mss"));
+/// ```
 pub fn is_known(name: &str) -> bool {
     ffi::knows_property(properties::bare(name))
 }

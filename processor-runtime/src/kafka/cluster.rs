@@ -52,6 +52,8 @@ impl ClusterSettings {
 }
 
 /// How a group shares out its partitions.
+///
+/// [`Config::group_protocol`](crate::config::Config::group_protocol) chooses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GroupProtocol {
     /// A member shares out, and every change stops all of them for a moment.

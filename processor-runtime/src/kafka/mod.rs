@@ -1,5 +1,8 @@
 //! Kafka, as the runtime needs it: the traits of the seam, with their contracts.
 //!
+//! It is the runtime's own, and no stable API, but for what a [`Config`](crate::config::Config) holds of it:
+//! [`ClientProperties`](client_properties::ClientProperties) and [`GroupProtocol`](cluster::GroupProtocol).
+//!
 //! Everything above this module is written against these traits and takes them as type parameters, so that the same
 //! loop, protocol and restore code runs on a real cluster ([`cluster`]) and on a model of one in a single thread.
 //! This directory alone names rdkafka, and its module `ffi` alone holds unsafe code.

@@ -6,6 +6,14 @@
 use std::fmt::Write;
 
 /// One metric.
+///
+/// ```
+/// use processor_runtime::metrics::definitions::{ALL, Kind};
+///
+/// let counters = ALL.iter().filter(|definition| definition.kind == Kind::Counter);
+/// assert!(counters.clone().count() > 0);
+/// assert!(counters.clone().all(|definition| definition.name.ends_with("_total")));
+/// ```
 #[derive(Debug)]
 pub struct Definition {
     /// Its name.

@@ -1,5 +1,9 @@
 //! What a worker measures of itself, for Prometheus.
 //!
+//! The runtime measures where [`Config::http_listen`](crate::config::Config::http_listen) is set, and shows it at
+//! `/metrics`. The names and meanings in [`definitions`] are what to rely on; the rest is the runtime's own, and no
+//! stable API.
+//!
 //! Counters and histograms are made once, with the thread that records in them, and kept: recording is an atomic addition,
 //! once a turn. Gauges are not kept at all. Each scrape makes them anew from what is there, so a series whose task,
 //! partition or store has gone is gone too; an idle time-out would also take away what is still there and did not change.
@@ -21,6 +25,15 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, 
 use self::definitions::{Definition, Kind};
 
 /// The counters and histograms of a worker. Clones are the same.
+///
+/// ```
+/// use processor_runtime::metrics::{Gauges, Metrics};
+///
+/// let metrics = Metrics::on();
+/// metrics.invariant_violated();
+/// let page = metrics.render(&Gauges::default());
+/// assert!(page.contains("processor_invariant_violations_total 1"), "{page}");
+/// ```
 #[derive(Clone, Debug)]
 pub struct Metrics(Option<Arc<PrometheusRecorder>>);
 

@@ -1,5 +1,7 @@
 //! The check of the cluster at start: what could lose records or stop the application, why, and how it is mended.
 //!
+//! It is the runtime's own, and no stable API.
+//!
 //! [`facts`] asks the cluster, [`findings`](findings::findings) is a pure function of the answers. One finding is one
 //! kind of trouble with the names of all topics that have it, so that a small cluster does not drown in lines.
 //!

@@ -1,5 +1,8 @@
 //! What a worker shows over HTTP: its health, its metrics, its tasks and its committed state. Read-only.
 //!
+//! The runtime starts it where [`Config::http_listen`](crate::config::Config::http_listen) is set. What it answers is
+//! described in docs/http.md; the types here are the runtime's own, and no stable API.
+//!
 //! It runs on one thread of its own and never makes a stream thread wait: it looks at the snapshots of
 //! [`status`](crate::status) and reads committed state (EO-10). Every request is bounded: in size, in time, in rows and in
 //! bytes of the answer. Without a token only the loopback interface is served, and only to requests that name it.

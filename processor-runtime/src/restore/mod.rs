@@ -1,5 +1,7 @@
 //! Recovering tasks: committed offset, changelog's end, replay. A thread drives [`Restorer::step`] once a turn; nothing
 //! here waits for an answer, so partitions that are ready run while others restore.
+//!
+//! It is the runtime's own, and no stable API.
 
 mod blocker;
 mod recovery;

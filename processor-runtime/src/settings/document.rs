@@ -61,6 +61,10 @@ set `enableServiceLinks: false`.
 ";
 
 /// The whole page.
+///
+/// ```
+/// assert!(processor_runtime::settings::markdown().starts_with("# Configuration"));
+/// ```
 pub fn markdown() -> String {
     let mut page = HEAD.to_owned();
     page.push_str("| setting | form | default | meaning |\n|---|---|---|---|\n");

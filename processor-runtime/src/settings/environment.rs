@@ -15,6 +15,15 @@ const OF_THE_WORKSPACE: [&str; 4] =
     ["PROCESSOR_CACHE", "PROCESSOR_KAFKA_LIBS", "PROCESSOR_KAFKA_VERSION", "PROCESSOR_BLESS"];
 
 /// The variables of a process. Any may hold a secret, so `Debug` does not show them.
+///
+/// ```
+/// use processor_runtime::settings::Environment;
+///
+/// let environment: Environment = [("PROCESSOR_THREADS", "4")].into_iter().collect(); // for a test
+/// assert_eq!(environment.get("PROCESSOR_THREADS"), Some("4"));
+/// assert_eq!(environment.get("PROCESSOR_STATE_DIR"), None);
+/// let _ = Environment::of_this_process();
+/// ```
 #[derive(Clone, Default)]
 pub struct Environment {
     variables: BTreeMap<String, String>,

@@ -57,6 +57,8 @@ pub struct Choice {
 }
 
 /// What a setting holds, and where in [`Config`] it stands.
+///
+/// [`Setting`](super::Setting) has an example.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
     /// Text; empty is not set.

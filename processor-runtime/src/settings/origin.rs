@@ -4,6 +4,15 @@ use std::fmt;
 use std::path::PathBuf;
 
 /// Where a value came from, weakest first.
+///
+/// ```
+/// use processor_runtime::settings::Origin;
+///
+/// let file = Origin::File { path: "app.toml".into(), line: 3 };
+/// assert_eq!((file.place(), file.to_string().as_str()), ("file", "app.toml:3"));
+/// let option = Origin::CommandLine("session-timeout".to_owned());
+/// assert_eq!((option.place(), option.to_string().as_str()), ("command-line", "--session-timeout"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// Nobody set it.

@@ -34,6 +34,8 @@ impl fmt::Debug for Given {
 }
 
 /// The places that settings come from, beside the file that they name.
+///
+/// [`resolve`] has an example.
 #[derive(Debug)]
 pub struct Places<'a> {
     /// What the application's code made of the defaults.
@@ -47,6 +49,25 @@ pub struct Places<'a> {
 }
 
 /// Settings that make sense, and where each came from.
+///
+/// ```
+/// use processor_runtime::config::Config;
+/// use processor_runtime::settings::{CommandLine, Environment, Places, resolve};
+///
+/// let environment: Environment = [("PROCESSOR_THREADS", "4")].into_iter().collect();
+/// let settings = resolve(Places {
+///     code: Config::new("app", "localhost:9092", "/var/lib/app"),
+///     environment: &environment,
+///     other_variables: &[],
+///     command_line: &CommandLine::default(),
+/// })?;
+/// assert_eq!(settings.config.threads, 4);
+/// let threads = settings.entries.iter().find(|entry| entry.name == "threads").expect("all are listed");
+/// assert_eq!((threads.value.as_deref(), threads.origin.place()), (Some("4"), "environment"));
+/// assert!(settings.table().contains("PROCESSOR_THREADS")); // for people
+/// assert!(settings.json()["settings"].is_array()); // for machines
+/// # Ok::<(), processor_runtime::settings::SettingsError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// What they come to.
@@ -56,6 +77,8 @@ pub struct Settings {
 }
 
 /// One setting as it came out, fit to be shown.
+///
+/// [`Settings`] has an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Its name.
@@ -67,6 +90,24 @@ pub struct Entry {
 }
 
 /// All that is wrong with the settings, one problem a line: where, what, and what to do.
+///
+/// ```
+/// use processor_runtime::config::Config;
+/// use processor_runtime::settings::{CommandLine, Environment, Places, resolve};
+///
+/// let environment: Environment = [("PROCESSOR_THREADS", "0"), ("PROCESSOR_THREDS", "4")].into_iter().collect();
+/// let error = resolve(Places {
+///     code: Config::new("app", "localhost:9092", ""),
+///     environment: &environment,
+///     other_variables: &[],
+///     command_line: &CommandLine::default(),
+/// })
+/// .unwrap_err();
+/// let said = |words: &str| error.problems.iter().any(|problem| problem.contains(words));
+/// assert!(said("threads: it must lie between 1 and 64"), "{error}");
+/// assert!(said("PROCESSOR_THREDS: no setting has this variable"), "{error}");
+/// assert!(said("state.dir is not set: give it as --state-dir"), "{error}");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .problems.join("\n"))]
 pub struct SettingsError {
@@ -97,6 +138,21 @@ pub fn resolve(places: Places<'_>) -> Result<Settings, SettingsError> {
 }
 
 /// As [`resolve`], for whoever needs no value for some of the settings that must be there.
+///
+/// ```
+/// use processor_runtime::config::Config;
+/// use processor_runtime::settings::{CommandLine, Environment, Places, resolve, resolve_without};
+///
+/// let (environment, command_line) = (Environment::default(), CommandLine::default());
+/// let places = || Places {
+///     code: Config::new("app", "localhost:9092", ""), // no state directory
+///     environment: &environment,
+///     other_variables: &[],
+///     command_line: &command_line,
+/// };
+/// assert!(resolve(places()).is_err());
+/// assert!(resolve_without(places(), &["state.dir"]).is_ok());
+/// ```
 ///
 /// # Errors
 /// As [`resolve`].

@@ -9,6 +9,23 @@ use crate::config::{Config, LogFormat};
 use crate::kafka::cluster::GroupProtocol;
 
 /// One setting.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use processor_runtime::config::Config;
+/// use processor_runtime::settings::table::find;
+///
+/// let setting = find("session.timeout").expect("it is in the table");
+/// assert_eq!((&*setting.option(), &*setting.variable()), ("session-timeout", "PROCESSOR_SESSION_TIMEOUT"));
+/// assert_eq!(setting.kind.bounds(), Some(("1s".to_owned(), "30m".to_owned())));
+/// let mut config = Config::new("app", "localhost:9092", "/var/lib/app");
+/// setting.kind.read("9s", &mut config)?;
+/// assert_eq!(config.session_timeout, Duration::from_secs(9));
+/// assert_eq!(setting.kind.write(&config).as_deref(), Some("9s"));
+/// assert!(setting.kind.read("9", &mut config).is_err(), "the unit is missing");
+/// # Ok::<(), String>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
     /// Its name: the key in the file. With dashes it is the option, in capitals with underscores the variable.
@@ -22,6 +39,8 @@ pub struct Setting {
 }
 
 /// What counts where nobody sets a setting.
+///
+/// See [`Setting`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Otherwise {
     /// It must be set.
@@ -55,11 +74,24 @@ pub const VARIABLE_PREFIX: &str = "PROCESSOR_";
 pub const PROPERTIES: &str = "kafka";
 
 /// The setting of a name.
+///
+/// [`Setting`] has an example.
 pub fn find(name: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.name == name)
 }
 
 /// The settings whose values break their bounds, and what would be right.
+///
+/// ```
+/// use processor_runtime::config::Config;
+/// use processor_runtime::settings::table::out_of_bounds;
+///
+/// let mut config = Config::new("app", "localhost:9092", "/var/lib/app");
+/// assert_eq!(out_of_bounds(&config).count(), 0);
+/// config.threads = 0;
+/// let (setting, problem) = out_of_bounds(&config).next().expect("there is no thread");
+/// assert_eq!((setting.name, &*problem), ("threads", "threads = 0: it must lie between 1 and 64"));
+/// ```
 pub fn out_of_bounds(config: &Config) -> impl Iterator<Item = (&'static Setting, String)> {
     SETTINGS.iter().filter_map(|setting| {
         let text = setting.kind.write(config)?;

@@ -27,6 +27,17 @@ const INSTANCE_ID: &str = "instance.id";
 const INSTANCE_ID_DIGITS: usize = 12;
 
 /// The state directory of one application, held by this process.
+///
+/// ```
+/// use processor_runtime::state::{RocksDirectory, StateErrorKind, StateSettings};
+///
+/// let state_dir = tempfile::tempdir()?;
+/// let worker = RocksDirectory::open(state_dir.path(), "averages", StateSettings::default())?;
+/// assert_eq!(worker.instance_id()?, worker.instance_id()?); // made once
+/// let second = RocksDirectory::open(state_dir.path(), "averages", StateSettings::default());
+/// assert_eq!(second.unwrap_err().kind, StateErrorKind::InUse);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct RocksDirectory {
     // Fields are dropped in this order: parked states close before the lock goes.
     parked: Mutex<VecDeque<Parked>>,

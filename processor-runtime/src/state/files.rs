@@ -11,6 +11,14 @@ use super::{StateError, StateErrorKind};
 const PRIVATE: u32 = 0o700;
 
 /// The state directory of one application: `<state.dir>/<application.id>`.
+///
+/// ```
+/// use std::path::Path;
+/// use processor_runtime::state::application_directory;
+///
+/// let directory = application_directory(Path::new("/var/lib/state"), "averages");
+/// assert_eq!(directory, Path::new("/var/lib/state/averages"));
+/// ```
 pub fn application_directory(state_dir: &Path, application_id: &str) -> PathBuf {
     state_dir.join(file_name(application_id))
 }

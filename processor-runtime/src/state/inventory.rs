@@ -9,6 +9,17 @@ use super::{StateError, StateErrorKind, directory, files};
 
 /// The ids of the applications that have state in this directory, in order.
 ///
+/// ```
+/// use processor_runtime::state::{RocksDirectory, StateSettings, applications};
+///
+/// let state_dir = tempfile::tempdir()?;
+/// assert!(applications(state_dir.path())?.is_empty());
+/// let worker = RocksDirectory::open(state_dir.path(), "averages", StateSettings::default())?; // as a worker does
+/// assert_eq!(applications(state_dir.path())?, ["averages"]);
+/// # drop(worker);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// There is no such directory, or it cannot be read.
 pub fn applications(state_dir: &Path) -> Result<Vec<String>, StateError> {
@@ -21,6 +32,26 @@ pub fn applications(state_dir: &Path) -> Result<Vec<String>, StateError> {
 }
 
 /// The tasks that have state in an application's directory, in order; none if there is no such directory.
+///
+/// ```
+/// use processor_core::ids::{Partition, TaskId};
+/// use processor_runtime::state::{RocksDirectory, StateDirectory, StateSettings, application_directory, tasks};
+/// # use processor_runtime::state::{Layout, StoreLayout};
+///
+/// # let state_dir = tempfile::tempdir()?;
+/// let directory = application_directory(state_dir.path(), "averages");
+/// assert!(tasks(&directory)?.is_empty());
+/// # let worker = RocksDirectory::open(state_dir.path(), "averages", StateSettings::default())?;
+/// # let layout = Layout {
+/// #     stores: vec![StoreLayout { name: "window".into(), in_memory: false, changelog_topic_id: Some("topic".to_owned()) }],
+/// #     cluster_id: "cluster".to_owned(),
+/// # };
+/// # let open = worker.open(&TaskId::new("readings", Partition::new(3)), &layout)?;
+/// // A worker has opened a task.
+/// assert_eq!(tasks(&directory)?, [TaskId::new("readings", Partition::new(3))]);
+/// # drop((open, worker));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 /// It cannot be read.

@@ -3,6 +3,29 @@
 //! State is one database per task. It holds committed values only, so no crash, fence or abort ever wipes it: it is
 //! always a valid older state, and the changelog supplies the rest. This directory alone names rocksdb, and
 //! [`apply`](TaskState::apply) is the only way anything gets into it (EO-2).
+//!
+//! Whoever looks at state from outside uses [`applications`], [`tasks`] and [`TaskView`] while a worker may run, or
+//! [`read_task_offline`] while none does. The traits and what implements them are the runtime's own, and no stable API. Every
+//! entry of a store, of all tasks on this machine:
+//!
+//! ```no_run
+//! use std::ops::{Bound, ControlFlow};
+//! use std::path::Path;
+//!
+//! use processor_core::store::StoreJson;
+//! use processor_runtime::state::{TaskView, application_directory, tasks};
+//!
+//! let directory = application_directory(Path::new("/var/lib/averages"), "averages");
+//! let json = StoreJson::of::<String, Vec<f64>>(); // the types of the store `window`
+//! for task in tasks(&directory)? {
+//!     let Some(view) = TaskView::open(&directory, &task)? else { continue };
+//!     view.scan("window", (Bound::Unbounded, Bound::Unbounded), false, |key, value| {
+//!         println!("{task} {} {}", json.key_or_why(key), json.value_or_why(value));
+//!         ControlFlow::Continue(())
+//!     })?;
+//! }
+//! # Ok::<(), processor_runtime::state::StateError>(())
+//! ```
 
 use std::sync::Arc;
 

@@ -33,6 +33,28 @@ pub struct StoreDump {
 /// Reads all of a task's state; `None` if the task has none. `directory` is the application's, as
 /// [`application_directory`](super::application_directory) names it.
 ///
+/// ```
+/// use processor_core::ids::{Partition, TaskId};
+/// use processor_runtime::state::{StateErrorKind, application_directory, read_task_offline};
+/// # use processor_runtime::state::{Layout, RocksDirectory, StateDirectory, StateSettings, StoreLayout};
+///
+/// # let state_dir = tempfile::tempdir()?;
+/// # let worker = RocksDirectory::open(state_dir.path(), "averages", StateSettings::default())?;
+/// # let layout = Layout {
+/// #     stores: vec![StoreLayout { name: "window".into(), in_memory: false, changelog_topic_id: Some("topic".to_owned()) }],
+/// #     cluster_id: "cluster".to_owned(),
+/// # };
+/// let directory = application_directory(state_dir.path(), "averages");
+/// let task = TaskId::new("readings", Partition::new(3));
+/// # drop(worker.open(&task, &layout)?);
+/// let refused = read_task_offline(&directory, &task).unwrap_err();
+/// assert_eq!(refused.kind, StateErrorKind::InUse);
+/// drop(worker); // it has stopped
+/// let dump = read_task_offline(&directory, &task)?.expect("the task has state");
+/// assert!(dump.stores["window"].entries.is_empty(), "nothing was committed");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// `InUse` while a process holds the directory, `Corrupt` if the state is damaged: nothing is wiped here.
 pub fn read_task_offline(directory: &Path, task: &TaskId) -> Result<Option<TaskDump>, StateError> {

@@ -20,6 +20,13 @@ use super::memory::Memory;
 use super::positions;
 
 /// The settings of a [`RocksDirectory`](super::RocksDirectory).
+///
+/// ```
+/// use processor_runtime::state::StateSettings;
+///
+/// let small = StateSettings { memory_budget_bytes: 8 << 20, ..StateSettings::default() };
+/// assert!(small.memory_budget_bytes < StateSettings::default().memory_budget_bytes);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateSettings {
     /// What all databases of the process may use for caches and write buffers together.

@@ -5,6 +5,22 @@ use std::path::{Path, PathBuf};
 use super::{StateError, claim, directory, files, inventory};
 
 /// The local state of an application.
+///
+/// ```
+/// use processor_runtime::state::{LocalState, RocksDirectory, StateErrorKind, StateSettings};
+///
+/// let state_dir = tempfile::tempdir()?;
+/// assert!(LocalState::hold(state_dir.path(), "averages")?.is_none());
+/// let worker = RocksDirectory::open(state_dir.path(), "averages", StateSettings::default())?;
+/// let refused = LocalState::hold(state_dir.path(), "averages").unwrap_err();
+/// assert_eq!(refused.kind, StateErrorKind::InUse);
+/// assert!(LocalState::look(state_dir.path(), "averages")?.is_some());
+/// drop(worker);
+/// let held = LocalState::hold(state_dir.path(), "averages")?.expect("a worker was here");
+/// assert!(held.tasks().is_empty());
+/// held.remove()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct LocalState {
     directory: PathBuf,

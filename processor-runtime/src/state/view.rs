@@ -23,6 +23,41 @@ use super::{StateError, StateErrorKind, directory, files};
 const OPEN_ATTEMPTS_MAX: usize = 100;
 
 /// A task's state at one moment, read-only.
+///
+/// Keys and values are bytes, as docs/formats.md describes them; a [`StoreJson`](processor_core::store::StoreJson)
+/// reads them. A store that is kept in memory is not here: ask its worker over HTTP.
+///
+/// ```
+/// use std::ops::{Bound, ControlFlow};
+///
+/// use processor_core::ids::{Partition, TaskId};
+/// use processor_runtime::state::{TaskView, application_directory};
+/// # use processor_runtime::state::{Layout, RocksDirectory, StateDirectory, StateSettings, StoreLayout};
+///
+/// # let state_dir = tempfile::tempdir()?;
+/// # let worker = RocksDirectory::open(state_dir.path(), "averages", StateSettings::default())?;
+/// # let layout = Layout {
+/// #     stores: vec![StoreLayout { name: "window".into(), in_memory: false, changelog_topic_id: Some("topic".to_owned()) }],
+/// #     cluster_id: "cluster".to_owned(),
+/// # };
+/// # let open = worker.open(&TaskId::new("readings", Partition::new(3)), &layout)?;
+/// // A worker has opened a task with a store `window`, and has not committed anything yet.
+/// let directory = application_directory(state_dir.path(), "averages");
+/// let task = TaskId::new("readings", Partition::new(3));
+/// let view = TaskView::open(&directory, &task)?.expect("the task has state");
+/// assert!(view.task().is_none());
+/// assert_eq!(view.stores().keys().collect::<Vec<_>>(), ["window"]);
+/// assert_eq!(view.get("window", b"kitchen")?, None);
+/// let mut keys = Vec::new();
+/// view.scan("window", (Bound::Included(b"k".as_slice()), Bound::Unbounded), true, |key, _value| {
+///     keys.push(key.to_vec());
+///     if keys.len() < 10 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+/// })?;
+/// assert!(keys.is_empty() && view.approximate_len("window")? == 0);
+/// assert!(TaskView::open(&directory, &TaskId::new("readings", Partition::new(4)))?.is_none());
+/// # drop((open, worker));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct TaskView {
     db: Db,
     path: PathBuf,
@@ -66,6 +101,8 @@ impl TaskView {
     }
 
     /// The stored bytes of a value.
+    ///
+    /// `None`: there is none, or there is no such store.
     ///
     /// # Errors
     /// The state cannot be read.

@@ -1,5 +1,7 @@
 //! The loop of a stream thread.
 //!
+//! It is the runtime's own, and no stable API.
+//!
 //! ```text
 //! poll            no transaction is open here (EO-5); ownership changes here and nowhere else
 //!  └ process      records in timestamp order per task; outputs go out while later records are processed

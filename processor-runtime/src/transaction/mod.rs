@@ -1,6 +1,8 @@
 //! The life of a transaction as types: [`Initialising`] → [`Clean`] producer → [`Open`] → [`Prepared`] →
 //! [`CommitReceipt`].
 //!
+//! It is the runtime's own, and no stable API.
+//!
 //! Each step consumes the one before, so a transaction cannot be left open by accident (EO-5), offsets cannot be
 //! committed before every record is acknowledged, nothing is applied without a receipt (EO-2), and a producer whose
 //! requests may still be under way never begins another transaction (EO-11). What follows an error is decided by

@@ -96,7 +96,7 @@ fn picky(record: Record<String, i64>, ctx: &mut Context<'_, String, i64>) -> Res
     ctx.forward(record)
 }
 
-fn picky_with(policy: impl Into<processor_core::protocol::failure::Policy>) -> impl FnOnce(&mut TopologyBuilder) {
+fn picky_with(policy: impl Into<Policy>) -> impl FnOnce(&mut TopologyBuilder) {
     move |topology| {
         topology
             .source("in", INPUT, (Utf8, JavaLong))

@@ -5,7 +5,7 @@ pub use crate::codec::{JavaBoolean, JavaDouble, JavaFloat, JavaInteger, JavaLong
 pub use crate::error::{CodecError, OperatorError};
 pub use crate::ids::{Offset, Partition, TaskId, Timestamp};
 pub use crate::operator::{Context, OpenContext, Operator, Scan, Store, StoreError};
-pub use crate::protocol::failure::FailurePolicy;
+pub use crate::protocol::failure::{FailurePolicy, Policy};
 pub use crate::record::{BatchInfo, Record, RecordMetadata};
 pub use crate::store::{KeyPart, KeyValueStoreDef, StoreKey, StoreValue, TotalF64};
 pub use crate::time::{Clock, Punctuation, ScheduleId};

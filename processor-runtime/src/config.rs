@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use processor_core::protocol::batch::BatchBounds;
-use processor_core::protocol::client_id::{ClientId, HttpAddress};
+use processor_core::protocol::client_id::ClientId;
+pub use processor_core::protocol::client_id::HttpAddress;
 use processor_core::protocol::metadata::{METADATA_BYTES_MAX, OffsetMetadata};
-use processor_core::protocol::restore::StartRule;
+pub use processor_core::protocol::restore::StartRule;
 use processor_core::topology::{ApplicationTopology, Topology};
 
-use crate::kafka::client_properties::ClientProperties;
-use crate::kafka::cluster::{ClusterSettings, GroupProtocol};
+pub use crate::kafka::client_properties::ClientProperties;
+use crate::kafka::cluster::ClusterSettings;
+pub use crate::kafka::cluster::GroupProtocol;
 use crate::kafka::{Member, TransactionalId};
 use crate::settings::table;
 
@@ -32,9 +34,7 @@ const ID_BYTES_MAX: usize = 200;
 /// use std::time::Duration;
 ///
 /// use processor_core::prelude::*;
-/// use processor_core::protocol::restore::StartRule;
-/// use processor_runtime::config::{Config, LogFormat};
-/// use processor_runtime::kafka::cluster::GroupProtocol;
+/// use processor_runtime::config::{Config, GroupProtocol, LogFormat, StartRule};
 ///
 /// let mut config = Config::new("copier", "kafka-1:9093,kafka-2:9093", "/var/lib/copier");
 /// config.instance_id = Some("worker-1".to_owned()); // the same after a restart
@@ -313,8 +313,7 @@ impl Config {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use processor_runtime::config::Config;
-    /// use processor_runtime::kafka::cluster::GroupProtocol;
+    /// use processor_runtime::config::{Config, GroupProtocol};
     ///
     /// let mut config = Config::new("copier", "localhost:9092", "/var/lib/copier");
     /// assert_eq!(config.expected_session(), Duration::from_secs(6));

@@ -146,6 +146,7 @@ pub trait Operator: 'static {
     }
 
     /// Called once when the task leaves this thread; never after a crash. State is safe without it: it is for what the
-    /// operator itself has opened, and most have nothing to do here.
+    /// operator itself has opened, and most have nothing to do here. In a test
+    /// [`TopologyTestDriver::close`](crate::testing::TopologyTestDriver::close) calls it.
     fn close(&mut self) {}
 }

@@ -33,7 +33,8 @@ const CHANGELOG_SETTINGS_MAX: usize = 8;
 /// # let _ = BALANCES;
 /// ```
 ///
-/// The name reaches disk and the changelog topic: renaming a store loses its state.
+/// The name reaches disk and the changelog topic: a store with another name is another, empty one, and a start refuses state
+/// on disk of a store that the topology does not have until it is removed.
 pub struct KeyValueStoreDef<K, V> {
     name: &'static str,
     in_memory: bool,

@@ -120,7 +120,7 @@ impl ValueFormat {
         decoded.map_err(|error| {
             CodecError::new(format_args!(
                 "its value is not of the store's type ({error}): if the type was changed, bring the old one back, or give the store \
-                 another name to begin anew"
+                 another name and remove the old state, to begin anew"
             ))
         })
     }

@@ -322,6 +322,42 @@ impl TopologyTestDriver {
         Ok(bench.run()?)
     }
 
+    /// Stops cleanly: every operator is closed. A driver that is dropped closes none, as a crash does not.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicBool, Ordering};
+    ///
+    /// use processor_core::prelude::*;
+    /// use processor_core::testing::TopologyTestDriver;
+    ///
+    /// struct Connected(Arc<AtomicBool>);
+    ///
+    /// impl Operator for Connected {
+    ///     # type KeyIn = String;
+    ///     # type ValueIn = String;
+    ///     # type KeyOut = String;
+    ///     # type ValueOut = String;
+    ///     # fn process(&mut self, _: Record<String, String>, _: &mut Context<'_, String, String>) -> Result<(), OperatorError> {
+    ///     #     Ok(())
+    ///     # }
+    ///     fn close(&mut self) {
+    ///         self.0.store(false, Ordering::Relaxed);
+    ///     }
+    /// }
+    ///
+    /// let connected = Arc::new(AtomicBool::new(true));
+    /// let of_operator = connected.clone();
+    /// let mut topology = Topology::builder();
+    /// topology.source("in", "in", (Utf8, Utf8)).process("connected", move || Connected(of_operator.clone()));
+    /// TopologyTestDriver::new(topology.build()?)?.close();
+    /// assert!(!connected.load(Ordering::Relaxed));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn close(self) {
+        self.bench.borrow_mut().workers.iter_mut().for_each(Worker::close);
+    }
+
     /// Makes the broker refuse the next record that a sink writes, as it would one that is too large.
     ///
     /// ```

@@ -81,7 +81,8 @@ impl Logs {
     /// # Panics
     /// If the topic has no such partition.
     pub(super) fn append(&mut self, topic: &str, to: TargetPartition, record: Rc<Stored>) -> Partition {
-        let partitions = self.partitions.get_mut(topic).expect("the driver makes every topic of its topology");
+        let partitions = self.partitions.get_mut(topic);
+        let partitions = partitions.unwrap_or_else(|| panic!("'{topic}' is none of the topology's topics"));
         let count = partitions.len() as u32;
         let partition = match to {
             TargetPartition::Exactly(partition) => partition,

@@ -101,6 +101,11 @@ impl Worker {
         self.task.start(&self.committed, self.stream_time, now)
     }
 
+    /// A clean stop, as far as the operators see it.
+    pub(super) fn close(&mut self) {
+        self.task.close();
+    }
+
     pub(super) fn id(&self) -> &TaskId {
         &self.id
     }
@@ -113,7 +118,7 @@ impl Worker {
             Ok(_) => self.take_outputs(None, &mut step.sent),
             Err(failure) => step.failed = Some(failure),
         }
-        self.commit();
+        self.commit(&mut step);
         step
     }
 
@@ -144,7 +149,7 @@ impl Worker {
             return Step { moved: true, ..Step::default() };
         }
         step.moved |= self.task.has_uncommitted();
-        self.commit();
+        self.commit(&mut step);
         step
     }
 
@@ -192,12 +197,17 @@ impl Worker {
         self.task.outbox().clear();
     }
 
-    fn commit(&mut self) {
+    /// Commits the step, unless a store's value cannot be encoded: nothing of it is left then, and the task stops.
+    fn commit(&mut self, step: &mut Step) {
         if !self.task.has_uncommitted() {
             return;
         }
         let mut changes = ChangeSet::default();
-        self.task.collect_changes(&mut changes).expect("a store's value can be encoded");
+        if let Err(failure) = self.task.collect_changes(&mut changes) {
+            self.task.abandon();
+            *step = Step { failed: Some(failure), ..Step::default() };
+            return;
+        }
         let written = changes.changes().filter(|change| self.has_changelog[change.store.slot()]);
         self.changelog
             .extend(written.map(|change| (change.store, change.key.to_vec(), change.value.map(<[u8]>::to_vec))));

@@ -23,7 +23,7 @@
 #[non_exhaustive]
 pub enum TopologyError {
     /// Two nodes have the same name.
-    #[error("two nodes are named '{0}': give each node its own name, state and metrics are kept under it")]
+    #[error("two nodes are named '{0}': give each node a name of its own, logs and dead letters name it")]
     DuplicateNode(String),
     /// Two sources read the same topic.
     #[error("sources '{0}' and '{1}' both read topic '{2}': use one source and connect both operators to it")]

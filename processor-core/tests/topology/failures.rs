@@ -180,3 +180,25 @@ fn each_failure_meets_the_policy_of_the_node_it_happens_in() {
     assert_eq!(topics, ["undecodable", "picked", "picked", "by-default"]);
     assert_eq!(driver.output::<String, i64>("out").values(), [6]);
 }
+
+/// JSON has no infinity: the value is found out when the batch ends, and nothing of the batch is left.
+#[test]
+fn a_stored_value_that_cannot_be_encoded_stops_the_task_and_leaves_nothing() {
+    const LAST: KeyValueStoreDef<String, f64> = KeyValueStoreDef::new("last").with_json_values();
+    let driver = driver(|topology| {
+        topology
+            .source("in", "in", (Utf8, JavaDouble))
+            .each("keep", |record, ctx| {
+                ctx.store(&LAST).put(&record.key, record.value);
+                ctx.forward(record)
+            })
+            .with_store(&LAST)
+            .sink("out", "out", (Utf8, JavaDouble));
+    });
+    let input = driver.input::<String, f64>("in");
+    input.pipe_at(secs(1), "a", 1.0);
+    let failure = input.try_pipe_at(secs(2), "a", f64::INFINITY).expect_err("it cannot be written");
+    assert!(failure.to_string().contains("a store's value"), "{failure}");
+    assert_eq!(driver.output::<String, f64>("out").values(), [1.0]);
+    assert_eq!(driver.store(&LAST).get(&"a".to_owned()), Some(1.0));
+}

@@ -1,6 +1,7 @@
 //! What the program `lab` can do, one module a subcommand. `./x` builds and runs it.
 
 pub mod bench;
+pub mod campaign;
 pub mod demo;
 pub mod kafka;
 

@@ -5,6 +5,8 @@
 //! group rebalances. At the end everything is healed, and outputs, stores, changelogs and offsets must be what the
 //! input says. The same seed gives the same schedule, to the byte.
 
+mod search;
+mod strike;
 mod world;
 
 use std::collections::BTreeMap;
@@ -14,7 +16,9 @@ use processor_core::protocol::outcome::TxnErrorKind;
 use self::world::{COUNTS_CHANGELOG, OUTPUT};
 use crate::client::SplitMix64;
 use crate::fake::{Fault, Happened};
+use processor_runtime::failpoints::Failpoint;
 
+pub use self::search::{Search, Wrong, search};
 pub use self::world::{Brokers, CHANGELOG, PARTITIONS, World};
 
 const KEYS: u64 = 7;
@@ -26,6 +30,8 @@ pub struct Ended {
     pub happened: Happened,
     /// What has happened to the workers.
     pub blows: BTreeMap<Blow, u64>,
+    /// How often a worker has died at each failpoint.
+    pub struck: BTreeMap<Failpoint, u64>,
     /// Everything that was ever written, aborted and control records included.
     logs: [Vec<String>; 3],
 }
@@ -45,6 +51,10 @@ pub enum Blow {
     DirectoryLost,
     /// Its disk refused to write until it was opened again.
     DiskRefused,
+    /// It was stopped, as SIGTERM does.
+    Stopped,
+    /// Its machine was lost for good.
+    MachineLost,
 }
 
 /// One schedule: everything that may happen, in an order that only the seed decides. Every other one has brokers that
@@ -71,7 +81,7 @@ pub fn run(seed: u64) -> Ended {
     world.verify();
     let logs = [OUTPUT, CHANGELOG, COUNTS_CHANGELOG]
         .map(|topic| (0..PARTITIONS).map(|p| format!("{:?}", world.cluster.entries(topic, p))).collect());
-    Ended { happened: world.cluster.happened(), blows, logs }
+    Ended { happened: world.cluster.happened(), blows, struck: world.struck, logs }
 }
 
 fn step(world: &mut World, random: &mut SplitMix64) -> Option<Blow> {
@@ -86,22 +96,37 @@ fn step(world: &mut World, random: &mut SplitMix64) -> Option<Blow> {
                 world.produce(partition, &key, value);
             }
         }
-        30..80 => {
+        30..78 => {
             if let Some(reason) = world.turn(worker) {
-                assert!(may_stop(&reason), "worker {worker} stopped: {reason}");
+                assert!(may_stop(&reason), "O6: worker {worker} stopped: {reason}");
             }
         }
-        80..90 => {
+        78..86 => {
             let fault = any_fault(random);
             tracing::debug!(worker, ?fault, "scripted");
             world.cluster.script_for(&World::id(worker), fault);
         }
+        86..90 if world.runs(worker) => {
+            let at = Failpoint::ALL[random.below(Failpoint::ALL.len() as u64) as usize];
+            if at == Failpoint::InClose {
+                world.strike(worker, at, 0);
+                world.stop(worker);
+            } else {
+                world.strike(worker, at, random.below(4) as u32);
+            }
+        }
+        86..90 => {}
         90 => drop(world.cluster.deliver_late_requests()),
         91 => world.cluster.release_markers(),
-        92 => world.cluster.rebalance(),
+        92 => {
+            if random.below(2) == 0 {
+                world.cluster.overtake(&World::id(worker).to_string(), random.below(20) as u32);
+            }
+            world.cluster.rebalance();
+        }
         93..=98 => return strike(world, worker, what, random),
         _ => {
-            if !world.runs(worker) {
+            if !world.runs(worker) && !world.is_gone(worker) {
                 world.expire(worker);
                 world.start(worker);
             }
@@ -122,6 +147,11 @@ fn strike(world: &mut World, worker: usize, what: u64, random: &mut SplitMix64) 
             world.cluster.hang_member(&World::id(worker).to_string());
             runs.then_some(Blow::Hung)
         }
+        96 if random.below(3) == 0 => {
+            world.stop(worker);
+            runs.then_some(Blow::Stopped)
+        }
+        97 if random.below(8) == 0 => world.lose(worker).then_some(Blow::MachineLost),
         96..98 => {
             let lost = random.below(3) as usize;
             world.die(worker, lost);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
@@ -201,6 +202,13 @@ impl Worker {
             }
             std::thread::sleep(POLL);
         }
+    }
+
+    /// Waits for it to die by SIGKILL, without anybody's doing: at a failpoint.
+    pub fn dies(&mut self, patience: Duration) -> Result<()> {
+        let status = self.wait(patience)?;
+        ensure!(status.signal() == Some(Signal::SIGKILL as i32), "it ended with {status}:\n{}", self.log_tail(30));
+        Ok(())
     }
 
     /// Whether it runs.

@@ -10,6 +10,7 @@ use processor_core::protocol::outcome::TxnErrorKind;
 use processor_core::record::TargetPartition;
 use processor_integration_tests::fake::Fault;
 use processor_integration_tests::simulation::{Blow, Brokers, CHANGELOG, Ended, PARTITIONS, World, run};
+use processor_runtime::failpoints::Failpoint;
 use processor_runtime::kafka::{
     DeliveryTag, Kafka, ProducerRecord, Progress, RecordHeaders, RecordNumber, TransactionalId, TransactionalProducer,
 };
@@ -72,6 +73,28 @@ fn a_living_owner_is_not_fenced_until_it_stops() {
     world.verify();
 }
 
+/// A worker asks for the committed offset of a task that never had one, and is slow to hear that the task has moved on.
+/// When the answer comes, the new owner has committed: the records in the changelog are not what lost offsets leave.
+#[test]
+fn a_zombie_that_restores_does_not_take_another_ones_commits_for_lost_offsets() {
+    const LAST: i32 = PARTITIONS - 1;
+    let mut world = World::new(2, Brokers::Verify);
+    world.cluster.delay_answers(200);
+    world.start(0);
+    (0..10).for_each(|_| assert_eq!(world.turn(0), None));
+    world.cluster.delay_answers(0);
+    world.cluster.overtake(&World::id(0).to_string(), 300);
+    world.produce(LAST, "a", 1);
+    world.start(1);
+    while world.cluster.committed().is_empty() {
+        assert_eq!(world.turn(0), None);
+        assert_eq!(world.turn(1), None);
+    }
+    (0..400).for_each(|_| assert_eq!(world.turn(0), None, "it goes on until it is told"));
+    world.finish();
+    world.verify();
+}
+
 #[test]
 fn every_schedule_ends_exactly_once() {
     if let Ok(seed) = std::env::var("PROCESSOR_SEED") {
@@ -111,14 +134,23 @@ const SCRIPTED: [Fault; 11] = [
     Fault::AbortLeavesLateCopy,
     Fault::SendOffsetsLeavesLateCopy,
 ];
-const BLOWS: [Blow; 6] =
-    [Blow::Died, Blow::SessionExpired, Blow::TransactionTimedOut, Blow::Hung, Blow::DirectoryLost, Blow::DiskRefused];
+const BLOWS: [Blow; 8] = [
+    Blow::Died,
+    Blow::SessionExpired,
+    Blow::TransactionTimedOut,
+    Blow::Hung,
+    Blow::DirectoryLost,
+    Blow::DiskRefused,
+    Blow::Stopped,
+    Blow::MachineLost,
+];
 
 /// What the schedules have done to the workers: what was only asked for shows nothing.
 #[derive(Debug, Default)]
 struct Toll {
     struck: BTreeMap<&'static str, u64>,
     blows: BTreeMap<Blow, u64>,
+    deaths: BTreeMap<Failpoint, u64>,
     rebalances: u64,
     replayed: u64,
     late: u64,
@@ -131,6 +163,7 @@ impl Toll {
         let happened = &ended.happened;
         happened.struck.iter().for_each(|(kind, times)| *self.struck.entry(kind).or_default() += times);
         ended.blows.iter().for_each(|(blow, times)| *self.blows.entry(*blow).or_default() += times);
+        ended.struck.iter().for_each(|(at, times)| *self.deaths.entry(*at).or_default() += times);
         self.rebalances += happened.rebalances;
         self.replayed += happened.replayed;
         self.late += happened.late;
@@ -148,6 +181,10 @@ impl Toll {
         for blow in BLOWS {
             let times = self.blows.get(&blow).copied().unwrap_or(0);
             assert!(times > schedules / 100, "{blow:?} happened {times} times: {self:?}");
+        }
+        for at in Failpoint::ALL {
+            let times = self.deaths.get(&at).copied().unwrap_or(0);
+            assert!(times > schedules / 400, "{times} deaths at {}: {self:?}", at.name());
         }
         assert!(self.rebalances > schedules && self.replayed > schedules && self.late > schedules / 10, "{self:?}");
         assert_eq!(self.late_ends_taken, 0, "EO-11: a late copy never meets a transaction of its own epoch: {self:?}");

@@ -252,7 +252,7 @@ fn a_late_commit_before_the_new_producer_changes_nothing() {
 fn without_the_taint_rule_a_late_commit_is_visible() {
     in_both_ways(|fault| {
         let mut faulty = Faulty::new(&scene_name("without-taint-rule", fault));
-        let config = faulty.worker(SOCKET_TIMEOUT).with_flag("without-taint-rule");
+        let config = faulty.worker(SOCKET_TIMEOUT).with("without", "tainted-producer-is-replaced");
         let rule = Rule::end_txn(true, fault);
         let (mut worker, answer) = faulty.late_in_a_later_transaction(rule, Over::Committed, &config);
         assert_eq!(answer, Some(0), "the broker takes the late commit for the one of the open transaction");

@@ -8,6 +8,7 @@ mod cli;
 pub mod clock;
 mod commands;
 pub mod config;
+pub mod failpoints;
 pub mod kafka;
 pub mod metrics;
 pub mod preflight;

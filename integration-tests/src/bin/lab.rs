@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use processor_integration_tests::lab::bench::hand_loop::{self, HandLoopArgs};
 use processor_integration_tests::lab::bench::{self, BenchArgs};
+use processor_integration_tests::lab::campaign::{self, CampaignArgs};
 use processor_integration_tests::lab::demo::{self, DemoArgs};
 use processor_integration_tests::lab::interrupt::{self, Interrupted};
 use processor_integration_tests::lab::kafka::{self, KafkaArgs};
@@ -27,6 +28,7 @@ struct Lab {
 enum Command {
     Demo(DemoArgs),
     Bench(BenchArgs),
+    Campaign(CampaignArgs),
     Kafka(KafkaArgs),
     #[command(hide = true)]
     HandLoop(HandLoopArgs),
@@ -48,6 +50,7 @@ fn run(lab: &Lab) -> Result<()> {
     match &lab.command {
         Command::Demo(args) => demo::run(args, &lab.target),
         Command::Bench(args) => bench::run(args, &lab.target),
+        Command::Campaign(args) => campaign::run(args, &lab.target),
         Command::HandLoop(args) => hand_loop::run(args),
         Command::Kafka(args) => kafka::run(args, &lab.target),
         Command::Exec(args) => match program::exec(args)? {},

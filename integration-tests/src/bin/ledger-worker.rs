@@ -3,10 +3,12 @@
 
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use processor_core::prelude::*;
 use processor_runtime::Application;
+use processor_runtime::failpoints::{Failpoint, strike_everywhere};
 use processor_runtime::seeded_bugs::{Rule, switch_off};
 
 /// Balance, and number of entries, of each account.
@@ -91,14 +93,62 @@ struct Args {
     /// Panics at this record, partition@offset, when all is done for it.
     #[arg(long)]
     panic_at: Option<Place>,
-    /// Breaks EO-11: a tainted producer is used again.
+    /// Kills itself at this failpoint, or when it comes past it for the so-manieth time: after-commit, mid-process:100.
     #[arg(long)]
-    without_taint_rule: bool,
+    die_at: Option<Death>,
+    /// Switches a rule of the protocol off, such as tainted-producer-is-replaced.
+    #[arg(long, value_name = "RULE")]
+    without: Vec<SwitchedOff>,
+}
+
+/// Where to die.
+#[derive(Clone, Copy, Debug)]
+struct Death {
+    at: Failpoint,
+    pass: u64,
+}
+
+impl FromStr for Death {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, pass) = text.split_once(':').unwrap_or((text, "1"));
+        let at = Failpoint::ALL.into_iter().find(|point| point.name() == name);
+        let at =
+            at.ok_or_else(|| format!("no failpoint '{name}', but {}", Failpoint::ALL.map(Failpoint::name).join(", ")))?;
+        Ok(Self { at, pass: pass.parse().map_err(|_| format!("'{pass}' is no number"))? })
+    }
+}
+
+impl Death {
+    fn await_it(self) {
+        let passed = AtomicU64::new(0);
+        strike_everywhere(move |at| {
+            if at == self.at && passed.fetch_add(1, Ordering::Relaxed) + 1 == self.pass {
+                let killed = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL);
+                killed.expect("a process may kill itself");
+            }
+        });
+    }
+}
+
+/// A rule that does not hold.
+#[derive(Clone, Copy, Debug)]
+struct SwitchedOff(Rule);
+
+impl FromStr for SwitchedOff {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let rule = Rule::ALL.into_iter().find(|rule| rule.name() == name);
+        rule.map(Self).ok_or_else(|| format!("no rule '{name}', but {}", Rule::ALL.map(Rule::name).join(", ")))
+    }
 }
 
 fn topology(args: &Args) -> Result<Topology, TopologyError> {
-    if args.without_taint_rule {
-        switch_off(Rule::TaintedProducerIsReplaced);
+    args.without.iter().for_each(|SwitchedOff(rule)| switch_off(*rule));
+    if let Some(death) = args.die_at {
+        death.await_it();
     }
     let pause = Duration::from_micros(args.pause_us);
     let ledger = Ledger { pause, fail_at: args.fail_at, panic_at: args.panic_at };

@@ -184,6 +184,8 @@ pub(super) struct Model {
     faults: VecDeque<(Option<TransactionalId>, Fault)>,
     /// Clients that will hang the next time they lose their place in the group.
     pub(super) hanging: BTreeSet<String>,
+    /// Clients that go through their next rebalance before they tell of it, and so many polls before.
+    pub(super) overtaken: BTreeMap<String, u32>,
     /// After how many polls a question is answered.
     pub(super) answer_delay: usize,
     /// What has come of it all; the group counts its generations itself.
@@ -400,10 +402,24 @@ impl Model {
         true
     }
 
+    /// A person ends what hangs: offsets that a cluster which verifies nothing has taken outside of any transaction.
+    pub(super) fn abort_hanging(&mut self, id: &TransactionalId) {
+        let coordinator = self.coordinators.get_mut(id);
+        if let Some(coordinator) = coordinator.filter(|coordinator| coordinator.state == TransactionState::Empty) {
+            coordinator.offsets.clear();
+        }
+    }
+
     /// The ids whose transaction is open or not through.
     pub(super) fn open_transactions(&self) -> Vec<TransactionalId> {
         let open = self.coordinators.iter().filter(|(_, coordinator)| coordinator.state != TransactionState::Empty);
         open.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// The partitions in which a transactional id has written since its last transaction was through.
+    pub(super) fn partitions_written(&self, id: &TransactionalId) -> Vec<TopicPartition> {
+        let coordinator = self.coordinators.get(id);
+        coordinator.map(|coordinator| coordinator.partitions.iter().cloned().collect()).unwrap_or_default()
     }
 
     fn write_markers(&mut self, id: &TransactionalId) {

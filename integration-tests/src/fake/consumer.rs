@@ -120,7 +120,27 @@ impl FakeConsumer {
             self.member_id = Some(model.group.join(&self.member, &self.inputs));
             return Ok(Followed::Waits);
         };
-        match model.standing(&id) {
+        let standing = model.standing(&id);
+        if self.owns.is_some() && model.overtaken.contains_key(&self.member.client_id) {
+            match standing {
+                Standing::MustRejoin => {
+                    model.group.rejoin(&id);
+                    return Ok(Followed::Reads);
+                }
+                Standing::Waiting => return Ok(Followed::Reads),
+                Standing::Owns(generation, _) if self.owns != Some(generation) => {
+                    let polls_left = model.overtaken.get_mut(&self.member.client_id).filter(|left| **left > 0);
+                    if let Some(polls_left) = polls_left {
+                        *polls_left -= 1;
+                        return Ok(Followed::Reads);
+                    }
+                    model.overtaken.remove(&self.member.client_id);
+                    return Ok(self.give_up(false));
+                }
+                Standing::Owns(..) | Standing::Unknown | Standing::Replaced => {}
+            }
+        }
+        match standing {
             Standing::Replaced => Err(kafka_error(
                 KafkaErrorKind::FencedInstance,
                 format!("group.instance.id of {} is used by another member", self.member.client_id),
@@ -280,9 +300,14 @@ impl GroupConsumer for FakeConsumer {
     }
 
     fn group_metadata(&self) -> Result<FakeMetadata, KafkaError> {
-        self.handle.alive()?;
+        let shared = self.handle.alive()?;
+        let mut model = shared.lock();
         let member_id = self.member_id.clone().unwrap_or_default();
-        Ok(FakeMetadata(Membership { generation: self.owns.unwrap_or(-1), member_id }))
+        let generation = match (self.owns, model.standing(&member_id)) {
+            (Some(_), Standing::Owns(generation, _)) => generation,
+            (owns, _) => owns.unwrap_or(-1),
+        };
+        Ok(FakeMetadata(Membership { generation, member_id }))
     }
 
     fn is_at_end(&self, partition: &TopicPartition, next: Offset) -> bool {

@@ -141,6 +141,11 @@ impl FakeCluster {
         self.model.lock().open_transactions()
     }
 
+    /// The partitions in which the open transaction of an id has written.
+    pub fn written_in_transaction(&self, id: &TransactionalId) -> Vec<TopicPartition> {
+        self.model.lock().partitions_written(id)
+    }
+
     /// How often a transactional id was initialised, or timed out: each time takes an epoch.
     ///
     /// # Panics
@@ -196,6 +201,12 @@ impl FakeCluster {
         self.expire_session(client_id);
     }
 
+    /// The client goes through its next rebalance behind the application's back: it has a place in the new generation
+    /// so many polls before it tells that the old one is over. librdkafka can do so where an assignment waits to be served.
+    pub fn overtake(&self, client_id: &str, polls: u32) {
+        self.model.lock().overtaken.insert(client_id.to_owned(), polls);
+    }
+
     /// Makes all members come back, as when partitions were added.
     pub fn rebalance(&self) {
         self.model.lock().group.begin_rebalance();
@@ -205,6 +216,11 @@ impl FakeCluster {
     /// had one.
     pub fn time_out_transaction(&self, id: &TransactionalId) -> bool {
         self.model.lock().time_out(id)
+    }
+
+    /// Ends what hangs of an id in the group's partition, as a person does with `kafka-transactions.sh abort`.
+    pub fn abort_hanging(&self, id: &TransactionalId) {
+        self.model.lock().abort_hanging(id);
     }
 
     /// Writes the markers that [`Fault::CommitHoldsMarkers`] has held back.

@@ -239,7 +239,11 @@ impl TransactionalProducer for FakeProducer {
         let epoch = self.in_transaction(call)?;
         let shared = self.handle.alive_txn(call)?;
         let mut model = shared.lock();
-        assert!(self.waiting.is_empty() && self.failed.is_none(), "{} sends offsets before it is drained", self.id);
+        assert!(
+            self.waiting.is_empty() && self.failed.is_none(),
+            "EO-3: {} sends offsets before it is drained",
+            self.id
+        );
         let fault = model.strike(&self.id, Call::SendOffsets);
         if let Some(Fault::SendOffsetsFails(kind)) = fault {
             return Err(self.struck(call, kind));

@@ -1,8 +1,9 @@
 //! The world of a simulation: an application that adds up and counts by key, a cluster and disks in memory, workers that live and
 //! die in it, and what must hold at the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use processor_core::ids::TopicPartition;
@@ -10,16 +11,21 @@ use processor_core::prelude::*;
 use processor_core::protocol::metadata::OffsetMetadata;
 use processor_core::topology::ApplicationTopology;
 use processor_runtime::config::transactional_id;
+use processor_runtime::failpoints::Failpoint;
 use processor_runtime::kafka::{Kafka, TransactionalId};
 use processor_runtime::state::{Layout, StoreLayout};
 use processor_runtime::stream_thread::{ChangelogTopic, StreamThread, ThreadPlan, producer_topics};
 use processor_runtime::transaction::{Initialised, Initialising};
 
 use super::may_stop;
+use super::strike::{self, Killed, Strike};
+use crate::fake::log::Written;
 use crate::fake::{Entries, FakeClock, FakeCluster, FakeDirectory, FakeKafka, thread_plan};
 
 const SUMS: KeyValueStoreDef<String, i64> = KeyValueStoreDef::new("sums");
 const COUNTS: KeyValueStoreDef<String, i64> = KeyValueStoreDef::new("counts").in_memory().with_json_values();
+/// A record with this value deletes the sum of its key.
+pub(super) const FORGETS: i64 = -30;
 /// Counts since it was last empty; under the empty key, the offset at which that was.
 const LOCAL: KeyValueStoreDef<String, i64> = KeyValueStoreDef::new("local").without_changelog();
 const INPUT: &str = "in";
@@ -54,10 +60,16 @@ impl Operator for Sum {
         record: Record<String, i64>,
         ctx: &mut Context<'_, String, Vec<u8>>,
     ) -> Result<(), OperatorError> {
-        let sum = ctx.store(&SUMS).update(&record.key, |sum| {
-            *sum += record.value;
-            *sum
-        })?;
+        let mut sums = ctx.store(&SUMS);
+        let sum = if record.value == FORGETS {
+            sums.delete(&record.key);
+            0
+        } else {
+            sums.update(&record.key, |sum| {
+                *sum += record.value;
+                *sum
+            })?
+        };
         let from = ctx.metadata().expect("a record is in process").offset.get();
         let counted = count(ctx.store(&COUNTS), &record.key)?;
         let local = count(ctx.store(&LOCAL), &record.key)?;
@@ -105,6 +117,10 @@ type Thread = StreamThread<FakeKafka, FakeDirectory, FakeClock>;
 struct Worker {
     directory: FakeDirectory,
     thread: Option<Thread>,
+    /// Where in its turn it is to die, if it is.
+    strike: Option<Strike>,
+    /// Its machine is lost for good: it never starts again.
+    gone: bool,
 }
 
 /// What the brokers do with offsets that belong to no open transaction.
@@ -128,6 +144,8 @@ pub struct World {
     brokers: Brokers,
     /// The group's offsets when they were last looked at.
     offsets: BTreeMap<TopicPartition, Offset>,
+    /// How often a worker has died at each failpoint.
+    pub struck: BTreeMap<Failpoint, u64>,
 }
 
 impl World {
@@ -140,11 +158,12 @@ impl World {
         for topic in [INPUT, OUTPUT, CHANGELOG, COUNTS_CHANGELOG] {
             cluster.create_topic(topic, PARTITIONS);
         }
-        let workers = (0..workers).map(|_| Worker { directory: FakeDirectory::new(), thread: None });
+        let worker = |_| Worker { directory: FakeDirectory::new(), thread: None, strike: None, gone: false };
         Self {
             cluster,
             clock: FakeClock::ticking(Duration::from_millis(1)),
-            workers: workers.collect(),
+            workers: (0..workers).map(worker).collect(),
+            struck: BTreeMap::new(),
             produced: BTreeMap::new(),
             brokers,
             offsets: BTreeMap::new(),
@@ -199,23 +218,69 @@ impl World {
         self.workers[worker].thread = Some(thread.expect("a new life"));
     }
 
-    /// One turn of a worker; one that stops is dead, and must say why in words that the caller expects.
+    /// One turn of a worker; one that stops is dead, and must say why in words that the caller expects. One that dies where
+    /// it was to die says nothing.
     pub fn turn(&mut self, worker: usize) -> Option<String> {
         self.clock.advance(Duration::from_millis(20));
-        let thread = self.workers[worker].thread.as_mut()?;
-        let ended = thread.turn().err()?;
+        let Worker { thread, strike, .. } = &mut self.workers[worker];
+        let thread = thread.as_mut()?;
+        let _entered = tracing::info_span!("worker", worker).entered();
+        let ended = match strike::run(strike, || thread.turn()) {
+            Ok(turned) => Some(turned.err()?.0),
+            Err(Killed(point)) => {
+                tracing::debug!("dies at {}", point.name());
+                *self.struck.entry(point).or_default() += 1;
+                None
+            }
+        };
         self.die(worker, 0);
-        Some(ended.0)
+        ended
+    }
+
+    /// Stops a worker, as SIGTERM does; it may be that it dies over it.
+    pub fn stop(&mut self, worker: usize) {
+        let Worker { thread, strike, .. } = &mut self.workers[worker];
+        let Some(thread) = thread.take() else { return };
+        match strike::run(strike, || thread.run(&AtomicBool::new(true), |_| {})) {
+            Ok(stopped) => stopped.expect("a worker that is told to stop has no reason not to"),
+            Err(Killed(point)) => *self.struck.entry(point).or_default() += 1,
+        }
+        self.bury(worker, 0);
+    }
+
+    /// The worker is to die when it comes past a failpoint for the so-manieth time from now.
+    pub fn strike(&mut self, worker: usize, at: Failpoint, passes: u32) {
+        self.workers[worker].strike = Some(Strike { at, passes_left: passes });
+    }
+
+    /// The worker's machine is lost for good, with its disk. Not the last one.
+    pub fn lose(&mut self, worker: usize) -> bool {
+        let others = self.workers.iter().enumerate().any(|(other, it)| other != worker && !it.gone);
+        if others && !self.workers[worker].gone {
+            self.die(worker, 0);
+            self.workers[worker].gone = true;
+            return true;
+        }
+        false
+    }
+
+    /// Whether the worker's machine is lost for good.
+    pub fn is_gone(&self, worker: usize) -> bool {
+        self.workers[worker].gone
     }
 
     /// `kill -9`, or, with batches lost, a power loss.
     pub fn die(&mut self, worker: usize, batches_lost: usize) {
-        if self.workers[worker].thread.is_none() {
-            return;
+        if self.workers[worker].thread.take().is_some() {
+            self.bury(worker, batches_lost);
         }
+    }
+
+    /// Cuts the connections of a worker whose thread is no more.
+    fn bury(&mut self, worker: usize, batches_lost: usize) {
         self.cluster.crash(&format!("w{worker}"));
         self.workers[worker].directory.crash(batches_lost);
-        self.workers[worker].thread = None;
+        self.workers[worker].strike = None;
     }
 
     /// The transactional id of a worker, which is also its client id.
@@ -232,19 +297,27 @@ impl World {
         })
     }
 
-    /// Heals everything and runs all workers until everything is processed.
+    /// Heals everything but what is lost for good, and runs all workers until everything is processed (O6).
+    ///
+    /// # Panics
+    /// If that never comes.
     pub fn finish(&mut self) {
         self.cluster.release_markers();
         for worker in 0..self.workers.len() {
+            self.workers[worker].strike = None;
             if self.workers[worker].thread.is_none() {
                 self.expire(worker);
-                self.start(worker);
+                if !self.workers[worker].gone {
+                    self.start(worker);
+                }
             }
         }
+        let alive: Vec<usize> = (0..self.workers.len()).filter(|worker| !self.workers[*worker].gone).collect();
         for _ in 0..TURNS_TO_HEAL_MAX {
-            for worker in 0..self.workers.len() {
+            self.end_what_only_others_can();
+            for &worker in &alive {
                 if let Some(reason) = self.turn(worker) {
-                    assert!(may_stop(&reason), "worker {worker} stopped: {reason}");
+                    assert!(may_stop(&reason), "O6: worker {worker} stopped: {reason}");
                     self.expire(worker);
                     self.start(worker);
                 }
@@ -257,13 +330,33 @@ impl World {
             }
         }
         let tasks: Vec<_> = self.workers.iter().map(|worker| worker.thread.as_ref().map(Thread::tasks)).collect();
-        panic!("not done after healing: committed {:?}, tasks {tasks:?}", self.cluster.committed());
+        let open =
+            self.cluster.open_transactions().into_iter().map(|id| (self.cluster.written_in_transaction(&id), id));
+        let open: Vec<_> = open.collect();
+        panic!("O6: not done after healing: {open:?} open, committed {:?}, tasks {tasks:?}", self.cluster.committed());
     }
 
-    /// Whether every task runs somewhere: a restored store is complete only then.
+    /// Who died for good in a transaction without a changelog record has named itself nowhere, unless it had committed
+    /// before: the broker's time-out ends that transaction. Late offsets of it, taken by brokers that verify nothing, hang
+    /// until a person ends them.
+    fn end_what_only_others_can(&self) {
+        for worker in (0..self.workers.len()).filter(|worker| self.workers[*worker].gone) {
+            let id = Self::id(worker);
+            let written = self.cluster.written_in_transaction(&id);
+            if !written.iter().any(|partition| [CHANGELOG, COUNTS_CHANGELOG].contains(&&*partition.topic)) {
+                self.cluster.time_out_transaction(&id);
+            }
+            if self.brokers == Brokers::VerifyNothing {
+                self.cluster.abort_hanging(&id);
+            }
+        }
+    }
+
+    /// Whether every task runs, and at one worker only: a restored store is complete only then.
     pub fn all_run(&self) -> bool {
         let tasks = self.workers.iter().filter_map(|worker| worker.thread.as_ref()).flat_map(Thread::tasks);
-        tasks.filter(|(_, running)| *running).count() == PARTITIONS as usize
+        let running: Vec<TaskId> = tasks.filter(|(_, running)| *running).map(|(task, _)| task).collect();
+        running.len() == PARTITIONS as usize && running.iter().collect::<BTreeSet<_>>().len() == running.len()
     }
 
     /// O3: no committed offset goes back between two looks.
@@ -275,7 +368,7 @@ impl World {
             let before = self.offsets.insert(partition.clone(), offset);
             assert!(
                 before.is_none_or(|before| before <= offset),
-                "{partition}: offset {offset} comes after {before:?}"
+                "O3: {partition}: offset {offset} comes after {before:?}"
             );
         }
     }
@@ -290,29 +383,38 @@ impl World {
     /// # Panics
     /// If something else is there.
     pub fn verify(&self) {
+        let open = self.cluster.open_transactions();
+        assert!(open.is_empty(), "O7: transactions stay open: {open:?}");
         for (partition, records) in &self.produced {
             let (mut sums, mut counts) = (BTreeMap::<&str, i64>::new(), BTreeMap::<&str, i64>::new());
             let expected = records.iter().zip(0_i64..).map(|((key, value), offset)| {
-                let (sum, count) = (sums.entry(key).or_default(), counts.entry(key).or_default());
-                *sum += value;
+                let count = counts.entry(key).or_default();
                 *count += 1;
-                (key.as_str(), [offset, *sum, *count])
+                let sum = if *value == FORGETS {
+                    sums.remove(key.as_str());
+                    0
+                } else {
+                    let sum = sums.entry(key).or_default();
+                    *sum += value;
+                    *sum
+                };
+                (key.as_str(), [offset, sum, *count])
             });
             let expected: Vec<_> = expected.collect();
             let outputs = self.outputs(*partition);
-            assert_eq!(outputs.len(), expected.len(), "partition {partition}: outputs and inputs differ in number");
+            assert_eq!(outputs.len(), expected.len(), "O1: partition {partition}: outputs and inputs differ in number");
             for ((key, [offset, sum, count, since, local]), expected) in outputs.iter().zip(expected) {
-                assert_eq!((key.as_str(), [*offset, *sum, *count]), expected, "partition {partition}: outputs");
+                assert_eq!((key.as_str(), [*offset, *sum, *count]), expected, "O1: partition {partition}: outputs");
                 let seen = &records[*since as usize..=*offset as usize];
                 let seen = seen.iter().filter(|(of, _)| of == key).count() as i64;
-                assert_eq!(*local, seen, "partition {partition}@{offset}: the local store is exact since {since}");
+                assert_eq!(*local, seen, "O2: partition {partition}@{offset}: the local store is exact since {since}");
             }
             let by_bytes = |map: BTreeMap<&str, i64>| map.into_iter().map(|(key, n)| (key.into(), n)).collect();
             let (sums, counts): (BTreeMap<Vec<u8>, _>, BTreeMap<_, _>) = (by_bytes(sums), by_bytes(counts));
             let decoded = |fold: &Entries| fold.iter().map(|(key, value)| (key.clone(), decode(value))).collect();
             let (sums_fold, counts_fold) = (self.fold(CHANGELOG, *partition), self.fold(COUNTS_CHANGELOG, *partition));
-            assert_eq!(sums, decoded(&sums_fold), "partition {partition}: changelog of sums");
-            assert_eq!(counts, decoded(&counts_fold), "partition {partition}: changelog of counts");
+            assert_eq!(sums, decoded(&sums_fold), "O2: partition {partition}: changelog of sums");
+            assert_eq!(counts, decoded(&counts_fold), "O2: partition {partition}: changelog of counts");
             self.verify_stores(*partition, &sums_fold);
             self.verify_memory(*partition, &counts_fold);
         }
@@ -335,7 +437,15 @@ impl World {
     /// The last value of every key of a changelog partition.
     fn fold(&self, changelog: &str, partition: i32) -> Entries {
         let records = self.cluster.read_committed(changelog).into_iter().filter(|(p, _, _)| p.get() == partition);
-        records.map(|(_, _, w)| (w.key.unwrap_or_default(), w.value.unwrap_or_default())).collect()
+        let mut fold = Entries::new();
+        for (_, _, Written { key, value, .. }) in records {
+            let key = key.expect("changelogs have keys");
+            match value {
+                Some(value) => drop(fold.insert(key, value)),
+                None => drop(fold.remove(&key)),
+            }
+        }
+        fold
     }
 
     /// Whoever runs the task has all of the changelog in memory.
@@ -343,11 +453,11 @@ impl World {
         let task = TaskId::new("numbers", Partition::new(partition));
         let runs = |worker: &&Worker| {
             let tasks = worker.thread.as_ref().map(Thread::tasks).unwrap_or_default();
-            tasks.into_iter().any(|(running, _)| running == task)
+            tasks.into_iter().any(|(of, runs)| of == task && runs)
         };
         let owner = self.workers.iter().find(runs).expect("every task runs somewhere");
         let (stores, _) = owner.directory.dump(&task).expect("its state is open");
-        assert_eq!(&stores["counts"], fold, "partition {partition}: store in memory");
+        assert_eq!(&stores["counts"], fold, "O2: partition {partition}: store in memory");
     }
 
     /// EO-4: no store is ahead of its changelog. EO-10: what a query would read in the newest is what was committed.
@@ -365,14 +475,14 @@ impl World {
             }
         }
         let (batch, store) = newest.expect("somebody has the state");
-        assert_eq!(&store, fold, "partition {partition}: store");
+        assert_eq!(&store, fold, "O2: partition {partition}: store");
         let committed = self.cluster.committed();
         let (_, (_, metadata)) =
             committed.iter().find(|(tp, _)| &*tp.topic == INPUT && tp.partition.get() == partition).expect("committed");
         assert_eq!(
             OffsetMetadata::parse(metadata).expect("ours").batch,
             batch,
-            "the newest store is of the last commit"
+            "O2: the newest store is of the last commit"
         );
     }
 }

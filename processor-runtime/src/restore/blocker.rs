@@ -20,6 +20,7 @@ use super::recovery::{ChangelogSource, Recovery, Step};
 use super::restorer::StepContext;
 use crate::clock::Clock;
 use crate::kafka::{ChangelogEvent, ChangelogReader, Committed, Isolation, Kafka, TransactionalId};
+use crate::seeded_bugs::{self, Rule};
 use crate::state::{StateDirectory, TaskState};
 use crate::transaction::{Initialised, Initialising};
 
@@ -183,7 +184,11 @@ impl<K: Kafka> Blockers<K> {
     fn suspect(&mut self, id: TransactionalId, now: Duration) {
         let lately = self.fenced_at.get(&id).is_some_and(|&at| now < at + FENCE_AGAIN_AFTER);
         let under_way = self.fencing.as_ref().is_some_and(|(fencing, _)| *fencing == id);
-        let before = lately || under_way || self.fenced.contains(&id) || self.to_fence.contains(&id);
+        let before = !seeded_bugs::holds(Rule::DeadOwnerIsFenced)
+            || lately
+            || under_way
+            || self.fenced.contains(&id)
+            || self.to_fence.contains(&id);
         if id != self.own_id && !before {
             self.to_fence.push_back(id);
         }

@@ -17,7 +17,9 @@ use processor_core::task::{ChangeSet, Task};
 
 use super::RestoreError;
 use crate::clock::Clock;
+use crate::failpoints::{self, Failpoint};
 use crate::kafka::{Committed, Isolation, LogBounds};
+use crate::seeded_bugs::{self, Rule};
 use crate::state::{Permit, Positions, RestoredBatch, StateError, TaskState};
 use crate::status::RestoreStatus;
 
@@ -263,6 +265,7 @@ impl<T: TaskState> Recovery<T> {
             continued_from,
             from_nothing_since,
         };
+        failpoints::at(Failpoint::InRestore);
         for (slot, reason) in wipes {
             let store = &self.stores[slot];
             tracing::warn!(task = %self.task.id(), %store, "the local state of this store is wiped: {reason}");
@@ -360,6 +363,7 @@ impl<T: TaskState> Recovery<T> {
                 // While the tail is being replayed the age still counts from the state that is continued.
                 positions.written_at = replay.continued_from.unwrap_or_else(|| clock.wall());
                 apply(state, &self.changes, &positions)?;
+                failpoints::at(Failpoint::BetweenRestoreBatches);
             }
             self.changes.clear();
         }
@@ -402,6 +406,7 @@ impl<T: TaskState> Recovery<T> {
             positions.stream_time = positions.stream_time.max(replay.stream_time);
             positions.batch = positions.batch.max(replay.batch);
             if &positions != state.positions() {
+                failpoints::at(Failpoint::BeforePosition);
                 positions.written_at = clock.wall();
                 apply(state, &ChangeSet::default(), &positions)?;
             }
@@ -439,6 +444,7 @@ impl<T: TaskState> Recovery<T> {
         let changelog_ends = positions.map(|positions| positions.changelogs.clone()).unwrap_or_default();
         let started = self.task.start(&replay.start, stream_time, now);
         started.map_err(|failure| RestoreError::stop(format!("task {}: {failure}", self.task.id())))?;
+        failpoints::at(Failpoint::AfterRestore);
         let records_replayed = self.records_replayed;
         Ok(Recovered { task: self.task, state: self.state, changelog_ends, batch, records_replayed })
     }
@@ -516,7 +522,9 @@ fn apply<T: TaskState>(state: &mut T, changes: &ChangeSet, positions: &Positions
 /// Whether a state is what the newest commit left; one that never had a batch is empty, and nothing is lost with it.
 fn is_as_committed(stored: &Positions, newest: Option<&OffsetMetadata>) -> bool {
     let committed = newest.map_or((BatchId::NONE, None), |metadata| (metadata.batch, metadata.stream_time));
-    stored.batch == BatchId::NONE || restore::is_as_committed((stored.batch, stored.stream_time), committed)
+    !seeded_bugs::holds(Rule::LocalStoreIsExactOrEmpty)
+        || stored.batch == BatchId::NONE
+        || restore::is_as_committed((stored.batch, stored.stream_time), committed)
 }
 
 fn newest_metadata(committed: &[CommittedInput]) -> Option<&OffsetMetadata> {

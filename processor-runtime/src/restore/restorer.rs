@@ -17,6 +17,7 @@ use crate::kafka::{
     Answer, ChangelogEvent, ChangelogReader, Committed, GroupConsumer, Isolation, Kafka, KafkaErrorKind, LogBounds,
     Question, Ticket, TransactionalId,
 };
+use crate::seeded_bugs::{self, Rule};
 use crate::state::{Layout, StateDirectory, TaskState};
 use crate::status::RestoreStatus;
 
@@ -175,7 +176,9 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
 
     /// Takes every task back, with whatever state it has, because its assignment is over.
     pub fn abandon(&mut self) -> Vec<Recovery<S::Task>> {
-        self.questions.forget();
+        if seeded_bugs::holds(Rule::LateAnswersAreIgnored) {
+            self.questions.forget();
+        }
         self.blockers.forget();
         self.read_set_changed = true;
         std::mem::take(&mut self.recoveries).into_values().collect()
@@ -323,7 +326,8 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
             }));
             if !tasks.is_empty() {
                 let ticket = self.questions.note(About::Committed(tasks), now);
-                ctx.consumer.ask(ticket, &Question::Committed { partitions, stable: true })?;
+                let stable = seeded_bugs::holds(Rule::StableOffsetsOnly);
+                ctx.consumer.ask(ticket, &Question::Committed { partitions, stable })?;
             }
         }
         if !self.questions.is_asked(|about| matches!(about, About::Bounds(_))) {
@@ -438,7 +442,9 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
         }
         if self.reader.is_none() {
             let client_id = format!("{}-restore", self.own_id);
-            self.reader = Some(ctx.kafka.changelog(&client_id, Isolation::ReadCommitted)?);
+            let committed = seeded_bugs::holds(Rule::RestoredReadCommitted);
+            let isolation = if committed { Isolation::ReadCommitted } else { Isolation::ReadUncommitted };
+            self.reader = Some(ctx.kafka.changelog(&client_id, isolation)?);
         }
         let reader = self.reader.as_mut().expect("it has just been made");
         reader.read(&positions)?;

@@ -7,20 +7,23 @@ use processor_core::ids::{Offset, TaskId, TopicPartition};
 use processor_core::protocol::batch::TurnCost;
 use processor_core::protocol::slow::AfterOutlasting;
 use processor_core::record::TargetPartition;
+use processor_core::task::Change;
 
 use super::group::Place;
 use super::pass::{Interrupted, Pace, Pass};
 use super::passed_over::PassedOver;
 use super::{Consumer, Footing, StreamThread, ThreadError};
 use crate::clock::Clock;
+use crate::failpoints::{self, Failpoint};
 use crate::kafka::{
     DeliveryTag, GroupConsumer, GroupMetadata, Kafka, OffsetToCommit, ProducerRecord, RecordHeaders, RecordNumber,
     TRANSACTIONAL_ID_HEADER, TxnError, TxnErrorKind,
 };
 use crate::metrics::Phase;
+use crate::seeded_bugs::{self, Rule};
 use crate::state::StateDirectory;
 use crate::tasks::Running;
-use crate::transaction::{self, CommitReceipt, Open, Why};
+use crate::transaction::{self, CommitReceipt, Next, Open, Spent, Why};
 
 /// A batch that was processed, its outputs sent, nothing committed.
 pub(super) struct Processed<P> {
@@ -199,11 +202,17 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
     pub(super) fn commit(&mut self, processed: Processed<K::Producer>) -> Result<usize, ThreadError> {
         let Processed { mut transaction, records, took, passed_over, failed } = processed;
         let began = self.clock.monotonic();
+        failpoints::at(Failpoint::AfterProcess);
         let sent = self.send_changelog(&mut transaction);
-        let tags = match sent.and_then(|tags| transaction.drain(&self.clock).map(|()| tags)) {
+        failpoints::at(Failpoint::AfterChangelog);
+        let drained = |transaction: &mut Open<K::Producer>| {
+            if seeded_bugs::holds(Rule::DrainedBeforeOffsets) { transaction.drain(&self.clock) } else { Ok(()) }
+        };
+        let tags = match sent.and_then(|tags| drained(&mut transaction).map(|()| tags)) {
             Ok(tags) => tags,
             Err(error) => return self.fail(transaction, &error, records).map(|()| 0),
         };
+        failpoints::at(Failpoint::AfterDrain);
         self.lap(Phase::Changelog);
         if tags.is_empty() {
             // The only record of the batch failed, or a punctuation was due; neither has left anything.
@@ -225,15 +234,31 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             Err(ended) => return self.ended(ended, records).map(|()| 0),
         };
         self.lap(Phase::Offsets);
+        failpoints::at(Failpoint::AfterOffsets);
+        let too_early = prepared.forged_receipt(Rule::AppliedAfterCommit);
+        let unanswered = prepared.forged_receipt(Rule::SilenceIsNotACommit);
+        if let Some(forged) = &too_early {
+            self.apply(forged, &tags);
+        }
         let receipt = match prepared.commit(&self.clock) {
             Ok((receipt, next)) => {
                 self.set_producer(next);
                 receipt
             }
-            Err(broken) => return self.broken(&broken, records).map(|()| 0),
+            Err(broken) => match unanswered {
+                None => return self.broken(&broken, records).map(|()| 0),
+                Some(forged) => {
+                    self.set_producer(Next::Spent(Spent::Silent));
+                    forged
+                }
+            },
         };
+        failpoints::at(Failpoint::AfterCommit);
         self.lap(Phase::Commit);
-        self.apply(&receipt, &tags);
+        if too_early.is_none() {
+            self.apply(&receipt, &tags);
+        }
+        failpoints::at(Failpoint::AfterApply);
         self.lap(Phase::Apply);
         self.outlasted.committed();
         let commit = self.clock.monotonic().saturating_sub(began);
@@ -276,10 +301,15 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
                 message: format!("task {}: {failure}", running.task.id()),
             })?;
             let mut first = vec![true; running.changelogs.len()];
+            let mut left = written_at_most(running);
             // A punctuation may write before the first record has come.
             let timestamp = running.task.stream_time().unwrap_or_else(|| self.clock.wall());
             for change in running.changes.changes() {
                 let Some((source, topic)) = &running.changelogs[change.store.slot()] else { continue };
+                if left == 0 || change.value.is_none() && !seeded_bugs::holds(Rule::DeletionsAreWritten) {
+                    continue;
+                }
+                left -= 1;
                 let is_first = std::mem::replace(&mut first[change.store.slot()], false);
                 let id = self.plan.transactional_id.0.as_bytes();
                 transaction.send(&ProducerRecord {
@@ -307,6 +337,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         let now = group.membership();
         match &self.place {
             Place::Inside(assigned) if *assigned == now && now.is_checked() => Ok(group),
+            Place::Inside(_) if now.is_checked() && !seeded_bugs::holds(Rule::MembershipIsOfTheAssignment) => Ok(group),
             Place::Inside(assigned) => {
                 Err(Why::Moved(format!("assigned under {assigned:?}, but the member is {now:?}")))
             }
@@ -325,6 +356,9 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         let mut offsets = Vec::new();
         for running in self.tasks.iter() {
             let Some(&tag) = tags.get(running.task.id()) else { continue };
+            if !offsets.is_empty() && !seeded_bugs::holds(Rule::EveryTaskHasItsOffsets) {
+                break;
+            }
             let metadata = running.metadata(&self.plan.transactional_id, tag, |tag| transaction.delivered_end(tag));
             let mut text = String::new();
             metadata.write(&mut text);
@@ -332,6 +366,11 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             assert!(owned, "EO-12: offsets are committed for owned partitions only, task {}", running.task.id());
             offsets
                 .extend(running.positions().into_iter().map(|(partition, offset)| (partition, offset, text.clone())));
+        }
+        if !seeded_bugs::holds(Rule::OffsetIsOfTheNextRecord) {
+            for (_, offset, _) in &mut offsets {
+                *offset = Offset::new((offset.get() - 1).max(0));
+            }
         }
         offsets
     }
@@ -351,6 +390,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
                 tracing::error!(task = %running.task.id(), "the committed batch is restored from the changelog instead: {error}");
                 unwritten.push(running.task.id().clone());
             }
+            failpoints::at(Failpoint::MidApply);
         }
         for task in unwritten {
             let Running { task, state, .. } = self.tasks.remove(&task).expect("it ran a moment ago");
@@ -359,4 +399,13 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             self.refetch = true;
         }
     }
+}
+
+/// How many changes of a batch go into the changelogs: all of them, unless a test has switched that off.
+fn written_at_most<T, R>(running: &Running<T, R>) -> usize {
+    if seeded_bugs::holds(Rule::EveryChangeIsWritten) {
+        return usize::MAX;
+    }
+    let has_changelog = |change: &Change<'_>| running.changelogs[change.store.slot()].is_some();
+    running.changes.changes().filter(has_changelog).count().saturating_sub(1)
 }

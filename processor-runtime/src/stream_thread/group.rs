@@ -6,6 +6,7 @@ use processor_core::ids::TopicPartition;
 
 use super::{FENCES_MAX, FENCES_WITHIN, StreamThread, ThreadError, listed};
 use crate::clock::Clock;
+use crate::failpoints::{self, Failpoint};
 use crate::kafka::{GroupConsumer, GroupEvent, Kafka, KafkaErrorKind, Membership};
 use crate::state::StateDirectory;
 
@@ -62,6 +63,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
     /// Carries out what the group has decided.
     pub(super) fn follow_group(&mut self) -> Result<(), ThreadError> {
         for event in std::mem::take(&mut self.events) {
+            failpoints::at(Failpoint::InRevoke);
             match event {
                 GroupEvent::Assigned { partitions, membership } => {
                     self.instruments.metrics.rebalances.increment(1);

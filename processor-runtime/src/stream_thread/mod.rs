@@ -38,9 +38,11 @@ use self::group::Place;
 use self::outputs::Outputs;
 use self::producer::ProducerSlot;
 use crate::clock::Clock;
+use crate::failpoints::{self, Failpoint};
 use crate::kafka::{GroupConsumer, GroupEvent, Kafka};
 use crate::metrics::Phase;
 use crate::restore::Restorer;
+use crate::seeded_bugs::{self, Rule};
 use crate::state::StateDirectory;
 use crate::tasks::Tasks;
 use crate::transaction::Clean;
@@ -154,7 +156,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             footing: Footing::Sound,
             owned: BTreeSet::new(),
             refetch: false,
-            fence_due: plan.fence_after_rebuild,
+            fence_due: plan.fence_after_rebuild && seeded_bugs::holds(Rule::FenceComesFirst),
             try_at: Duration::ZERO,
             fenced_at: Vec::new(),
             rejoined_at: Vec::new(),
@@ -185,6 +187,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
     /// Why the thread cannot go on.
     pub fn turn(&mut self) -> Result<Turn, ThreadError> {
         self.poll()?;
+        failpoints::at(Failpoint::AfterPoll);
         self.lap(Phase::Poll);
         self.follow_group()?;
         self.recover()?;
@@ -221,6 +224,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
     fn stop(mut self) {
         self.show_stopped();
         self.suspend_all();
+        failpoints::at(Failpoint::InClose);
         if self.plan.leave_on_stop
             && let Err(error) = self.consumer.leave(LEAVE_WAIT)
         {

@@ -13,6 +13,7 @@ use super::outputs::Outputs;
 use super::passed_over::PassedOver;
 use super::store_reads::StoreReads;
 use crate::clock::Clock;
+use crate::failpoints::{self, Failpoint};
 use crate::kafka::{PolledRecord, TransactionalProducer, TxnError};
 use crate::state::TaskState;
 use crate::status::AtWork;
@@ -127,6 +128,7 @@ impl<P: TransactionalProducer, C: Clock> Pass<'_, P, C> {
             }
             last = Some((input, record));
             self.processed += 1;
+            failpoints::at(Failpoint::MidProcess);
             info.index += 1;
             if running.task.take_commit_request() {
                 break;

@@ -6,8 +6,10 @@ use processor_core::ids::Offset;
 
 use super::{FENCES_MAX, FENCES_WITHIN, Footing, StreamThread, ThreadError};
 use crate::clock::Clock;
+use crate::failpoints::{self, Failpoint};
 use crate::kafka::{Kafka, OffsetToCommit, TxnErrorKind};
 use crate::metrics::CommitResult;
+use crate::seeded_bugs::{self, Rule};
 use crate::state::StateDirectory;
 use crate::tasks::Running;
 use crate::transaction::{self, Broken, Clean, Ended, Initialised, Initialising, Next, Spent, Why};
@@ -62,7 +64,8 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         match initialising.step(&self.clock, INIT_SLICE, patience) {
             Ok(Initialised::Done(producer)) => {
                 self.producer = ProducerSlot::Ready(producer);
-                self.fence_due = self.plan.fence_after_rebuild;
+                self.fence_due = self.plan.fence_after_rebuild && seeded_bugs::holds(Rule::FenceComesFirst);
+                failpoints::at(Failpoint::AfterRebuild);
             }
             Ok(Initialised::Pending(initialising)) => self.producer = ProducerSlot::Initialising(initialising),
             Ok(Initialised::GivenUp) => {
@@ -117,10 +120,13 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             Ended::Broken(broken) => return self.broken(&broken, records),
         };
         self.set_producer(next);
+        failpoints::at(Failpoint::AfterAbort);
         if matches!(why, Why::Empty | Why::Fence) {
             return Ok(()); // no task holds anything of it, so there is nothing to abandon
         }
-        self.abandon_batch();
+        if seeded_bugs::holds(Rule::AbortedBatchIsReadAgain) {
+            self.abandon_batch();
+        }
         self.instruments.metrics.not_committed(CommitResult::Aborted);
         match why {
             Why::Empty | Why::Fence => {}
@@ -149,7 +155,9 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         self.producer = ProducerSlot::Missing(self.clock.monotonic());
         self.abandon_batch();
         self.try_later(records);
-        self.footing = Footing::InDoubt;
+        if seeded_bugs::holds(Rule::SilenceIsNotAnAbort) {
+            self.footing = Footing::InDoubt;
+        }
         if broken.fenced { self.count_fence(&broken.reason) } else { Ok(()) }
     }
 

@@ -122,6 +122,11 @@ impl<P: TransactionalProducer> Open<P> {
         self.producer.delivered_end(tag)
     }
 
+    /// The same of every tag.
+    fn delivered(&self) -> Vec<Option<i64>> {
+        (0..self.tags).map(|tag| self.delivered_end(DeliveryTag(tag))).collect()
+    }
+
     /// The first numbered record that was refused for what it is.
     pub fn refused(&self) -> Option<RefusedRecord> {
         self.producer.refused()
@@ -143,10 +148,15 @@ impl<P: TransactionalProducer> Open<P> {
         assert!(!offsets.is_empty(), "EO-12: a transaction without offsets is not fenced by the group");
         let Membership { generation, member_id } = group.membership();
         assert!(generation >= 0 && !member_id.is_empty(), "EO-12: the broker checks no membership of (-1, \"\")");
-        let deadline = self.deadline;
+        let (deadline, delivered) = (self.deadline, self.delivered());
+        if !seeded_bugs::holds(Rule::OffsetsGoWithOutputs)
+            && let Err(error) = self.producer.commit(CALL_MAX).and_then(|()| self.producer.begin())
+        {
+            return Err(Ended::Broken(Broken::by(&error)));
+        }
         // Not in slices: librdkafka cannot resume this call, a repeated one sends the request again.
         match repeat(Phase::BeforeCommit, clock, deadline, |left| self.producer.send_offsets(offsets, group, left)) {
-            Ok(()) => Ok(Prepared { producer: self.producer, deadline, tags: self.tags }),
+            Ok(()) => Ok(Prepared { producer: self.producer, deadline, delivered }),
             Err((_, error)) => Err(self.fail(clock, &error)),
         }
     }
@@ -158,7 +168,10 @@ impl<P: TransactionalProducer> Open<P> {
     /// How the transaction has ended instead.
     pub fn prepare_without_offsets<C: Clock>(mut self, clock: &C) -> Result<Prepared<P>, Ended<P>> {
         match self.drain(clock) {
-            Ok(()) => Ok(Prepared { producer: self.producer, deadline: self.deadline, tags: self.tags }),
+            Ok(()) => {
+                let (deadline, delivered) = (self.deadline, self.delivered());
+                Ok(Prepared { producer: self.producer, deadline, delivered })
+            }
             Err(error) => Err(self.fail(clock, &error)),
         }
     }
@@ -188,7 +201,8 @@ impl<P: TransactionalProducer> Open<P> {
     fn end<C: Clock>(mut self, clock: &C, why: Why, silent: bool) -> Ended<P> {
         // An abort may take its own time: until it is through, neither this producer nor its successor can go on.
         let deadline = self.deadline.max(clock.monotonic() + CALL_MAX * 4);
-        match repeat(Phase::Aborting, clock, deadline, |left| self.producer.abort(left.min(CALL_MAX))) {
+        let abort = if seeded_bugs::holds(Rule::FailedBatchIsAborted) { P::abort } else { P::commit };
+        match repeat(Phase::Aborting, clock, deadline, |left| abort(&mut self.producer, left.min(CALL_MAX))) {
             Ok(()) if silent => Ended::Aborted { why, next: Next::Spent(Spent::Silent) },
             Ok(()) => Ended::Aborted { why, next: after_end(self.producer, false) },
             Err((step, error)) => {
@@ -208,13 +222,19 @@ impl<P: TransactionalProducer> Open<P> {
 pub struct Prepared<P> {
     producer: P,
     deadline: Duration,
-    tags: u16,
+    /// Of each tag, the offset behind its last record.
+    delivered: Vec<Option<i64>>,
 }
 
 impl<P: TransactionalProducer> Prepared<P> {
     /// Aborts on purpose: a fence transaction has done its work once its offsets have reached the coordinator.
     pub fn abort<C: Clock>(self, clock: &C, why: Why) -> Ended<P> {
-        Open { producer: self.producer, deadline: self.deadline, tags: self.tags }.abort(clock, why)
+        Open { producer: self.producer, deadline: self.deadline, tags: 0 }.abort(clock, why)
+    }
+
+    /// A receipt without a commit, to show what it would do: `None` wherever the rule holds, and so in every normal build.
+    pub(crate) fn forged_receipt(&self, rule: Rule) -> Option<CommitReceipt> {
+        (!seeded_bugs::holds(rule)).then(|| CommitReceipt::new(self.delivered.clone()))
     }
 
     /// Commits. Only `Ok` is an answer; after anything else the outcome is unknown, the producer is gone, and every
@@ -225,10 +245,7 @@ impl<P: TransactionalProducer> Prepared<P> {
     pub fn commit<C: Clock>(mut self, clock: &C) -> Result<(CommitReceipt, Next<P>), Broken> {
         let deadline = self.deadline;
         match repeat(Phase::Committing, clock, deadline, |left| self.producer.commit(left.min(CALL_MAX))) {
-            Ok(()) => {
-                let delivered = (0..self.tags).map(|tag| self.producer.delivered_end(DeliveryTag(tag))).collect();
-                Ok((CommitReceipt::new(delivered), after_end(self.producer, true)))
-            }
+            Ok(()) => Ok((CommitReceipt::new(self.delivered), after_end(self.producer, true))),
             Err((step, error)) => {
                 let fenced = matches!(step, Step::Rebuild { fenced: true });
                 Err(Broken { fenced, refused: false, reason: error.to_string() })

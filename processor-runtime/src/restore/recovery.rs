@@ -56,6 +56,8 @@ pub struct Recovery<T> {
     pub(super) since: Option<Duration>,
     /// Since when a transaction of somebody else has been in the way.
     pub(super) blocked_since: Option<Duration>,
+    /// Whether no offset was committed when records were, and was asked for again.
+    asked_again: bool,
     pub(super) changes: ChangeSet,
     pub(super) records_replayed: u64,
     /// When the replay began.
@@ -150,6 +152,7 @@ impl<T: TaskState> Recovery<T> {
             open_at: Duration::ZERO,
             since: None,
             blocked_since: None,
+            asked_again: false,
             changes: ChangeSet::default(),
             records_replayed: 0,
             replaying_since: None,
@@ -294,20 +297,27 @@ impl<T: TaskState> Recovery<T> {
         state.wipe(store).map_err(RestoreError::from)
     }
 
-    /// A committed record of a store's changelog has been read.
+    /// A committed record of a store's changelog has been read. `true`: everything is asked for again, and where the reader
+    /// stands is of no use.
     pub(super) fn on_record(
         &mut self,
         store: usize,
         offset: ChangelogOffset,
         key: Option<&[u8]>,
         value: Option<&[u8]>,
-    ) -> Result<(), RestoreError> {
-        let Step::Replaying(replay) = &mut self.step else { return Ok(()) };
+    ) -> Result<bool, RestoreError> {
+        let Step::Replaying(replay) = &mut self.step else { return Ok(false) };
         let changelog = self.changelogs[store].as_ref().expect("only stores with a changelog are read");
         let progress = replay.stores[store].as_mut().expect("only stores with a changelog are read");
         let partition = &changelog.partition;
-        if !replay.committed {
+        if !replay.committed && self.asked_again {
             return Err(RestoreError::stop(offsets_lost(self.task.id(), partition)));
+        }
+        if !replay.committed {
+            // The task may have moved, and whoever has it may have committed since we asked: we hear of it later.
+            self.asked_again = true;
+            self.ask_anew();
+            return Ok(true);
         }
         let Some(key) = key else {
             return Err(RestoreError::stop(format!(
@@ -321,7 +331,7 @@ impl<T: TaskState> Recovery<T> {
         self.records_replayed += 1;
         let index = StoreIndex::new(u16::try_from(store).expect("build() bounds the number of stores"));
         self.changes.push(index, key, value);
-        Ok(())
+        Ok(false)
     }
 
     /// The reader stands at the end of what it may see.
@@ -338,8 +348,8 @@ impl<T: TaskState> Recovery<T> {
         }
     }
 
-    /// The log has nothing where we read: it was truncated meanwhile. Everything is asked for again.
-    pub(super) fn on_out_of_range(&mut self) {
+    /// Everything is asked for again: what was known is not what is there.
+    pub(super) fn ask_anew(&mut self) {
         self.changes.clear();
         self.step = Step::Committed;
     }

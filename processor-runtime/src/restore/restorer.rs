@@ -376,13 +376,13 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
         let Some(reader) = self.reader.as_mut().filter(|_| !self.routes.is_empty()) else { return Ok(()) };
         let (routes, recoveries) = (&self.routes, &mut self.recoveries);
         let mut outcome = Ok(());
-        let (mut truncated, mut events, mut bytes, mut records) = (false, 0, 0, 0);
+        let (mut told_anew, mut events, mut bytes, mut records) = (false, 0, 0, 0);
         reader.poll(ctx.wait, &mut |event| {
             events += 1;
             bytes += event.bytes();
             records += u64::from(matches!(event, ChangelogEvent::Record { .. }));
             match visit(routes, recoveries, &event, now) {
-                Ok(out_of_range) => truncated |= out_of_range,
+                Ok(begins_again) => told_anew |= begins_again,
                 Err(error) => outcome = Err(error),
             }
             let enough = outcome.is_err() || events >= EVENTS_A_STEP_MAX || bytes >= BYTES_A_STEP_MAX;
@@ -390,7 +390,7 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
         })?;
         self.replayed += records;
         outcome?;
-        self.read_set_changed |= truncated;
+        self.read_set_changed |= told_anew;
         self.replace_silent_reader(events > 0, now);
         for recovery in self.recoveries.values_mut() {
             let applied = recovery.apply_read(ctx.clock);
@@ -550,7 +550,7 @@ fn gather(asking: impl Iterator<Item = (TaskId, Vec<TopicPartition>)>) -> (BTree
     (tasks, all)
 }
 
-/// Gives an event to the recovery it belongs to; says whether the log has nothing where it was read.
+/// Gives an event to the recovery it belongs to; says whether that begins again, so that the reader must be told anew.
 fn visit<T: TaskState>(
     routes: &Routes,
     recoveries: &mut BTreeMap<TaskId, Recovery<T>>,
@@ -567,16 +567,13 @@ fn visit<T: TaskState>(
     };
     let Some(recovery) = recoveries.get_mut(task) else { return Ok(false) };
     match event {
-        ChangelogEvent::Record { offset, key, value, .. } => {
-            recovery.on_record(*store, *offset, *key, *value)?;
-            Ok(false)
-        }
+        ChangelogEvent::Record { offset, key, value, .. } => recovery.on_record(*store, *offset, *key, *value),
         ChangelogEvent::End { position, .. } => {
             recovery.on_end(*store, *position, now);
             Ok(false)
         }
         ChangelogEvent::OutOfRange { .. } => {
-            recovery.on_out_of_range();
+            recovery.ask_anew(); // the log was truncated meanwhile
             Ok(true)
         }
     }

@@ -48,28 +48,38 @@ pub struct Store<'a, K, V> {
 /// use processor_core::prelude::*;
 /// use processor_core::testing::{TopologyTestDriver, secs};
 ///
-/// /// JSON has no NaN: what is written here cannot be read back.
-/// const MEANS: KeyValueStoreDef<String, f64> = KeyValueStoreDef::new("means").with_json_values();
+/// /// Checked where it is read, and not where it is written: what is out of range cannot be read back.
+/// #[derive(Clone, serde::Serialize, serde::Deserialize)]
+/// #[serde(try_from = "i64")]
+/// struct Percent(i64);
+/// # impl TryFrom<i64> for Percent {
+/// #     type Error = &'static str;
+/// #     fn try_from(percent: i64) -> Result<Self, Self::Error> {
+/// #         (0..=100).contains(&percent).then_some(Self(percent)).ok_or("no percentage")
+/// #     }
+/// # }
+///
+/// const SHARES: KeyValueStoreDef<String, Percent> = KeyValueStoreDef::new("shares");
 ///
 /// let mut topology = Topology::builder();
 /// topology
-///     .source("in", "in", (Utf8, JavaDouble))
-///     .each("mean", |record, ctx| {
-///         if ctx.store(&MEANS).get(&record.key).is_err() {
+///     .source("in", "in", (Utf8, JavaLong))
+///     .each("share", |record, ctx| {
+///         if ctx.store(&SHARES).get(&record.key).is_err() {
 ///             return ctx.forward(record); // of no use: the record has failed all the same
 ///         }
-///         ctx.store(&MEANS).put(&record.key, record.value);
+///         ctx.store(&SHARES).put(&record.key, Percent(record.value));
 ///         Ok(())
 ///     })
-///     .with_store(&MEANS)
+///     .with_store(&SHARES)
 ///     .on_failure(FailurePolicy::skip()) // nor this: it is not the record's fault
-///     .sink("out", "out", (Utf8, JavaDouble));
+///     .sink("out", "out", (Utf8, JavaLong));
 /// let mut driver = TopologyTestDriver::new(topology.build()?)?;
-/// let input = driver.input::<String, f64>("in");
-/// input.pipe_at(secs(1), "a", f64::NAN);
+/// let input = driver.input::<String, i64>("in");
+/// input.pipe_at(secs(1), "a", 101);
 /// driver.crash_and_restore()?;
-/// let failure = input.try_pipe_at(secs(2), "a", 1.0).unwrap_err();
-/// assert!(failure.to_string().contains("store 'means': a stored entry cannot be read"), "{failure}");
+/// let failure = input.try_pipe_at(secs(2), "a", 5).unwrap_err();
+/// assert!(failure.to_string().contains("store 'shares': a stored entry cannot be read"), "{failure}");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, thiserror::Error)]

@@ -168,8 +168,8 @@ impl<K: StoreKey, V: StoreValue> KeyValueStoreDef<K, V> {
     /// Writes values as [JSON](crate::codec::Json), so that other programs can read the changelog. Values that were
     /// written in bincode before are still read.
     ///
-    /// Keep NaN and the infinities out of them: JSON writes them as `null`, which no `f64` reads, and a task whose state
-    /// cannot be read stops.
+    /// Keep NaN and the infinities out of them: JSON has none, and a value that could not be read back stops the task when
+    /// its batch ends.
     ///
     /// ```
     /// # use processor_core::prelude::*;

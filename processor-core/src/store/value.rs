@@ -79,10 +79,14 @@ impl ValueFormat {
     /// The value cannot be written in this format.
     pub fn encode<V: StoreValue>(self, value: &V, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
         bytes.push(self.version());
+        let start = bytes.len();
         let present = match self {
             Self::Bincode => Bincode.encode(value, bytes),
             Self::Json => Json.encode(value, bytes),
         }?;
+        if self == Self::Json {
+            check_nulls::<V>(&bytes[start..])?;
+        }
         assert!(present, "neither format writes a value as null, which deletes");
         Ok(())
     }
@@ -124,6 +128,21 @@ impl ValueFormat {
             ))
         })
     }
+}
+
+/// JSON has no NaN and no infinity, and writes `null` for them, which no `f64` reads: what is committed so would stop the
+/// task whenever it reads it. So what holds a null must be readable.
+fn check_nulls<V: StoreValue>(json: &[u8]) -> Result<(), CodecError> {
+    const NULL: &[u8] = b"null";
+    if !json.windows(NULL.len()).any(|window| window == NULL) {
+        return Ok(());
+    }
+    let read: Result<V, _> = Json.decode(Some(json));
+    read.map(drop).map_err(|error| {
+        CodecError::new(format_args!(
+            "it could not be read back ({error}): JSON has no NaN and no infinity; keep them out of it"
+        ))
+    })
 }
 
 #[cfg(test)]

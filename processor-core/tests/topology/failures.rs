@@ -25,7 +25,7 @@ fn picky(record: Record<String, i64>, ctx: &mut Context<'_, String, i64>) -> Res
     }
 }
 
-fn picky_driver(policy: impl Into<processor_core::protocol::failure::Policy>) -> TopologyTestDriver {
+fn picky_driver(policy: impl Into<Policy>) -> TopologyTestDriver {
     driver(|topology| {
         topology
             .source("in", "in", (Utf8, JavaLong))
@@ -181,7 +181,7 @@ fn each_failure_meets_the_policy_of_the_node_it_happens_in() {
     assert_eq!(driver.output::<String, i64>("out").values(), [6]);
 }
 
-/// JSON has no infinity: the value is found out when the batch ends, and nothing of the batch is left.
+/// JSON has no infinity, and the `null` in its place could not be read back: nothing of the batch is left.
 #[test]
 fn a_stored_value_that_cannot_be_encoded_stops_the_task_and_leaves_nothing() {
     const LAST: KeyValueStoreDef<String, f64> = KeyValueStoreDef::new("last").with_json_values();

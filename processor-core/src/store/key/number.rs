@@ -82,14 +82,31 @@ fixed_keys! {
             let bits = u64::from_be_bytes(bytes);
             TotalF64(f64::from_bits(if bits & SIGN == 0 { !bits } else { bits ^ SIGN }))
         },
-        // JSON has no number for NaN and the infinities.
-        |TotalF64(key)| if key.is_finite() { json::written(&key) } else { Ok(Value::from(key.to_string())) },
+        |TotalF64(key)| if key.is_finite() { json::written(&key) } else { Ok(Value::from(not_finite(key))) },
         |json: &Value| match json.as_str() {
-            Some(text) => text.parse().map(TotalF64).map_err(CodecError::new),
+            Some(text) => read_text(text).map(TotalF64),
             None => json::read(json).map(TotalF64),
         };
     Uuid, |key: Uuid| key.into_bytes(), Uuid::from_bytes, |key: Uuid| json::written(&key), json::read;
 }
+
+/// What JSON has no number for. There are many NaNs, and each is a key of its own: all but the usual one show their bits.
+fn not_finite(key: f64) -> String {
+    if key.is_nan() && key.to_bits() != f64::NAN.to_bits() {
+        return format!("{NAN_BITS}{:016x}", key.to_bits());
+    }
+    key.to_string()
+}
+
+fn read_text(text: &str) -> Result<f64, CodecError> {
+    match text.strip_prefix(NAN_BITS) {
+        Some(bits) => u64::from_str_radix(bits, 16).map(f64::from_bits).map_err(CodecError::new),
+        None => text.parse().map_err(CodecError::new),
+    }
+}
+
+/// What stands before the bits of a NaN.
+const NAN_BITS: &str = "NaN:";
 
 impl StoreKey for bool {
     fn encode(&self, bytes: &mut Vec<u8>) {

@@ -162,3 +162,15 @@ fn the_bytes_are_the_documented_ones() {
     assert_eq!(bytes_of(&(None::<u8>, Some("b".to_owned()))), b"\0\x01b");
     assert_eq!(bytes_of(&("a\0".to_owned(), 1_u8, b"\0".to_vec())), b"a\0\xff\0\0\x01\0");
 }
+
+/// Found by the fuzz target `store_key`: a NaN with a sign or a payload was shown as the usual one, which is another key.
+#[test]
+fn what_is_shown_of_a_double_finds_it() {
+    for bits in [f64::NAN.to_bits(), f64::NAN.to_bits() | 7, (-f64::NAN).to_bits(), f64::INFINITY.to_bits(), 1] {
+        let key = TotalF64(f64::from_bits(bits));
+        let shown = key.to_json().expect("it can be shown");
+        let found = TotalF64::from_json(&shown).expect("what was shown can be read");
+        assert_eq!(found.0.to_bits(), bits, "{shown}");
+    }
+    assert_eq!(TotalF64(f64::NAN).to_json(), Ok("NaN".into()));
+}

@@ -93,6 +93,31 @@ impl Rule {
             Self::DeadOwnerIsFenced => "dead-owner-is-fenced",
         }
     }
+
+    /// What is done instead while it is off.
+    pub fn bug(self) -> &'static str {
+        match self {
+            Self::FailedBatchIsAborted => "what fails is committed, as if there were no transaction",
+            Self::OffsetsGoWithOutputs => "offsets are committed in a transaction of their own, behind the outputs",
+            Self::EveryTaskHasItsOffsets => "of several tasks only the first has its offsets in the transaction",
+            Self::OffsetIsOfTheNextRecord => "the offset of the last record is committed, not that of the next",
+            Self::AbortedBatchIsReadAgain => "processing goes on behind a batch that was aborted",
+            Self::AppliedAfterCommit => "the state is written before the commit",
+            Self::SilenceIsNotACommit => "a commit without an answer is taken for committed",
+            Self::SilenceIsNotAnAbort => "a commit without an answer is taken for aborted",
+            Self::EveryChangeIsWritten => "the last change of a batch is not in the changelog",
+            Self::DeletionsAreWritten => "deletions are not in the changelog",
+            Self::DrainedBeforeOffsets => "offsets are sent before the records are acknowledged",
+            Self::RestoredReadCommitted => "state is restored from uncommitted records too",
+            Self::StableOffsetsOnly => "an offset is taken that an open transaction is about to replace",
+            Self::LateAnswersAreIgnored => "a position that was asked for under another assignment is taken",
+            Self::LocalStoreIsExactOrEmpty => "a store without a changelog is kept though it is not what was committed",
+            Self::TaintedProducerIsReplaced => "a producer with a request that may arrive late goes on",
+            Self::FenceComesFirst => "no fence transaction where the broker verifies nothing",
+            Self::MembershipIsOfTheAssignment => "offsets are committed under any membership",
+            Self::DeadOwnerIsFenced => "whoever died inside a transaction is left to the time-out",
+        }
+    }
 }
 
 #[cfg(feature = "seeded-bugs")]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use processor_core::ids::{Partition, TopicPartition};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -444,4 +445,54 @@ fn the_server_answers_over_tcp_refuses_long_requests_and_ends_when_dropped() {
     drop(server);
     assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
     drop(slow);
+}
+
+/// Paths and queries that begin like right ones: of pieces that mean something, and of any characters.
+fn hostile_path() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        prop::sample::select(vec![
+            "/stores",
+            "/stores/sums",
+            "/tasks",
+            "/topology",
+            "?",
+            "&",
+            "=",
+            "from=",
+            "to=",
+            "limit=",
+            "cursor=",
+            "format=",
+            "%",
+            "%00",
+            "%ff",
+            "%2f",
+            "..",
+            "//",
+            "-1",
+            "18446744073709551616",
+            "null",
+            "\"a\"",
+            "[",
+            "{}",
+        ])
+        .prop_map(str::to_owned),
+        "[ -~]{0,12}".prop_map(|text| text.replace([' ', '"', '<', '>', '\\', '^', '`', '{', '|', '}', '#'], "x")),
+    ];
+    prop::collection::vec(piece, 0..8).prop_map(|pieces| format!("/{}", pieces.concat()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn whatever_is_asked_is_answered_with_an_answer_or_a_sentence(path in hostile_path()) {
+        prop_assume!(path.parse::<axum::http::Uri>().is_ok());
+        let answer = ask(whole(), &path);
+        prop_assert!(answer.status.as_u16() < 500 || answer.status == StatusCode::SERVICE_UNAVAILABLE, "{path}: {}", answer.body);
+        if answer.status.is_client_error() {
+            prop_assert!(!answer.error().is_empty(), "{path}");
+        }
+        prop_assert!(answer.body.len() < 1 << 20, "{path}: {} bytes", answer.body.len());
+    }
 }

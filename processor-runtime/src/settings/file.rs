@@ -109,6 +109,8 @@ fn scalar(value: &DeValue<'_>) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn read(text: &str) -> (Vec<(String, String, usize)>, Vec<String>) {
@@ -163,5 +165,57 @@ mod tests {
         assert!(given.is_empty());
         assert!(problems[0].starts_with("app.toml:3: not TOML"), "{problems:?}");
         assert!(!problems[0].contains("hunter2"), "{problems:?}");
+    }
+
+    /// Lines of pieces that mean something in TOML or here, and of any characters.
+    fn hostile_file() -> impl Strategy<Value = String> {
+        let piece = prop_oneof![
+            prop::sample::select(vec![
+                "threads",
+                "session.timeout",
+                "[kafka]",
+                "[[kafka]]",
+                "[transaction]",
+                "timeout",
+                ".",
+                "=",
+                " = ",
+                "\"9s\"",
+                "'",
+                "\"\"\"",
+                "\n",
+                "\\u0000",
+                "1e400",
+                "inf",
+                "0x2",
+                "true",
+                "{",
+                "}",
+                "[",
+                "]",
+                ",",
+                "#",
+                "1979-05-27",
+                "sasl.password",
+                "\"secret-of-mine\"",
+            ])
+            .prop_map(str::to_owned),
+            "\\PC{0,8}",
+        ];
+        prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_file_holds_is_a_setting_or_a_problem_with_its_place(text in hostile_file()) {
+            let (given, problems) = read(&text);
+            let lines = text.lines().count().max(1) + 1;
+            prop_assert!(given.iter().all(|(_, _, line)| (1..=lines).contains(line)), "{given:?}");
+            for problem in problems {
+                prop_assert!(problem.starts_with("app.toml:"), "{problem}");
+                // A value is quoted where it is wrong, but never the line that it stands in.
+                prop_assert!(!problem.contains("sasl.password") || !problem.contains("secret-of-mine"), "{problem}");
+            }
+        }
     }
 }

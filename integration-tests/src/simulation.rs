@@ -19,7 +19,7 @@ use crate::fake::{Fault, Happened};
 use processor_runtime::failpoints::Failpoint;
 
 pub use self::search::{Search, Wrong, search};
-pub use self::world::{Brokers, CHANGELOG, PARTITIONS, World};
+pub use self::world::{Brokers, CHANGELOG, Members, PARTITIONS, World};
 
 const KEYS: u64 = 7;
 
@@ -55,6 +55,8 @@ pub enum Blow {
     Stopped,
     /// Its machine was lost for good.
     MachineLost,
+    /// A store of one of its tasks was damaged on disk.
+    StateDamaged,
 }
 
 /// One schedule: everything that may happen, in an order that only the seed decides. Every other one has brokers that
@@ -65,7 +67,8 @@ pub enum Blow {
 pub fn run(seed: u64) -> Ended {
     let brokers = if seed.is_multiple_of(2) { Brokers::Verify } else { Brokers::VerifyNothing };
     let mut random = SplitMix64::new(seed);
-    let mut world = World::new(1 + random.below(3) as usize, brokers);
+    let members = if random.below(3) == 0 { Members::Static } else { Members::Dynamic };
+    let mut world = World::new(1 + random.below(3) as usize, brokers, members);
     world.cluster.delay_answers(random.below(4) as usize);
     for worker in 0..world.workers() {
         world.start(worker);
@@ -117,7 +120,8 @@ fn step(world: &mut World, random: &mut SplitMix64) -> Option<Blow> {
         }
         86..90 => {}
         90 => drop(world.cluster.deliver_late_requests()),
-        91 => world.cluster.release_markers(),
+        91 if random.below(2) == 0 => world.cluster.release_markers(),
+        91 => (0..=random.below(3)).for_each(|_| world.cluster.release_marker(random.below(1 << 16) as usize)),
         92 => {
             if random.below(2) == 0 {
                 world.cluster.overtake(&World::id(worker).to_string(), random.below(20) as u32);
@@ -127,7 +131,10 @@ fn step(world: &mut World, random: &mut SplitMix64) -> Option<Blow> {
         93..=98 => return strike(world, worker, what, random),
         _ => {
             if !world.runs(worker) && !world.is_gone(worker) {
-                world.expire(worker);
+                // A static member may be back before its session is over, and then takes its own place.
+                if world.members() == Members::Dynamic || random.below(2) == 0 {
+                    world.expire(worker);
+                }
                 world.start(worker);
             }
         }
@@ -157,6 +164,7 @@ fn strike(world: &mut World, worker: usize, what: u64, random: &mut SplitMix64) 
             world.die(worker, lost);
             runs.then_some(Blow::Died)
         }
+        _ if random.below(3) == 0 => world.damage(worker, random.below(1 << 16) as usize).then_some(Blow::StateDamaged),
         _ if runs => {
             world.directory(worker).refuse_writes_until_reopened();
             Some(Blow::DiskRefused)

@@ -9,7 +9,7 @@ use processor_core::prelude::*;
 use processor_core::protocol::outcome::TxnErrorKind;
 use processor_core::record::TargetPartition;
 use processor_integration_tests::fake::Fault;
-use processor_integration_tests::simulation::{Blow, Brokers, CHANGELOG, Ended, PARTITIONS, World, run};
+use processor_integration_tests::simulation::{Blow, Brokers, CHANGELOG, Ended, Members, PARTITIONS, World, run};
 use processor_runtime::failpoints::Failpoint;
 use processor_runtime::kafka::{
     DeliveryTag, Kafka, ProducerRecord, Progress, RecordHeaders, RecordNumber, TransactionalId, TransactionalProducer,
@@ -18,7 +18,7 @@ use processor_runtime::kafka::{
 /// A client that has lost its place and never says anything again is replaced, and everything goes on.
 #[test]
 fn a_member_that_hangs_is_replaced() {
-    let mut world = World::new(1, Brokers::Verify);
+    let mut world = World::new(1, Brokers::Verify, Members::Dynamic);
     world.start(0);
     world.produce(0, "a", 1);
     while !world.is_done() {
@@ -34,7 +34,7 @@ fn a_member_that_hangs_is_replaced() {
 /// before it, in case that one is dead: once, for a second time would end nothing, and who is fenced again and again stops.
 #[test]
 fn a_living_owner_is_not_fenced_until_it_stops() {
-    let mut world = World::new(2, Brokers::Verify);
+    let mut world = World::new(2, Brokers::Verify, Members::Dynamic);
     world.start(0);
     for partition in 0..PARTITIONS {
         world.produce(partition, "a", 1);
@@ -78,7 +78,7 @@ fn a_living_owner_is_not_fenced_until_it_stops() {
 #[test]
 fn a_zombie_that_restores_does_not_take_another_ones_commits_for_lost_offsets() {
     const LAST: i32 = PARTITIONS - 1;
-    let mut world = World::new(2, Brokers::Verify);
+    let mut world = World::new(2, Brokers::Verify, Members::Dynamic);
     world.cluster.delay_answers(200);
     world.start(0);
     (0..10).for_each(|_| assert_eq!(world.turn(0), None));
@@ -134,7 +134,7 @@ const SCRIPTED: [Fault; 11] = [
     Fault::AbortLeavesLateCopy,
     Fault::SendOffsetsLeavesLateCopy,
 ];
-const BLOWS: [Blow; 8] = [
+const BLOWS: [Blow; 9] = [
     Blow::Died,
     Blow::SessionExpired,
     Blow::TransactionTimedOut,
@@ -143,6 +143,7 @@ const BLOWS: [Blow; 8] = [
     Blow::DiskRefused,
     Blow::Stopped,
     Blow::MachineLost,
+    Blow::StateDamaged,
 ];
 
 /// What the schedules have done to the workers: what was only asked for shows nothing.
@@ -195,7 +196,7 @@ impl Toll {
 /// A store without a changelog goes on where it is exactly what was committed, and begins empty where it is not.
 #[test]
 fn a_store_without_a_changelog_is_exact_or_empty() {
-    let mut world = World::new(2, Brokers::Verify);
+    let mut world = World::new(2, Brokers::Verify, Members::Dynamic);
     world.start(0);
     let produce = |world: &mut World| {
         let records = world.produced(0);

@@ -390,6 +390,28 @@ impl Model {
         }
     }
 
+    /// Writes one of the markers that are held back, of a partition or of the group's offsets: they come in any order.
+    pub(super) fn release_marker(&mut self, nth: usize) {
+        let held = self.coordinators.iter().filter(|(_, coordinator)| coordinator.markers_held);
+        let mut markers: Vec<(TransactionalId, Option<TopicPartition>)> = Vec::new();
+        for (id, coordinator) in held {
+            markers.extend(coordinator.partitions.iter().map(|partition| (id.clone(), Some(partition.clone()))));
+            markers.extend((!coordinator.offsets.is_empty()).then(|| (id.clone(), None)));
+        }
+        if markers.is_empty() {
+            return;
+        }
+        let (id, partition) = markers.swap_remove(nth % markers.len());
+        match partition {
+            Some(partition) => self.write_marker(&id, &partition),
+            None => self.write_offsets(&id),
+        }
+        let coordinator = &self.coordinators[&id];
+        if coordinator.partitions.is_empty() && coordinator.offsets.is_empty() {
+            self.write_markers(&id);
+        }
+    }
+
     /// The coordinator's own abort, when `transaction.timeout.ms` is over: it bumps the epoch, so the producer finds out.
     pub(super) fn time_out(&mut self, id: &TransactionalId) -> bool {
         let Some(coordinator) = self.coordinators.get_mut(id) else { return false };
@@ -423,22 +445,32 @@ impl Model {
     }
 
     fn write_markers(&mut self, id: &TransactionalId) {
+        for partition in self.coordinators[id].partitions.clone() {
+            self.write_marker(id, &partition);
+        }
+        self.write_offsets(id);
         let coordinator = self.coordinators.get_mut(id).expect("markers are of a known transaction");
-        let TransactionState::Ending { commit } = coordinator.state else { panic!("markers follow a decision") };
         coordinator.state = TransactionState::Empty;
         coordinator.markers_held = false;
-        let producer = coordinator.producer;
+    }
+
+    fn write_marker(&mut self, id: &TransactionalId, partition: &TopicPartition) {
+        let coordinator = self.coordinators.get_mut(id).expect("markers are of a known transaction");
+        let (producer, commit) = (coordinator.producer, coordinator.decision());
+        coordinator.partitions.remove(partition);
+        self.log_mut(partition).expect("only known partitions are added").mark(producer, commit);
+    }
+
+    /// The marker in the group's own partition: the offsets count from here, or are gone.
+    fn write_offsets(&mut self, id: &TransactionalId) {
+        let coordinator = self.coordinators.get_mut(id).expect("markers are of a known transaction");
+        let commit = coordinator.decision();
         let offsets = std::mem::take(&mut coordinator.offsets);
         if !offsets.is_empty() {
             coordinator.offsets_seen = coordinator.epoch;
         }
-        for partition in std::mem::take(&mut coordinator.partitions) {
-            self.log_mut(&partition).expect("only known partitions are added").mark(producer, commit);
-        }
-        if commit {
-            for (partition, (offset, metadata)) in offsets {
-                self.group.commit(partition, offset, metadata);
-            }
+        for (partition, (offset, metadata)) in offsets.into_iter().filter(|_| commit) {
+            self.group.commit(partition, offset, metadata);
         }
     }
 
@@ -472,6 +504,12 @@ impl Coordinator {
     }
 
     /// Offsets that count when the transaction commits.
+    /// Whether its transaction commits.
+    fn decision(&self) -> bool {
+        let TransactionState::Ending { commit } = self.state else { panic!("markers follow a decision") };
+        commit
+    }
+
     fn add(&mut self, offsets: Vec<(TopicPartition, Offset, String)>, epoch: Epoch) {
         let offsets = offsets.into_iter().map(|(partition, offset, metadata)| (partition, (offset, metadata)));
         self.offsets.extend(offsets);

@@ -228,6 +228,11 @@ impl FakeCluster {
         self.model.lock().release_markers();
     }
 
+    /// Writes one of them, the so-manieth: they come in any order.
+    pub fn release_marker(&self, nth: usize) {
+        self.model.lock().release_marker(nth);
+    }
+
     /// Lets copies of requests arrive that faults have left under way; returns how many changed something.
     pub fn deliver_late_requests(&self) -> usize {
         self.model.lock().deliver_late()

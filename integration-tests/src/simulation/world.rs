@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use processor_core::ids::TopicPartition;
+use processor_core::ids::{StoreIndex, TopicPartition};
 use processor_core::prelude::*;
 use processor_core::protocol::metadata::OffsetMetadata;
 use processor_core::topology::ApplicationTopology;
-use processor_runtime::config::transactional_id;
+use processor_runtime::config::{member, transactional_id};
 use processor_runtime::failpoints::Failpoint;
 use processor_runtime::kafka::{Kafka, TransactionalId};
 use processor_runtime::state::{Layout, StoreLayout};
@@ -91,7 +91,7 @@ fn topology() -> ApplicationTopology {
     topology.build().and_then(|topology| topology.for_application("app")).expect("the topology is right")
 }
 
-fn plan(worker: usize, brokers: Brokers) -> ThreadPlan {
+fn plan(worker: usize, brokers: Brokers, members: Members) -> ThreadPlan {
     let changelog = |store: &str, topic: &str| {
         Some(ChangelogTopic { store: store.into(), topic: topic.into(), delete_retention_ms: 24 * 60 * 60 * 1_000 })
     };
@@ -103,11 +103,15 @@ fn plan(worker: usize, brokers: Brokers) -> ThreadPlan {
     };
     let stores = [store("sums", false, Some("id-1")), store("counts", true, Some("id-2")), store("local", false, None)];
     let layout = Layout { stores: stores.to_vec(), cluster_id: "cluster-1".to_owned() };
+    let plan = thread_plan(&format!("w{worker}"), topology(), PARTITIONS as u32);
+    let member = member(&format!("w{worker}"), members == Members::Static, 0, &plan.transactional_id, None);
     ThreadPlan {
+        member,
+        leave_on_stop: members == Members::Dynamic,
         changelogs: BTreeMap::from([("numbers".into(), changelogs)]),
         layouts: BTreeMap::from([("numbers".into(), layout)]),
         fence_after_rebuild: brokers == Brokers::VerifyNothing,
-        ..thread_plan(&format!("w{worker}"), topology(), PARTITIONS as u32)
+        ..plan
     }
 }
 
@@ -133,6 +137,15 @@ pub enum Brokers {
     VerifyNothing,
 }
 
+/// What the workers are to the group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Members {
+    /// Whoever starts is somebody new, and whoever stops leaves.
+    Dynamic,
+    /// They have names, and are expected back.
+    Static,
+}
+
 /// A cluster, its workers, and what was produced.
 #[derive(Debug)]
 pub struct World {
@@ -142,6 +155,7 @@ pub struct World {
     workers: Vec<Worker>,
     produced: BTreeMap<i32, Vec<(String, i64)>>,
     brokers: Brokers,
+    members: Members,
     /// The group's offsets when they were last looked at.
     offsets: BTreeMap<TopicPartition, Offset>,
     /// How often a worker has died at each failpoint.
@@ -150,7 +164,7 @@ pub struct World {
 
 impl World {
     /// A world with so many workers, none of which runs yet.
-    pub fn new(workers: usize, brokers: Brokers) -> Self {
+    pub fn new(workers: usize, brokers: Brokers, members: Members) -> Self {
         let cluster = FakeCluster::new();
         if brokers != Brokers::Verify {
             cluster.verify_nothing();
@@ -166,6 +180,7 @@ impl World {
             struck: BTreeMap::new(),
             produced: BTreeMap::new(),
             brokers,
+            members,
             offsets: BTreeMap::new(),
         }
     }
@@ -200,7 +215,7 @@ impl World {
 
     /// Starts a worker.
     pub fn start(&mut self, worker: usize) {
-        let plan = plan(worker, self.brokers);
+        let plan = plan(worker, self.brokers, self.members);
         let kafka = Arc::new(self.cluster.worker(&format!("w{worker}")));
         let producer = kafka.producer(&plan.transactional_id, &producer_topics(&plan)).expect("a new life");
         let mut initialising = Initialising::new(producer, &self.clock);
@@ -262,6 +277,20 @@ impl World {
             return true;
         }
         false
+    }
+
+    /// What the workers are to the group.
+    pub fn members(&self) -> Members {
+        self.members
+    }
+
+    /// Damages a store that a worker has on disk; whether it has one.
+    pub fn damage(&self, worker: usize, nth: usize) -> bool {
+        let directory = &self.workers[worker].directory;
+        let tasks = directory.tasks();
+        let Some(task) = tasks.get(nth % tasks.len().max(1)) else { return false };
+        directory.damage(task, StoreIndex::new(0));
+        true
     }
 
     /// Whether the worker's machine is lost for good.

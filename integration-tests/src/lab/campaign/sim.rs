@@ -237,6 +237,7 @@ fn told(blow: Blow) -> &'static str {
         Blow::DiskRefused => "disk refused",
         Blow::Stopped => "stopped",
         Blow::MachineLost => "machine lost for good",
+        Blow::StateDamaged => "state damaged on disk",
     }
 }
 

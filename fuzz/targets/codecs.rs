@@ -2,6 +2,9 @@
 
 #![no_main]
 
+// For its allocator.
+use processor_fuzz as _;
+
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 

@@ -2,6 +2,9 @@
 
 #![no_main]
 
+// For its allocator.
+use processor_fuzz as _;
+
 use libfuzzer_sys::fuzz_target;
 use processor_core::protocol::client_id::ClientId;
 use processor_core::protocol::metadata::OffsetMetadata;
@@ -11,5 +14,9 @@ fuzz_target!(|text: &str| {
     let Ok(metadata) = OffsetMetadata::parse(text) else { return };
     let mut written = String::new();
     metadata.write(&mut written);
-    assert_eq!(OffsetMetadata::parse(&written).as_ref(), Ok(&metadata), "what was read is written and read as the same");
+    assert_eq!(
+        OffsetMetadata::parse(&written).as_ref(),
+        Ok(&metadata),
+        "what was read is written and read as the same"
+    );
 });

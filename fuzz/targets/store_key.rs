@@ -2,6 +2,9 @@
 
 #![no_main]
 
+// For its allocator.
+use processor_fuzz as _;
+
 use std::fmt::Debug;
 
 use libfuzzer_sys::fuzz_target;

@@ -2,6 +2,9 @@
 
 #![no_main]
 
+// For its allocator.
+use processor_fuzz as _;
+
 use std::collections::BTreeMap;
 
 use libfuzzer_sys::fuzz_target;
@@ -20,12 +23,25 @@ fn check<V: StoreValue + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
     let Ok(value) = ValueFormat::decode::<V>(bytes) else { return };
     for format in [ValueFormat::Bincode, ValueFormat::Json] {
         let mut written = Vec::new();
-        format.encode(&value, &mut written).expect("what was read can be written");
-        assert_eq!(ValueFormat::decode::<V>(&written).as_ref(), Ok(&value), "{format:?}");
+        match format.encode(&value, &mut written) {
+            Ok(()) => assert_eq!(ValueFormat::decode::<V>(&written).as_ref(), Ok(&value), "{format:?}"),
+            // It nests too deep for JSON.
+            Err(_) => assert_eq!(format, ValueFormat::Json),
+        }
+    }
+}
+
+/// A double in a format that has no NaN is what it was or is refused.
+fn check_optional(bytes: &[u8]) {
+    let Ok(value) = ValueFormat::decode::<Option<f64>>(bytes) else { return };
+    let mut written = Vec::new();
+    if ValueFormat::Json.encode(&value, &mut written).is_ok() {
+        assert_eq!(ValueFormat::decode::<Option<f64>>(&written).as_ref(), Ok(&value));
     }
 }
 
 fuzz_target!(|bytes: &[u8]| {
+    check_optional(bytes);
     check::<u64>(bytes);
     check::<(i64, u64)>(bytes);
     check::<String>(bytes);

@@ -11,6 +11,7 @@
 //! | O3: committed offsets never go back and end at the input's end | [`check_offsets_monotone`], [`check_offsets`] |
 //! | O4: a transaction's outputs are all there or none is | [`check_batches`], live: [`BatchTracker`] |
 //! | O5: nothing of an aborted transaction is visible | O1 and O4 together: it would be a second output, or a batch id twice |
+//! | O6: when all is healed everything is processed; O7: and no transaction is open | whoever waits for it, with a limit |
 
 mod alignment;
 mod bank;

@@ -69,7 +69,9 @@ pub fn run(seed: u64) -> Ended {
     let mut random = SplitMix64::new(seed);
     let members = if random.below(3) == 0 { Members::Static } else { Members::Dynamic };
     let mut world = World::new(1 + random.below(3) as usize, brokers, members);
-    world.cluster.delay_answers(random.below(4) as usize);
+    // An answer may come so late that its question was of another assignment.
+    let delay = if random.below(6) == 0 { 20 + random.below(100) } else { random.below(4) };
+    world.cluster.delay_answers(delay as usize);
     for worker in 0..world.workers() {
         world.start(worker);
     }

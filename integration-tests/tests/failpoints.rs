@@ -30,7 +30,13 @@ fn die_at(scene: &Scene, at: Failpoint) {
     let config = config(scene, "one");
     let dying = |pass: u32| config.clone().with("die-at", format!("{}:{pass}", at.name()));
     let mut worker = match at {
-        Failpoint::InRevoke => dying(1).start(),
+        Failpoint::InRevoke => {
+            let worker = dying(1).start();
+            worker.await_running(2, PATIENCE).expect("it takes its part");
+            // A third member: the others have to give up what they have.
+            self::config(scene, "three").with_flag("leave").start().await_running(1, PATIENCE).ok();
+            worker
+        }
         Failpoint::InRestore
         | Failpoint::BetweenRestoreBatches
         | Failpoint::BeforePosition

@@ -16,7 +16,7 @@ use processor_runtime::kafka::cluster::{Cluster, ClusterSettings};
 use processor_runtime::kafka::{
     Answer, ChangelogEvent, ChangelogReader, Committed, DeliveryTag, GroupConsumer, GroupEvent, GroupMetadata,
     Isolation, Kafka, Member, Membership, OffsetToCommit, ProducerRecord, Progress, Question, RecordHeaders,
-    RecordNumber, Ticket, TransactionalId, TransactionalProducer,
+    RecordNumber, Ticket, TransactionalId, TransactionalProducer, TxnError,
 };
 
 /// Within this, everything that a scenario waits for has happened.
@@ -136,6 +136,10 @@ fn join<C: GroupConsumer>(member: &mut C) -> Result<(Vec<TopicPartition>, Member
 }
 
 fn send<P: TransactionalProducer>(producer: &mut P, value: &str) -> Result<()> {
+    Ok(sent(producer, value)?)
+}
+
+fn sent<P: TransactionalProducer>(producer: &mut P, value: &str) -> Result<(), TxnError> {
     producer.send(&ProducerRecord {
         topic: OutputIndex::new(0),
         partition: TargetPartition::Exactly(Partition::new(0)),
@@ -146,7 +150,7 @@ fn send<P: TransactionalProducer>(producer: &mut P, value: &str) -> Result<()> {
         tag: DeliveryTag(0),
         number: RecordNumber::NONE,
     })?;
-    Ok(producer.drain(SOON)?)
+    producer.drain(SOON)
 }
 
 fn offset<'a>(partition: &'a TopicPartition, next: i64, metadata: &'a str) -> [OffsetToCommit<'a>; 1] {
@@ -185,8 +189,8 @@ fn fencing<K: Kafka>(stage: &Stage<K>) -> Result<Seen> {
     send(&mut zombie, "lost")?;
     let mut successor = stage.producer("a")?;
     seen.note(stage.read_when_stable(2)?);
-    let refused = send(&mut zombie, "late").is_err() || zombie.commit(SOON).is_err();
-    seen.note(format!("the zombie is refused: {refused}"));
+    let refused = sent(&mut zombie, "late").and_then(|()| zombie.commit(SOON)).expect_err("it is fenced");
+    seen.note(format!("the zombie is refused: {:?}", refused.kind));
     seen.note(format!("and can begin nothing: {}", zombie.begin().is_err()));
     successor.begin()?;
     send(&mut successor, "kept")?;

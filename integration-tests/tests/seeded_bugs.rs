@@ -1,6 +1,7 @@
 //! Every rule of the protocol is switched off in turn, and the simulation must see it: an oracle that cannot fail proves
 //! nothing. A switch holds for a whole process, so each has one of its own.
 
+use std::fmt::Write as _;
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,11 +17,11 @@ const MARKS: [&str; 2] = ["<!-- failpoints and rules: made from the code -->\n",
 fn lists() -> String {
     let mut text = "\n| a worker dies | what is done and what is not |\n|---|---|\n".to_owned();
     for at in Failpoint::ALL {
-        text += &format!("| `{}` | {} |\n", at.name(), at.meaning());
+        writeln!(text, "| `{}` | {} |", at.name(), at.text()).expect("a string takes it");
     }
     text += "\n| rule that is switched off | what is done instead |\n|---|---|\n";
     for rule in Rule::ALL {
-        text += &format!("| `{}` | {} |\n", rule.name(), rule.bug());
+        writeln!(text, "| `{}` | {} |", rule.name(), rule.text()).expect("a string takes it");
     }
     text + "\n"
 }

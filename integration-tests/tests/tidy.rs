@@ -14,7 +14,7 @@ const LAWS: std::ops::RangeInclusive<u32> = 1..=12;
 
 /// A module may name those above it and its own line. Every module has a place; a new one is put where it belongs.
 const RUNTIME_LAYERS: [&[&str]; 12] = [
-    &["clock", "metrics", "secret", "seeded_bugs", "service_manager", "status"],
+    &["clock", "failpoints", "listed", "metrics", "secret", "seeded_bugs", "service_manager", "status"],
     &["kafka"],
     &["transaction"],
     &["state"],

@@ -222,9 +222,7 @@ enum Command<A: Args> {
     ///
     /// A topic that one of the application's own arguments names is shown by the argument's name, unless it is given behind
     /// `--`.
-    #[command(
-        after_help = "Example:\n  moving-average topology --format mermaid -- --input readings --output averages"
-    )]
+    #[command(after_help = "Example:\n  moving-average topology --format mermaid -- <the application's own arguments>")]
     Topology(topology::TopologyArgs),
     /// Shows what is in the stores: on this machine's disk, or over HTTP as workers have it now.
     ///
@@ -253,7 +251,7 @@ struct DeadLettersArgs {
 
 const RESET_EXAMPLE: &str = "Example, for `run` replaced by `reset`:
   moving-average reset --dry-run --bootstrap-servers localhost:9092 --application-id averages \\
-      --input readings --output averages --state-dir /var/lib/averages";
+      --state-dir /var/lib/averages <the application's own arguments>";
 
 #[derive(Debug, Args)]
 struct ResetArgs<A: Args> {

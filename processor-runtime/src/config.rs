@@ -42,7 +42,7 @@ const ID_BYTES_MAX: usize = 200;
 /// config.auto_offset_reset = StartRule::Latest;
 /// config.group_protocol = GroupProtocol::Consumer;
 /// config.batch_time_max = Duration::from_millis(50);
-/// config.http_listen = "127.0.0.1:8080".parse().ok();
+/// config.http_listen = Some("127.0.0.1:8080".parse()?);
 /// config.log_format = LogFormat::Json;
 /// config.kafka.insert("security.protocol", "ssl");
 /// config.kafka.insert("producer.linger.ms", "20");
@@ -51,7 +51,7 @@ const ID_BYTES_MAX: usize = 200;
 /// topology.source("in", "originals", (Raw, Raw)).sink("out", "copies", (Raw, Raw));
 /// let topology = topology.build()?;
 /// assert_eq!(config.check(&topology), Ok(()));
-/// # Ok::<(), TopologyError>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Config {

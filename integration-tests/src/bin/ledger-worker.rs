@@ -97,8 +97,8 @@ struct Args {
     #[arg(long)]
     die_at: Option<Death>,
     /// Switches a rule of the protocol off, such as tainted-producer-is-replaced.
-    #[arg(long, value_name = "RULE")]
-    without: Vec<SwitchedOff>,
+    #[arg(long, value_name = "RULE", value_parser = Rule::find)]
+    without: Vec<Rule>,
 }
 
 /// Where to die.
@@ -113,10 +113,7 @@ impl FromStr for Death {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, pass) = text.split_once(':').unwrap_or((text, "1"));
-        let at = Failpoint::ALL.into_iter().find(|point| point.name() == name);
-        let at =
-            at.ok_or_else(|| format!("no failpoint '{name}', but {}", Failpoint::ALL.map(Failpoint::name).join(", ")))?;
-        Ok(Self { at, pass: pass.parse().map_err(|_| format!("'{pass}' is no number"))? })
+        Ok(Self { at: Failpoint::find(name)?, pass: pass.parse().map_err(|_| format!("'{pass}' is no number"))? })
     }
 }
 
@@ -132,21 +129,8 @@ impl Death {
     }
 }
 
-/// A rule that does not hold.
-#[derive(Clone, Copy, Debug)]
-struct SwitchedOff(Rule);
-
-impl FromStr for SwitchedOff {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        let rule = Rule::ALL.into_iter().find(|rule| rule.name() == name);
-        rule.map(Self).ok_or_else(|| format!("no rule '{name}', but {}", Rule::ALL.map(Rule::name).join(", ")))
-    }
-}
-
 fn topology(args: &Args) -> Result<Topology, TopologyError> {
-    args.without.iter().for_each(|SwitchedOff(rule)| switch_off(*rule));
+    args.without.iter().for_each(|rule| switch_off(*rule));
     if let Some(death) = args.die_at {
         death.await_it();
     }

@@ -32,16 +32,8 @@ pub struct CampaignArgs {
     #[arg(long, requires_all = ["sim", "seed"])]
     trace: bool,
     /// Switches a rule of the protocol off and looks for a schedule in which that is seen: exit code 0 if there is one.
-    #[arg(long, value_name = "RULE", requires = "sim", value_parser = rule, conflicts_with = "trace")]
+    #[arg(long, value_name = "RULE", requires = "sim", value_parser = Rule::find, conflicts_with = "trace")]
     without: Option<Rule>,
-}
-
-fn rule(name: &str) -> Result<Rule, String> {
-    let known = || Rule::ALL.map(Rule::name).join(", ");
-    Rule::ALL
-        .into_iter()
-        .find(|rule| rule.name() == name)
-        .ok_or_else(|| format!("there is no such rule, but {}", known()))
 }
 
 /// Runs `lab campaign`, with `target` being the directory for run-time data.

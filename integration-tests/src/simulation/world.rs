@@ -257,7 +257,7 @@ impl World {
         let Worker { thread, strike, .. } = &mut self.workers[worker];
         let Some(thread) = thread.take() else { return };
         match strike::run(strike, || thread.run(&AtomicBool::new(true), |_| {})) {
-            Ok(stopped) => stopped.expect("a worker that is told to stop has no reason not to"),
+            Ok(stopped) => stopped.expect("O6: a worker that is told to stop has no reason not to"),
             Err(Killed(point)) => *self.struck.entry(point).or_default() += 1,
         }
         self.bury(worker, 0);
@@ -434,6 +434,10 @@ impl World {
             assert_eq!(outputs.len(), expected.len(), "O1: partition {partition}: outputs and inputs differ in number");
             for ((key, [offset, sum, count, since, local]), expected) in outputs.iter().zip(expected) {
                 assert_eq!((key.as_str(), [*offset, *sum, *count]), expected, "O1: partition {partition}: outputs");
+                assert!(
+                    (0..=*offset).contains(since),
+                    "O2: partition {partition}@{offset}: the local store is of {since}"
+                );
                 let seen = &records[*since as usize..=*offset as usize];
                 let seen = seen.iter().filter(|(of, _)| of == key).count() as i64;
                 assert_eq!(*local, seen, "O2: partition {partition}@{offset}: the local store is exact since {since}");
@@ -484,7 +488,7 @@ impl World {
             let tasks = worker.thread.as_ref().map(Thread::tasks).unwrap_or_default();
             tasks.into_iter().any(|(of, runs)| of == task && runs)
         };
-        let owner = self.workers.iter().find(runs).expect("every task runs somewhere");
+        let owner = self.workers.iter().find(runs).expect("O6: every task runs somewhere");
         let (stores, _) = owner.directory.dump(&task).expect("its state is open");
         assert_eq!(&stores["counts"], fold, "O2: partition {partition}: store in memory");
     }
@@ -503,11 +507,13 @@ impl World {
                 newest = Some((positions.batch, stores["sums"].clone()));
             }
         }
-        let (batch, store) = newest.expect("somebody has the state");
+        let (batch, store) = newest.expect("O2: somebody has the state");
         assert_eq!(&store, fold, "O2: partition {partition}: store");
         let committed = self.cluster.committed();
-        let (_, (_, metadata)) =
-            committed.iter().find(|(tp, _)| &*tp.topic == INPUT && tp.partition.get() == partition).expect("committed");
+        let (_, (_, metadata)) = committed
+            .iter()
+            .find(|(tp, _)| &*tp.topic == INPUT && tp.partition.get() == partition)
+            .expect("O3: something is committed");
         assert_eq!(
             OffsetMetadata::parse(metadata).expect("ours").batch,
             batch,

@@ -85,7 +85,7 @@ impl ValueFormat {
             Self::Json => Json.encode(value, bytes),
         }?;
         if self == Self::Json {
-            check_nulls::<V>(&bytes[start..])?;
+            check_json(value, &bytes[start..])?;
         }
         assert!(present, "neither format writes a value as null, which deletes");
         Ok(())
@@ -130,19 +130,40 @@ impl ValueFormat {
     }
 }
 
-/// JSON has no NaN and no infinity, and writes `null` for them, which no `f64` reads: what is committed so would stop the
-/// task whenever it reads it. So what holds a null must be readable.
-fn check_nulls<V: StoreValue>(json: &[u8]) -> Result<(), CodecError> {
-    const NULL: &[u8] = b"null";
-    if !json.windows(NULL.len()).any(|window| window == NULL) {
+/// What is written must read back as what it was, or the state is another one after a restore, or none. JSON has no NaN
+/// and no infinity, and writes `null` for them, which no `f64` reads, and which an `Option<f64>` reads as `None`; and it is
+/// not read where it nests too deep. So what holds a null, or nests deep, is read back, and compared by its length in
+/// bincode, which tells a number from none and does not depend on the order of a map.
+fn check_json<V: StoreValue>(value: &V, json: &[u8]) -> Result<(), CodecError> {
+    if !is_doubtful(json) {
         return Ok(());
     }
-    let read: Result<V, _> = Json.decode(Some(json));
-    read.map(drop).map_err(|error| {
+    let refused = |why: &dyn std::fmt::Display| {
         CodecError::new(format_args!(
-            "it could not be read back ({error}): JSON has no NaN and no infinity; keep them out of it"
+            "it could not be read back ({why}): JSON has no NaN and no infinity, and nests 127 levels at most"
         ))
-    })
+    };
+    let read: V = Json.decode(Some(json)).map_err(|error| refused(&error))?;
+    let (mut was, mut is) = (Vec::new(), Vec::new());
+    Bincode.encode(value, &mut was)?;
+    Bincode.encode(&read, &mut is)?;
+    if was.len() == is.len() { Ok(()) } else { Err(refused(&"a number has become none")) }
+}
+
+/// Whether JSON holds a null, or nests deep; strings may make it seem so.
+fn is_doubtful(json: &[u8]) -> bool {
+    const NULL: &[u8] = b"null";
+    const DEEP: usize = 100;
+    let (mut depth, mut deepest) = (0_usize, 0);
+    for byte in json {
+        match byte {
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => continue,
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest > DEEP || json.windows(NULL.len()).any(|window| window == NULL)
 }
 
 #[cfg(test)]
@@ -210,5 +231,33 @@ mod tests {
             let bytes = [&[version], &rest[..]].concat();
             let _ = ValueFormat::decode::<Vec<(String, Option<u64>)>>(&bytes);
         }
+    }
+
+    #[test]
+    fn json_that_would_read_back_as_something_else_is_refused() {
+        let written = |value: &Option<f64>| {
+            let mut bytes = Vec::new();
+            ValueFormat::Json.encode(value, &mut bytes).map(|()| bytes)
+        };
+        assert_eq!(written(&None), Ok(b" null".to_vec()));
+        assert!(written(&Some(f64::NAN)).is_err_and(|error| error.0.contains("a number has become none")));
+        let mut bytes = Vec::new();
+        let refused = ValueFormat::Json.encode(&f64::INFINITY, &mut bytes).expect_err("no f64 reads null");
+        assert!(refused.0.contains("JSON has no NaN"), "{refused:?}");
+    }
+
+    /// Found by the fuzz target `stored_value`.
+    #[test]
+    fn json_that_nests_too_deep_to_be_read_is_refused() {
+        #[derive(Clone, serde::Serialize, serde::Deserialize)]
+        struct Nested(Vec<Nested>);
+        let nested = |levels| (1..levels).fold(Nested(Vec::new()), |inner, _| Nested(vec![inner]));
+        for levels in [10, 101, 127] {
+            let mut bytes = Vec::new();
+            ValueFormat::Json.encode(&nested(levels), &mut bytes).expect("it can be read");
+            ValueFormat::decode::<Nested>(&bytes).expect("it can be read");
+        }
+        let refused = ValueFormat::Json.encode(&nested(128), &mut Vec::new()).expect_err("it could not be read");
+        assert!(refused.0.contains("127 levels"), "{refused:?}");
     }
 }

@@ -75,11 +75,16 @@ pub(crate) fn run(
     let topology = &topology.map_err(|error| CommandError::Misused(error.to_string()))?;
     let admin = Admin::connect(&config.cluster_settings())?;
     let members = admin.members(&config.application_id)?;
-    let refusal = refusal(config, &members);
-    let state = match &refusal {
-        _ if options.dry_run => LocalState::look(&config.state_dir, &config.application_id)?,
-        Some(refusal) => return Err(CommandError::Failed(refusal.clone())),
-        None => LocalState::hold(&config.state_dir, &config.application_id)?,
+    let held = match refusal(config, &members) {
+        Some(refusal) => Err(CommandError::Failed(refusal)),
+        None => LocalState::hold(&config.state_dir, &config.application_id).map_err(CommandError::from),
+    };
+    let (state, refused) = match held {
+        Ok(state) => (state, None),
+        Err(refusal) if options.dry_run => {
+            (LocalState::look(&config.state_dir, &config.application_id)?, Some(refusal.to_string()))
+        }
+        Err(refusal) => return Err(refusal),
     };
     let steps = plan(config, topology, &admin, state)?;
     let shown: Vec<_> = steps.iter().map(|step| step.told(config)).collect();
@@ -104,12 +109,13 @@ pub(crate) fn run(
             out,
             &json!({
                 "application_id": config.application_id, "done": !options.dry_run, "steps": steps, "members": members,
+                "refused": refused,
             }),
         );
     }
-    match refusal {
+    match refused {
         None if options.dry_run => writeln!(out, "nothing was changed")?,
-        Some(refusal) => writeln!(out, "nothing was changed, and now nothing could be: {refusal}")?,
+        Some(why) => writeln!(out, "nothing was changed, and now nothing could be: {why}")?,
         None => writeln!(out, "done: the next `run` begins anew")?,
     }
     Ok(())

@@ -310,10 +310,10 @@ impl<T: TaskState> Recovery<T> {
         let changelog = self.changelogs[store].as_ref().expect("only stores with a changelog are read");
         let progress = replay.stores[store].as_mut().expect("only stores with a changelog are read");
         let partition = &changelog.partition;
-        if !replay.committed && self.asked_again {
-            return Err(RestoreError::stop(offsets_lost(self.task.id(), partition)));
-        }
         if !replay.committed {
+            if self.asked_again {
+                return Err(RestoreError::stop(offsets_lost(self.task.id(), partition)));
+            }
             // The task may have moved, and whoever has it may have committed since we asked: we hear of it later.
             self.asked_again = true;
             self.ask_anew();

@@ -63,7 +63,6 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
     /// Carries out what the group has decided.
     pub(super) fn follow_group(&mut self) -> Result<(), ThreadError> {
         for event in std::mem::take(&mut self.events) {
-            failpoints::at(Failpoint::InRevoke);
             match event {
                 GroupEvent::Assigned { partitions, membership } => {
                     self.instruments.metrics.rebalances.increment(1);
@@ -73,6 +72,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
                     self.assign(&partitions);
                 }
                 GroupEvent::Revoked { lost } => {
+                    failpoints::at(Failpoint::InRevoke);
                     tracing::info!(lost, "revoked");
                     self.instruments.metrics.sessions_lost.increment(u64::from(lost));
                     let now = self.clock.monotonic();

@@ -120,10 +120,10 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             Ended::Broken(broken) => return self.broken(&broken, records),
         };
         self.set_producer(next);
-        failpoints::at(Failpoint::AfterAbort);
         if matches!(why, Why::Empty | Why::Fence) {
             return Ok(()); // no task holds anything of it, so there is nothing to abandon
         }
+        failpoints::at(Failpoint::AfterAbort);
         if seeded_bugs::holds(Rule::AbortedBatchIsReadAgain) {
             self.abandon_batch();
         }

@@ -148,6 +148,7 @@ impl<P: TransactionalProducer> Open<P> {
         assert!(!offsets.is_empty(), "EO-12: a transaction without offsets is not fenced by the group");
         let Membership { generation, member_id } = group.membership();
         assert!(generation >= 0 && !member_id.is_empty(), "EO-12: the broker checks no membership of (-1, \"\")");
+        // The ends that the offsets' metadata names: the caller has drained, or they would name others.
         let (deadline, delivered) = (self.deadline, self.delivered());
         if !seeded_bugs::holds(Rule::OffsetsGoWithOutputs)
             && let Err(error) = self.producer.commit(CALL_MAX).and_then(|()| self.producer.begin())
@@ -232,9 +233,16 @@ impl<P: TransactionalProducer> Prepared<P> {
         Open { producer: self.producer, deadline: self.deadline, tags: 0 }.abort(clock, why)
     }
 
-    /// A receipt without a commit, to show what it would do: `None` wherever the rule holds, and so in every normal build.
+    /// A receipt without a commit, where a test has switched a rule off to show what that would do.
+    #[cfg(feature = "seeded-bugs")]
     pub(crate) fn forged_receipt(&self, rule: Rule) -> Option<CommitReceipt> {
         (!seeded_bugs::holds(rule)).then(|| CommitReceipt::new(self.delivered.clone()))
+    }
+
+    /// There is none.
+    #[cfg(not(feature = "seeded-bugs"))]
+    pub(crate) fn forged_receipt(&self, _rule: Rule) -> Option<CommitReceipt> {
+        None
     }
 
     /// Commits. Only `Ok` is an answer; after anything else the outcome is unknown, the producer is gone, and every

@@ -2,7 +2,7 @@
 
 use crate::kafka::DeliveryTag;
 
-/// Proof that a transaction committed, with what its commit carried. Only [`super::Prepared`] makes one, and
+/// Proof that a transaction committed, with what its commit carried. Only [`super::Prepared::commit`] makes one, and
 /// nothing copies it: with it, and only with it, a batch's writes go into the base (EO-2).
 ///
 /// ```compile_fail,E0451
@@ -16,7 +16,7 @@ pub struct CommitReceipt {
 }
 
 impl CommitReceipt {
-    /// For [`super::Prepared`] alone.
+    /// For [`super::Prepared::commit`] alone.
     pub(super) fn new(delivered: Vec<Option<i64>>) -> Self {
         Self { delivered }
     }

@@ -149,16 +149,16 @@ impl<'a> Store<'a> {
 
     /// Tells people how old the oldest of it may be: a task that has moved stays behind as it was, and nothing on this disk
     /// says that it has. Programs see it in `list`.
-    fn age(&self, as_json: bool, out: &mut impl Write) -> Result<(), CommandError> {
+    fn age(&self, as_json: bool) {
         let written = self.tasks.iter().filter_map(|(_, view)| view.task());
         if let (false, Some(oldest)) = (as_json, written.map(|record| record.written_at).min()) {
             let oldest = output::moment(oldest);
-            writeln!(
-                out,
+            // No part of the answer, and nobody can be told where standard error is closed.
+            let _ = writeln!(
+                std::io::stderr(),
                 "as this disk was last written, at {oldest} or later; what runs at another worker now is newer there: ask with --url"
-            )?;
+            );
         }
-        Ok(())
     }
 
     fn range(&self, range: &Range, as_json: bool, out: &mut impl Write) -> Result<(), CommandError> {
@@ -179,8 +179,8 @@ impl<'a> Store<'a> {
             })?;
         }
         drop(progress);
-        found::range(self.name, &entries, more, &[], as_json, out)?;
-        self.age(as_json, out)
+        self.age(as_json);
+        found::range(self.name, &entries, more, &[], as_json, out)
     }
 }
 
@@ -196,8 +196,8 @@ fn get(store: &Store<'_>, key: &str, as_json: bool, out: &mut impl Write) -> Res
             store.name
         )));
     }
-    found::entries(store.name, &found, &[], as_json, out)?;
-    store.age(as_json, out)
+    store.age(as_json);
+    found::entries(store.name, &found, &[], as_json, out)
 }
 
 fn count(store: &Store<'_>, as_json: bool, out: &mut impl Write) -> Result<(), CommandError> {
@@ -213,6 +213,6 @@ fn count(store: &Store<'_>, as_json: bool, out: &mut impl Write) -> Result<(), C
         counts.push((task.to_string(), count));
     }
     drop(progress);
-    found::counts(store.name, &counts, &[], as_json, out)?;
-    store.age(as_json, out)
+    store.age(as_json);
+    found::counts(store.name, &counts, &[], as_json, out)
 }

@@ -6,6 +6,7 @@
 //! input says. The same seed gives the same schedule, to the byte.
 
 mod search;
+mod stories;
 mod strike;
 mod world;
 
@@ -69,12 +70,13 @@ pub fn run(seed: u64) -> Ended {
     let mut random = SplitMix64::new(seed);
     let members = if random.below(3) == 0 { Members::Static } else { Members::Dynamic };
     let mut world = World::new(1 + random.below(3) as usize, brokers, members);
-    // An answer may come so late that its question was of another assignment.
-    let delay = if random.below(6) == 0 { 20 + random.below(100) } else { random.below(4) };
-    world.cluster.delay_answers(delay as usize);
     for worker in 0..world.workers() {
         world.start(worker);
     }
+    if world.workers() > 1 && members == Members::Dynamic && random.below(16) == 0 {
+        stories::an_answer_of_another_assignment(&mut world);
+    }
+    world.cluster.delay_answers_between(0, random.below(4) as usize);
     let mut blows = BTreeMap::new();
     for _ in 0..(100 + random.below(300)) {
         if let Some(blow) = step(&mut world, &mut random) {

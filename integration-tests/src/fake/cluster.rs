@@ -10,6 +10,8 @@ use std::sync::Arc;
 use processor_core::ids::{Offset, Partition, TopicPartition};
 use processor_runtime::kafka::{Committed, LogBounds, Membership, TransactionalId, TxnErrorKind};
 
+use crate::client::SplitMix64;
+
 use super::group::{Group, NotAMember, Standing};
 use super::log::{Log, ProducerNumber, Written};
 
@@ -186,8 +188,11 @@ pub(super) struct Model {
     pub(super) hanging: BTreeSet<String>,
     /// Clients that go through their next rebalance before they tell of it, and so many polls before.
     pub(super) overtaken: BTreeMap<String, u32>,
-    /// After how many polls a question is answered.
+    /// After how many polls a question is answered, at most and at least.
     pub(super) answer_delay: usize,
+    pub(super) answer_delay_min: usize,
+    /// How many questions were asked.
+    pub(super) questions: u64,
     /// What has come of it all; the group counts its generations itself.
     pub(super) happened: Happened,
     /// How often each worker has crashed.
@@ -195,6 +200,13 @@ pub(super) struct Model {
 }
 
 impl Model {
+    /// After how many polls the next question is answered: each after another time, and the same ones in every run.
+    pub(super) fn next_answer_delay(&mut self) -> usize {
+        self.questions += 1;
+        let spread = (self.answer_delay - self.answer_delay_min) as u64 + 1;
+        self.answer_delay_min + SplitMix64::new(self.questions).below(spread) as usize
+    }
+
     pub(super) fn create_topic(&mut self, topic: &str, partitions: i32) {
         let logs = (0..partitions).map(|_| Log::default()).collect();
         let before = self.topics.insert(Arc::from(topic), logs);

@@ -286,9 +286,9 @@ impl GroupConsumer for FakeConsumer {
 
     fn ask(&mut self, ticket: Ticket, question: &Question) -> Result<(), KafkaError> {
         let shared = self.handle.alive()?;
-        let model = shared.lock();
+        let mut model = shared.lock();
         let answer = answer(&model, question);
-        self.answers.push_back(Pending { polls_left: model.answer_delay, ticket, answer });
+        self.answers.push_back(Pending { polls_left: model.next_answer_delay(), ticket, answer });
         Ok(())
     }
 

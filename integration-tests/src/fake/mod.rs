@@ -183,7 +183,13 @@ impl FakeCluster {
 
     /// From now on, questions are answered so many polls after they were asked, as things were when they were asked.
     pub fn delay_answers(&self, polls: usize) {
-        self.model.lock().answer_delay = polls;
+        self.delay_answers_between(polls, polls);
+    }
+
+    /// As [`delay_answers`](Self::delay_answers), each question's by another number of polls.
+    pub fn delay_answers_between(&self, polls_min: usize, polls_max: usize) {
+        let mut model = self.model.lock();
+        (model.answer_delay_min, model.answer_delay) = (polls_min, polls_max);
     }
 
     /// Ends the session of a client: it is no longer a member, and finds out at its next poll or `send_offsets`.

@@ -332,6 +332,7 @@ impl World {
     /// If that never comes.
     pub fn finish(&mut self) {
         self.cluster.release_markers();
+        self.cluster.delay_answers(0);
         for worker in 0..self.workers.len() {
             self.workers[worker].strike = None;
             if self.workers[worker].thread.is_none() {

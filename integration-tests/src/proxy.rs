@@ -1,7 +1,9 @@
-//! A TCP proxy between one client process and one broker that can hold, delay, lose and cut off single Kafka requests.
+//! A TCP proxy between one client process and one broker that can hold, delay, double, cut up, lose and cut off single
+//! Kafka requests and their answers.
 //!
 //! What a network may do and no general proxy can: keep one `EndTxn` for ten seconds and deliver it in the middle of
-//! the next transaction. Rules are installed while traffic flows and fire once each:
+//! the next transaction. Rules are installed while traffic flows and fire once each. In front of several brokers stand
+//! [`Proxies`], which share their rules; a [`Script`] is a list of rules that comes from a seed.
 //!
 //! 1. [`Proxy::bind`] listens on a port of its own; the client's `bootstrap.servers` is [`Proxy::bootstrap`].
 //! 2. The broker starts with [`proxy_ports`](crate::broker::ClusterConfig::proxy_ports): a second listener, `PROXIED`,
@@ -17,21 +19,25 @@
 //! [`Injection::release`] sends the held frame on it, and after it what the client had sent behind it, exactly as a
 //! network with a long queue would.
 
+mod cluster;
 mod connection;
 mod frame;
+mod script;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+pub use self::cluster::Proxies;
 use self::connection::Connection;
 pub use self::frame::{ApiKey, EndTxn, Request, Response};
+pub use self::script::Script;
 
 /// What happens to the request that a [`Rule`] picks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +55,25 @@ pub enum Fault {
     ResetAfterForward,
     /// It is sent after this time, and everything behind it on its connection waits too.
     Delay(Duration),
+    /// The broker gets it twice, one right behind the other. The client gets the first answer; the second is the
+    /// injection's.
+    Duplicate,
+    /// It is written in so many pieces, with a pause between two.
+    CutInPieces {
+        /// How many, of about the same length; never more than the frame has bytes.
+        pieces: usize,
+        /// How long the broker waits for the next one.
+        pause: Duration,
+    },
+    /// The broker never gets it; what is behind it on its connection passes.
+    DropRequest,
+    /// The broker gets it at once; its answer, and all behind it on the connection, comes after this time.
+    DelayResponse(Duration),
+    /// The broker gets it at once; its answer is kept back until it is released, and all behind it on the connection.
+    HoldResponse,
+    /// The broker gets it and does as it says; the client is told this error. For `AddOffsetsToTxn` and `EndTxn`, up to
+    /// version 2.
+    AnswerError(i16),
     /// For a `Metadata` request: the answer names the topics, and not one broker, as a broker's does that was frozen for
     /// longer than its controller waits and has just woken up.
     HideBrokers,
@@ -58,8 +83,21 @@ impl Fault {
     fn holds(self) -> bool {
         match self {
             Self::HoldAndTimeout | Self::HoldAndReset => true,
-            Self::DropResponse | Self::ResetAfterForward | Self::Delay(_) | Self::HideBrokers => false,
+            Self::DropResponse
+            | Self::ResetAfterForward
+            | Self::Delay(_)
+            | Self::Duplicate
+            | Self::CutInPieces { .. }
+            | Self::DropRequest
+            | Self::DelayResponse(_)
+            | Self::HoldResponse
+            | Self::AnswerError(_)
+            | Self::HideBrokers => false,
         }
+    }
+
+    fn holds_answer(self) -> bool {
+        matches!(self, Self::DelayResponse(_) | Self::HoldResponse)
     }
 }
 
@@ -71,6 +109,7 @@ pub struct Rule {
     api_key: ApiKey,
     fault: Fault,
     nth: u32,
+    connection: Option<usize>,
     client_id_contains: Option<String>,
     condition: Option<Condition>,
 }
@@ -78,7 +117,7 @@ pub struct Rule {
 impl Rule {
     /// The first request of this kind that is seen from now on.
     pub fn new(api_key: ApiKey, fault: Fault) -> Self {
-        Self { api_key, fault, nth: 1, client_id_contains: None, condition: None }
+        Self { api_key, fault, nth: 1, connection: None, client_id_contains: None, condition: None }
     }
 
     /// The first `EndTxn` that commits (or the first that aborts).
@@ -92,6 +131,14 @@ impl Rule {
     pub fn nth(mut self, nth: u32) -> Self {
         assert!(nth >= 1, "requests are counted from 1");
         self.nth = nth;
+        self
+    }
+
+    /// Only requests on the connection that its proxy has accepted as the n-th, counted from 1.
+    #[must_use]
+    pub fn connection(mut self, nth: usize) -> Self {
+        assert!(nth >= 1, "connections are counted from 1");
+        self.connection = Some(nth);
         self
     }
 
@@ -109,8 +156,9 @@ impl Rule {
         self
     }
 
-    fn picks(&self, request: &Request) -> bool {
+    fn picks(&self, request: &Request, connection: usize) -> bool {
         self.api_key == request.api_key
+            && self.connection.is_none_or(|nth| nth == connection)
             && self.client_id_contains.as_ref().is_none_or(|part| request.client_id.contains(part))
             && self.condition.as_ref().is_none_or(|condition| condition(request))
     }
@@ -122,6 +170,7 @@ impl fmt::Debug for Rule {
             .field("api_key", &self.api_key)
             .field("fault", &self.fault)
             .field("nth", &self.nth)
+            .field("connection", &self.connection)
             .field("client_id_contains", &self.client_id_contains)
             .field("condition", &self.condition.is_some())
             .finish()
@@ -146,8 +195,12 @@ struct Progress {
 }
 
 impl Injection {
-    /// Whether the fault has taken effect: the request is held, its delay began, its answer was lost or its connection
-    /// closed.
+    fn new(rule: Rule) -> Arc<Self> {
+        Arc::new(Self { rule, progress: Mutex::default(), changed: Condvar::new() })
+    }
+
+    /// Whether the fault has taken effect: the request is held or lost, its delay began, its answer was held, changed or
+    /// lost, its copy was answered, or its connection closed.
     pub fn fired(&self) -> bool {
         self.lock().fired
     }
@@ -157,8 +210,8 @@ impl Injection {
         self.wait_until(timeout, |progress| progress.fired).fired
     }
 
-    /// Sends the held request to the broker, on the connection it came in on. A rule that has not fired yet will not
-    /// hold any more.
+    /// Sends the held request to the broker, on the connection it came in on; or the held answer to the client. A rule
+    /// that has not fired yet will not hold any more.
     pub fn release(&self) {
         self.update(|progress| progress.released = true);
     }
@@ -178,8 +231,8 @@ impl Injection {
     }
 
     /// Counts a request; true for the one that is hit.
-    fn hits(&self, request: &Request) -> bool {
-        if !self.rule.picks(request) {
+    fn hits(&self, request: &Request, connection: usize) -> bool {
+        if !self.rule.picks(request, connection) {
             return false;
         }
         let mut progress = self.lock();
@@ -194,16 +247,39 @@ impl Injection {
     /// Keeps the forwarding thread for as long as the fault says.
     fn hold_back(&self) {
         match self.fault() {
-            Fault::DropResponse | Fault::ResetAfterForward | Fault::HideBrokers => {}
             Fault::Delay(time) => {
                 self.mark();
-                drop(self.wait_until(time, |progress| progress.stopped));
+                self.pause(time);
             }
-            Fault::HoldAndTimeout | Fault::HoldAndReset => {
-                let held = |progress: &mut Progress| !progress.released && !progress.stopped;
-                drop(self.changed.wait_while(self.lock(), held).unwrap_or_else(PoisonError::into_inner));
-            }
+            Fault::HoldAndTimeout | Fault::HoldAndReset => self.wait_released(),
+            Fault::DropResponse
+            | Fault::ResetAfterForward
+            | Fault::Duplicate
+            | Fault::CutInPieces { .. }
+            | Fault::DropRequest
+            | Fault::DelayResponse(_)
+            | Fault::HoldResponse
+            | Fault::AnswerError(_)
+            | Fault::HideBrokers => {}
         }
+    }
+
+    /// Keeps the answering thread for as long as the fault says.
+    fn hold_answer_back(&self) {
+        match self.fault() {
+            Fault::DelayResponse(time) => self.pause(time),
+            Fault::HoldResponse => self.wait_released(),
+            other => panic!("{other:?} holds no answer"),
+        }
+    }
+
+    fn pause(&self, time: Duration) {
+        drop(self.wait_until(time, |progress| progress.stopped));
+    }
+
+    fn wait_released(&self) {
+        let held = |progress: &mut Progress| !progress.released && !progress.stopped;
+        drop(self.changed.wait_while(self.lock(), held).unwrap_or_else(PoisonError::into_inner));
     }
 
     fn record(&self, answer: Response) {
@@ -246,6 +322,8 @@ struct Shared {
     broker: Mutex<Option<SocketAddr>>,
     injections: Mutex<Vec<Arc<Injection>>>,
     connections: Mutex<Vec<Weak<Connection>>>,
+    /// How many have been accepted so far.
+    accepted: AtomicUsize,
     requests: Mutex<BTreeMap<ApiKey, u64>>,
     stopping: AtomicBool,
 }
@@ -293,9 +371,19 @@ impl Proxy {
 
     /// Installs a rule. Every rule counts every request it picks; where two hit the same one, the older rule takes it.
     pub fn inject(&self, rule: Rule) -> Arc<Injection> {
-        let injection = Arc::new(Injection { rule, progress: Mutex::default(), changed: Condvar::new() });
-        lock(&self.shared.injections).push(Arc::clone(&injection));
+        let injection = Injection::new(rule);
+        self.install(&injection);
         injection
+    }
+
+    fn install(&self, injection: &Arc<Injection>) {
+        lock(&self.shared.injections).push(Arc::clone(injection));
+    }
+
+    /// Takes a rule out again, whether it has fired or not, and releases what it holds: what it was for is over.
+    pub fn withdraw(&self, injection: &Arc<Injection>) {
+        lock(&self.shared.injections).retain(|known| !Arc::ptr_eq(known, injection));
+        injection.release();
     }
 
     /// How many requests of a kind clients have sent so far, copies included.
@@ -355,7 +443,8 @@ impl Shared {
     /// The connection is known before anything flows on it, so that [`Proxy::cut`] reaches it.
     fn open(self: &Arc<Self>, client: TcpStream) -> Result<()> {
         let broker = lock(&self.broker).context("the proxy does not know its broker yet")?;
-        let connection = Connection::open(client, broker, self)?;
+        let number = self.accepted.fetch_add(1, Ordering::SeqCst) + 1;
+        let connection = Connection::open(client, broker, number, self)?;
         let mut connections = lock(&self.connections);
         connections.retain(|connection| connection.strong_count() > 0);
         connections.push(Arc::downgrade(&connection));
@@ -375,12 +464,12 @@ impl Shared {
     }
 
     /// Counts a request and finds the fault that hits it.
-    fn judge(&self, request: &Request) -> Option<Arc<Injection>> {
+    fn judge(&self, request: &Request, connection: usize) -> Option<Arc<Injection>> {
         *lock(&self.requests).entry(request.api_key).or_default() += 1;
         let injections = lock(&self.injections);
         let mut hit = None;
         for injection in injections.iter() {
-            if injection.hits(request) && hit.is_none() {
+            if injection.hits(request, connection) && hit.is_none() {
                 hit = Some(Arc::clone(injection));
             }
         }

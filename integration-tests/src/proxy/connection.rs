@@ -7,6 +7,7 @@
 //! it has been answered: to the broker, the packets were merely late.
 
 use std::collections::VecDeque;
+use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -21,6 +22,8 @@ const LANE_FRAMES_MAX: usize = 10_000;
 
 /// A client's connection and the broker connection behind it.
 pub(super) struct Connection {
+    /// Counted from 1, in the order in which the proxy has accepted them.
+    number: usize,
     client: TcpStream,
     broker: TcpStream,
     lane: Mutex<Lane>,
@@ -52,11 +55,17 @@ struct Asked {
 
 impl Connection {
     /// Connects to the broker. Nothing flows before [`start`](Self::start).
-    pub(super) fn open(client: TcpStream, broker: SocketAddr, shared: &Arc<Shared>) -> Result<Arc<Self>> {
+    pub(super) fn open(
+        client: TcpStream,
+        broker: SocketAddr,
+        number: usize,
+        shared: &Arc<Shared>,
+    ) -> Result<Arc<Self>> {
         let broker = TcpStream::connect(broker).context("connect to the broker behind the proxy")?;
         client.set_nodelay(true).context("set TCP_NODELAY towards the client")?;
         broker.set_nodelay(true).context("set TCP_NODELAY towards the broker")?;
         Ok(Arc::new(Self {
+            number,
             client,
             broker,
             lane: Mutex::default(),
@@ -94,7 +103,7 @@ impl Connection {
         let mut client = &self.client;
         while let Ok(Some(bytes)) = frame::read_frame(&mut client) {
             let Ok(request) = Request::parse(bytes) else { break };
-            let fault = self.shared.judge(&request);
+            let fault = self.shared.judge(&request, self.number);
             let reset = matches!(&fault, Some(injection) if injection.fault() == Fault::HoldAndReset);
             self.enqueue(Step { request, fault });
             if reset {
@@ -128,16 +137,41 @@ impl Connection {
             if let Some(injection) = &step.fault {
                 injection.hold_back();
             }
-            let fault = step.fault;
-            let Request { correlation_id, api_key, api_version, .. } = step.request;
-            self.update(|lane| lane.in_flight.push_back(Asked { correlation_id, api_key, api_version, fault }));
-            let mut broker = &self.broker;
-            if frame::write_frame(&mut broker, step.request.bytes()).is_err() {
+            if self.write(&step).is_err() {
                 break;
             }
         }
         shut(&self.broker);
         shut(&self.client);
+    }
+
+    fn write(&self, step: &Step) -> io::Result<()> {
+        let mut broker = &self.broker;
+        let bytes = step.request.bytes();
+        match step.fault.as_ref().map(|injection| (injection, injection.fault())) {
+            Some((injection, Fault::DropRequest)) => {
+                injection.mark();
+                return Ok(());
+            }
+            Some((_, Fault::Duplicate)) => {
+                self.expect_answer(&step.request, None);
+                frame::write_frame(&mut broker, bytes)?;
+            }
+            Some((injection, Fault::CutInPieces { pieces, pause })) => {
+                self.expect_answer(&step.request, step.fault.clone());
+                injection.mark();
+                return frame::write_pieces(&mut broker, bytes, pieces, || injection.pause(pause));
+            }
+            _ => {}
+        }
+        self.expect_answer(&step.request, step.fault.clone());
+        frame::write_frame(&mut broker, bytes)
+    }
+
+    /// Before the request is written, so that its answer finds it.
+    fn expect_answer(&self, request: &Request, fault: Option<Arc<Injection>>) {
+        let &Request { correlation_id, api_key, api_version, .. } = request;
+        self.update(|lane| lane.in_flight.push_back(Asked { correlation_id, api_key, api_version, fault }));
     }
 
     fn next_step(&self) -> Option<Step> {
@@ -174,21 +208,37 @@ impl Connection {
     }
 
     fn answer(&self, asked: Option<Asked>, bytes: Vec<u8>) {
-        let fault = asked.as_ref().and_then(|asked| asked.fault.clone());
-        match fault.as_ref().map(|injection| injection.fault()) {
-            None | Some(Fault::HoldAndTimeout | Fault::HoldAndReset | Fault::Delay(_)) => self.pass_to_client(&bytes),
-            Some(Fault::DropResponse) => {}
-            Some(Fault::HideBrokers) => {
-                let version = asked.as_ref().map_or(0, |asked| asked.api_version);
-                let hidden =
-                    frame::without_brokers(&bytes, version).expect("rules for this fault pick Metadata requests");
-                self.pass_to_client(&hidden);
+        let Some((injection, asked)) = asked.and_then(|asked| Some((asked.fault.clone()?, asked))) else {
+            self.pass_to_client(&bytes);
+            return self.changed.notify_all();
+        };
+        let fault = injection.fault();
+        // Who waits for an answer that is held wants to know that it is there.
+        if fault.holds_answer() {
+            injection.record(Response::new(asked.api_key, asked.api_version, bytes.clone()));
+            injection.hold_answer_back();
+        }
+        match fault {
+            Fault::HoldAndTimeout
+            | Fault::HoldAndReset
+            | Fault::Delay(_)
+            | Fault::CutInPieces { .. }
+            | Fault::DelayResponse(_)
+            | Fault::HoldResponse => self.pass_to_client(&bytes),
+            // Of a request that was doubled this is the second answer, for which no client has asked.
+            Fault::DropResponse | Fault::Duplicate => {}
+            Fault::DropRequest => panic!("the broker answers a request that it never got"),
+            Fault::AnswerError(code) => {
+                let told = frame::with_error(&bytes, asked.api_key, asked.api_version, code);
+                self.pass_to_client(&told.expect("rules for this fault pick requests whose error has a fixed place"));
             }
-            Some(Fault::ResetAfterForward) => shut(&self.client),
+            Fault::HideBrokers => {
+                let hidden = frame::without_brokers(&bytes, asked.api_version);
+                self.pass_to_client(&hidden.expect("rules for this fault pick Metadata requests"));
+            }
+            Fault::ResetAfterForward => shut(&self.client),
         }
-        if let (Some(injection), Some(asked)) = (fault, asked) {
-            injection.record(Response::new(asked.api_key, asked.api_version, bytes));
-        }
+        injection.record(Response::new(asked.api_key, asked.api_version, bytes));
         self.changed.notify_all();
     }
 

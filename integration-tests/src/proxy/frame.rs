@@ -49,6 +49,19 @@ impl ApiKey {
     /// Commits offsets inside a transaction.
     pub const TXN_OFFSET_COMMIT: Self = Self(28);
 
+    /// Kafka's name of the requests that build a transaction up and end it.
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Self::PRODUCE => Some("Produce"),
+            Self::INIT_PRODUCER_ID => Some("InitProducerId"),
+            Self::ADD_PARTITIONS_TO_TXN => Some("AddPartitionsToTxn"),
+            Self::ADD_OFFSETS_TO_TXN => Some("AddOffsetsToTxn"),
+            Self::END_TXN => Some("EndTxn"),
+            Self::TXN_OFFSET_COMMIT => Some("TxnOffsetCommit"),
+            _ => None,
+        }
+    }
+
     /// The first version whose body uses compact strings, of the requests that name a transactional id.
     fn flexible_from(self) -> Option<i16> {
         match self {
@@ -162,14 +175,16 @@ impl Response {
         &self.bytes
     }
 
-    /// The first error code that is not 0, or 0, of a transactional request's answer; `None` for other requests and for
-    /// a body that cannot be read.
+    /// The first error code that is not 0, or 0, of a transactional request's answer; of a `Produce` that of the first
+    /// partition. `None` for other requests and for a body that cannot be read.
     pub fn error_code(&self) -> Option<i16> {
         let mut cursor = Cursor::new(self.bytes.get(4..)?);
         match (self.api_key, self.api_version) {
             (ApiKey::END_TXN | ApiKey::ADD_OFFSETS_TO_TXN, ..=2) => cursor.throttle().and_then(|()| cursor.i16()).ok(),
             (ApiKey::ADD_PARTITIONS_TO_TXN | ApiKey::TXN_OFFSET_COMMIT, ..=2) => cursor.first_partition_error().ok(),
             (ApiKey::TXN_OFFSET_COMMIT, _) => cursor.first_partition_error_compact().ok(),
+            (ApiKey::PRODUCE, ..=8) => cursor.first_produced().ok(),
+            (ApiKey::PRODUCE, _) => cursor.first_produced_compact().ok(),
             _ => None,
         }
     }
@@ -198,6 +213,21 @@ pub(super) fn without_brokers(response: &[u8], api_version: i16) -> Result<Vec<u
     Ok([&response[..list_at], none, &response[cursor.at..]].concat())
 }
 
+/// An answer with another error code.
+///
+/// # Errors
+/// It is not the answer to an `AddOffsetsToTxn` or `EndTxn` of a version up to 2, or too short.
+pub(super) fn with_error(response: &[u8], api_key: ApiKey, api_version: i16, code: i16) -> Result<Vec<u8>> {
+    let fixed = [ApiKey::ADD_OFFSETS_TO_TXN, ApiKey::END_TXN].contains(&api_key) && api_version <= 2;
+    ensure!(fixed, "the error of {api_key:?} version {api_version} has no fixed place");
+    let mut cursor = Cursor::new(response);
+    cursor.i32().context("correlation id")?;
+    cursor.throttle().context("throttle time")?;
+    let at = cursor.at;
+    cursor.i16().context("error code")?;
+    Ok([&response[..at], &code.to_be_bytes(), &response[cursor.at..]].concat())
+}
+
 /// Reads one frame without its length; `None` when the peer closed between frames.
 pub(super) fn read_frame(stream: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     let mut length = [0_u8; 4];
@@ -217,11 +247,29 @@ pub(super) fn read_frame(stream: &mut impl Read) -> io::Result<Option<Vec<u8>>> 
 
 /// Writes one frame in one piece.
 pub(super) fn write_frame(stream: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    stream.write_all(&with_length(bytes))
+}
+
+/// Writes one frame in so many pieces, and pauses between two; one of few bytes in fewer pieces.
+pub(super) fn write_pieces(
+    stream: &mut impl Write,
+    bytes: &[u8],
+    pieces: usize,
+    mut pause: impl FnMut(),
+) -> io::Result<()> {
+    let frame = with_length(bytes);
+    for (number, piece) in frame.chunks(frame.len().div_ceil(pieces.max(1))).enumerate() {
+        if number > 0 {
+            pause();
+        }
+        stream.write_all(piece)?;
+    }
+    Ok(())
+}
+
+fn with_length(bytes: &[u8]) -> Vec<u8> {
     let length = i32::try_from(bytes.len()).expect("a frame was read with a length that fits");
-    let mut frame = Vec::with_capacity(4 + bytes.len());
-    frame.extend_from_slice(&length.to_be_bytes());
-    frame.extend_from_slice(bytes);
-    stream.write_all(&frame)
+    [&length.to_be_bytes(), bytes].concat()
 }
 
 /// The correlation id of a response frame.
@@ -336,6 +384,23 @@ impl<'a> Cursor<'a> {
         Ok(first)
     }
 
+    fn first_produced(&mut self) -> Result<i16> {
+        ensure!(self.i32()? > 0, "no topic");
+        self.nullable_string()?;
+        ensure!(self.i32()? > 0, "no partition");
+        self.i32()?;
+        self.i16()
+    }
+
+    fn first_produced_compact(&mut self) -> Result<i16> {
+        self.tagged_fields()?;
+        ensure!(self.compact_length()? > 0, "no topic");
+        self.compact_string()?;
+        ensure!(self.compact_length()? > 0, "no partition");
+        self.i32()?;
+        self.i16()
+    }
+
     fn compact_length(&mut self) -> Result<usize> {
         let length = self.unsigned_varint()?;
         ensure!(length > 0, "a null array");
@@ -389,11 +454,19 @@ mod tests {
     #[test]
     fn error_codes_are_found_in_answers() {
         let plain = [&1_i32.to_be_bytes()[..], &0_i32.to_be_bytes(), &48_i16.to_be_bytes()].concat();
-        assert_eq!(Response::new(ApiKey::END_TXN, 1, plain).error_code(), Some(48));
+        assert_eq!(Response::new(ApiKey::END_TXN, 1, plain.clone()).error_code(), Some(48));
+        let told = with_error(&plain, ApiKey::END_TXN, 1, -1).expect("its error has a fixed place");
+        assert_eq!(Response::new(ApiKey::END_TXN, 1, told).error_code(), Some(-1));
+        assert!(with_error(&plain, ApiKey::PRODUCE, 1, -1).is_err());
         // Correlation id, no tags, throttle, one topic "t", two partitions: 0 fine, 1 refused with 47.
         let compact =
             [&[0, 0, 0, 1, 0, 0, 0, 0, 0, 2, 2, b't', 3][..], &[0, 0, 0, 0, 0, 0, 0], &[0, 0, 0, 1, 0, 47, 0], &[0, 0]]
                 .concat();
         assert_eq!(Response::new(ApiKey::TXN_OFFSET_COMMIT, 3, compact).error_code(), Some(47));
+        // Correlation id, one topic "t", partition 5 refused with 45.
+        let produced = [&[0, 0, 0, 1, 0, 0, 0, 1, 0, 1, b't', 0, 0, 0, 1][..], &[0, 0, 0, 5, 0, 45]].concat();
+        assert_eq!(Response::new(ApiKey::PRODUCE, 7, produced).error_code(), Some(45));
+        let produced = [&[0, 0, 0, 1, 0, 2, 2, b't', 2][..], &[0, 0, 0, 5, 0, 45]].concat();
+        assert_eq!(Response::new(ApiKey::PRODUCE, 10, produced).error_code(), Some(45));
     }
 }

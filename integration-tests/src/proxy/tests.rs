@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::frame::{read_frame, write_frame};
-use super::{ApiKey, Fault, Proxy, Request, Rule};
+use super::{ApiKey, Fault, Proxies, Proxy, Request, Rule, Script};
 
 /// Long enough for a slow machine; a test that works never waits so long.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -53,7 +53,11 @@ struct Client(TcpStream);
 
 impl Client {
     fn connect(proxy: &Proxy) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", proxy.port())).expect("the proxy listens");
+        Self::to(proxy.port())
+    }
+
+    fn to(port: u16) -> Self {
+        let stream = TcpStream::connect(("127.0.0.1", port)).expect("the proxy listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a time-out above zero");
         Self(stream)
     }
@@ -296,4 +300,163 @@ fn a_broker_that_is_down_looks_like_a_closed_connection() {
     let proxy = proxy(port);
     let mut client = Client::connect(&proxy);
     assert_eq!(client.answer(), None);
+}
+
+#[test]
+fn a_doubled_request_arrives_twice_and_is_answered_once() {
+    let (broker, seen) = echo_broker();
+    let proxy = proxy(broker);
+    let doubled = proxy.inject(Rule::end_txn(true, Fault::Duplicate));
+    let mut client = Client::connect(&proxy);
+    client.send(&end_txn(1, true));
+    client.send(&metadata(2));
+    assert_eq!((client.answer(), client.answer()), (Some(1), Some(2)));
+    assert_eq!([next(&seen).1, next(&seen).1, next(&seen).1], [1, 1, 2]);
+    assert!(doubled.fired(), "the second answer came before that of the next request");
+}
+
+#[test]
+fn a_request_in_pieces_arrives_whole_and_late() {
+    let (broker, seen) = echo_broker();
+    let proxy = proxy(broker);
+    let (pieces, pause) = (5, Duration::from_millis(20));
+    let cut = proxy.inject(Rule::new(ApiKey::END_TXN, Fault::CutInPieces { pieces, pause }));
+    let mut client = Client::connect(&proxy);
+    let sent = Instant::now();
+    assert_eq!(client.ask(&end_txn(1, true)), Some(1));
+    assert!(sent.elapsed() >= pause * 4, "between five pieces are four pauses");
+    assert_eq!(next(&seen), (0, 1));
+    assert!(cut.fired());
+}
+
+#[test]
+fn a_dropped_request_is_never_seen_and_what_is_behind_it_passes() {
+    let (broker, seen) = echo_broker();
+    let proxy = proxy(broker);
+    let dropped = proxy.inject(Rule::end_txn(true, Fault::DropRequest));
+    let mut client = Client::connect(&proxy);
+    client.send(&end_txn(1, true));
+    assert_eq!(client.ask(&metadata(2)), Some(2));
+    assert_eq!(next(&seen).1, 2);
+    assert!(dropped.fired() && dropped.answer().is_none());
+}
+
+#[test]
+fn a_held_answer_is_known_before_the_client_has_it() {
+    let (broker, seen) = echo_broker();
+    let proxy = proxy(broker);
+    let held = proxy.inject(Rule::end_txn(true, Fault::HoldResponse));
+    let mut client = Client::connect(&proxy);
+    client.send(&end_txn(1, true));
+    client.send(&metadata(2));
+    assert_eq!(held.wait_answer(PATIENCE).and_then(|answer| answer.error_code()), Some(ANSWER_CODE));
+    assert_eq!([next(&seen).1, next(&seen).1], [1, 2], "requests pass");
+    client.0.set_nonblocking(true).expect("a socket option");
+    assert_eq!(client.answer(), None, "answers do not");
+    client.0.set_nonblocking(false).expect("a socket option");
+    held.release();
+    assert_eq!((client.answer(), client.answer()), (Some(1), Some(2)));
+}
+
+#[test]
+fn a_delayed_answer_comes_after_its_time() {
+    let (broker, _seen) = echo_broker();
+    let proxy = proxy(broker);
+    let time = Duration::from_millis(120);
+    let delayed = proxy.inject(Rule::new(ApiKey::METADATA, Fault::DelayResponse(time)));
+    let mut client = Client::connect(&proxy);
+    let sent = Instant::now();
+    assert_eq!(client.ask(&metadata(1)), Some(1));
+    assert!(sent.elapsed() >= time);
+    assert!(delayed.fired());
+}
+
+#[test]
+fn the_client_is_told_another_error_than_the_broker_said() {
+    let (broker, seen) = echo_broker();
+    let proxy = proxy(broker);
+    let told = proxy.inject(Rule::end_txn(true, Fault::AnswerError(-1)));
+    let mut client = Client::connect(&proxy);
+    client.send(&end_txn(1, true));
+    let answer = read_frame(&mut client.0).expect("it is answered").expect("the connection is open");
+    assert_eq!(answer[8..10], (-1_i16).to_be_bytes());
+    assert_eq!(next(&seen), (0, 1));
+    assert_eq!(told.wait_answer(PATIENCE).and_then(|answer| answer.error_code()), Some(ANSWER_CODE));
+}
+
+#[test]
+fn rules_look_at_the_connection() {
+    let (broker, _seen) = echo_broker();
+    let proxy = proxy(broker);
+    let second = proxy.inject(Rule::new(ApiKey::METADATA, Fault::ResetAfterForward).connection(2));
+    let mut first = Client::connect(&proxy);
+    assert_eq!(first.ask(&metadata(1)), Some(1));
+    assert_eq!(Client::connect(&proxy).ask(&metadata(2)), None);
+    assert_eq!(first.ask(&metadata(3)), Some(3));
+    assert!(second.fired());
+}
+
+#[test]
+fn a_rule_that_is_withdrawn_holds_and_owes_nothing() {
+    let (broker, _seen) = echo_broker();
+    let proxy = proxy(broker);
+    let rule = proxy.inject(Rule::new(ApiKey::METADATA, Fault::HoldAndTimeout));
+    let never = proxy.inject(Rule::new(ApiKey::END_TXN, Fault::DropRequest));
+    let mut client = Client::connect(&proxy);
+    client.send(&metadata(1));
+    assert!(rule.wait_fired(PATIENCE));
+    proxy.withdraw(&rule);
+    proxy.withdraw(&never);
+    assert_eq!((client.answer(), client.ask(&end_txn(2, true))), (Some(1), Some(2)));
+    proxy.assert_all_fired();
+}
+
+#[test]
+fn a_rule_of_several_proxies_counts_over_all_and_fires_once() {
+    let (brokers, _seen): (Vec<_>, Vec<_>) = (0..3).map(|_| echo_broker()).unzip();
+    let proxies = Proxies::bind(3).expect("free ports");
+    proxies.forward_to(brokers);
+    let third = proxies.inject(Rule::new(ApiKey::METADATA, Fault::ResetAfterForward).nth(3));
+    let mut clients: Vec<_> = proxies.ports().into_iter().map(Client::to).collect();
+    let answers: Vec<_> = clients.iter_mut().map(|client| client.ask(&metadata(1))).collect();
+    assert_eq!(answers, [Some(1), Some(1), None], "the third request in the cluster is hit");
+    assert_eq!(clients[0].ask(&metadata(2)), Some(2), "and no other");
+    assert!(third.fired());
+    assert_eq!(proxies.requests(ApiKey::METADATA), 4);
+    proxies.assert_all_fired();
+}
+
+#[test]
+#[should_panic(expected = "faults that never happened")]
+fn a_rule_that_fired_on_no_proxy_is_told() {
+    let proxies = Proxies::bind(3).expect("free ports");
+    proxies.inject(Rule::new(ApiKey::END_TXN, Fault::Duplicate));
+    proxies.assert_all_fired();
+}
+
+#[test]
+fn a_seed_gives_the_same_script_and_no_request_two_faults() {
+    let script = |seed| Script::from_seed(seed, &[ApiKey::END_TXN, ApiKey::PRODUCE], 12, 10);
+    assert_eq!(script(5).to_string(), script(5).to_string());
+    assert_ne!(script(5).to_string(), script(6).to_string());
+    let mut places: Vec<_> = script(5).rules().iter().map(|rule| (rule.api_key, rule.nth)).collect();
+    assert!(places.iter().all(|(_, nth)| (1..=10).contains(nth)));
+    places.sort_unstable();
+    places.dedup();
+    assert_eq!(places.len(), 12);
+}
+
+#[test]
+fn all_faults_of_a_script_happen() {
+    let (broker, _seen) = echo_broker();
+    let proxies = Proxies::bind(1).expect("a free port");
+    proxies.forward_to([broker]);
+    proxies.play(&Script::from_seed(1, &[ApiKey::METADATA], 14, 14));
+    // A request that is dropped, or whose answer is, is given up, and all else is answered or closes the connection.
+    for id in 0..14 {
+        let mut client = Client::to(proxies.ports()[0]);
+        client.0.set_read_timeout(Some(Duration::from_millis(600))).expect("a time-out above zero");
+        client.ask(&metadata(id));
+    }
+    proxies.assert_all_fired();
 }

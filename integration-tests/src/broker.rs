@@ -42,6 +42,8 @@ pub struct ClusterConfig {
     pub broker_properties: Vec<(String, String)>,
     /// Handed to Kafka's storage tool, which makes the cluster: users that are there from the beginning.
     pub format_arguments: Vec<String>,
+    /// The jars of another Kafka than the usual one; see [`libs_of`].
+    pub libs: Option<PathBuf>,
     /// One entry a node; free ports are chosen when absent.
     pub ports: Option<Vec<NodePorts>>,
     /// One entry a node, or empty: where a fault-injecting proxy listens for that node. Each node then has a second
@@ -60,6 +62,7 @@ impl ClusterConfig {
             dir: dir.into(),
             broker_properties: Vec::new(),
             format_arguments: Vec::new(),
+            libs: None,
             ports: None,
             proxy_ports: Vec::new(),
             detached: false,
@@ -93,6 +96,7 @@ struct Node {
     id: u16,
     ports: NodePorts,
     dir: PathBuf,
+    libs: Option<PathBuf>,
     process: Mutex<Option<Child>>,
 }
 
@@ -107,7 +111,7 @@ impl KafkaCluster {
         ensure!(proxied == 0 || proxied == ports.len(), "`proxy_ports` needs one entry a node, or none");
 
         let nodes: Vec<Node> =
-            (1..=config.nodes).zip(&ports).map(|(id, ports)| Node::new(&config.dir, id, *ports)).collect();
+            (1..=config.nodes).zip(&ports).map(|(id, ports)| Node::new(&config, id, *ports)).collect();
         let formatted = formatted_nodes(&config.dir)?;
         ensure!(
             formatted == 0 || formatted == nodes.len(),
@@ -123,7 +127,7 @@ impl KafkaCluster {
         }
         if formatted == 0 {
             let properties: Vec<_> = nodes.iter().map(Node::properties).collect();
-            java::format_storage(&properties, &config.format_arguments)?;
+            java::format_storage(&properties, &config.format_arguments, config.libs.as_deref())?;
         }
 
         let mut cluster = Self { nodes, detached: config.detached, kill_on_drop: true };
@@ -136,6 +140,16 @@ impl KafkaCluster {
     pub fn bootstrap_servers(&self) -> String {
         let addresses: Vec<String> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.ports.client)).collect();
         addresses.join(",")
+    }
+
+    /// The level at which a feature such as `transaction.version` is finalized; 0 where the cluster does not have it.
+    pub fn feature(&self, name: &str) -> Result<i16> {
+        let node = self.nodes.first().context("a cluster has nodes")?;
+        let arguments = ["--bootstrap-server", &self.bootstrap_servers(), "describe"];
+        let told = java::tool("org.apache.kafka.tools.FeatureCommand", &arguments, node.libs.as_deref())?;
+        let Some(line) = told.lines().find(|line| line.split_whitespace().nth(1) == Some(name)) else { return Ok(0) };
+        let level = line.split_whitespace().skip_while(|word| *word != "FinalizedVersionLevel:").nth(1);
+        level.and_then(|level| level.parse().ok()).with_context(|| format!("no level of {name} in '{line}'"))
     }
 
     /// The ids of all nodes, running or not.
@@ -228,7 +242,7 @@ impl KafkaCluster {
         let node = self.node(node);
         let mut process = node.process();
         ensure!(process.is_none(), "Kafka node {} already runs; stop or kill it first", node.id);
-        *process = Some(java::spawn_kafka(&node.properties(), &node.log(), self.detached)?);
+        *process = Some(java::spawn_kafka(&node.properties(), &node.log(), self.detached, node.libs.as_deref())?);
         Ok(())
     }
 
@@ -287,8 +301,9 @@ impl Drop for KafkaCluster {
 }
 
 impl Node {
-    fn new(cluster_dir: &Path, id: u16, ports: NodePorts) -> Self {
-        Self { id, ports, dir: cluster_dir.join(format!("node-{id}")), process: Mutex::new(None) }
+    fn new(config: &ClusterConfig, id: u16, ports: NodePorts) -> Self {
+        let (dir, libs) = (config.dir.join(format!("node-{id}")), config.libs.clone());
+        Self { id, ports, dir, libs, process: Mutex::new(None) }
     }
 
     fn properties(&self) -> PathBuf {
@@ -351,6 +366,11 @@ pub fn shared() -> &'static KafkaCluster {
         let started = test_dir("shared").and_then(|dir| KafkaCluster::start(ClusterConfig::single(dir)));
         started.unwrap_or_else(|error| panic!("the shared Kafka did not start: {error:#}"))
     })
+}
+
+/// Where `./x` puts the jars of a version of Kafka.
+pub fn libs_of(version: &str) -> PathBuf {
+    java::libs_of(version)
 }
 
 /// A directory for a test's files, `<repository>/target/test-kafka/<pid>/<name>`.

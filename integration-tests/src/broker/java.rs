@@ -17,11 +17,11 @@ use anyhow::{Context, Result, bail, ensure};
 const VERSION: &str = include_str!("../../kafka.version");
 
 /// Gives each node its cluster id and its first metadata. Every node must have the same id.
-pub(super) fn format_storage(server_properties: &[PathBuf], arguments: &[String]) -> Result<()> {
+pub(super) fn format_storage(server_properties: &[PathBuf], arguments: &[String], libs: Option<&Path>) -> Result<()> {
     let cluster_id = new_cluster_id();
     let spawn = |properties: &PathBuf| -> Result<Child> {
         let mut java = java()?;
-        java.args(["-Xmx128m", "-XX:TieredStopAtLevel=1", "-Dlog4j2.level=WARN", "-cp", &class_path()?]);
+        java.args(["-Xmx128m", "-XX:TieredStopAtLevel=1", "-Dlog4j2.level=WARN", "-cp", &class_path(libs)?]);
         java.args(["kafka.tools.StorageTool", "format", "-t", &cluster_id, "-c"]).arg(properties).args(arguments);
         java.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         java.spawn().context("cannot run java; install it with `./x setup`")
@@ -44,14 +44,24 @@ pub(super) fn format_storage(server_properties: &[PathBuf], arguments: &[String]
 pub(super) fn script(class: &str) -> Result<String> {
     let java = java()?;
     let words = [java.get_program()].into_iter().chain(java.get_args()).map(|word| word.to_string_lossy().into_owned());
-    let (java, class_path) = (words.collect::<Vec<_>>().join(" "), class_path()?);
+    let (java, class_path) = (words.collect::<Vec<_>>().join(" "), class_path(None)?);
     Ok(format!(
         "#!/bin/sh\nexec {java} -Xmx128m -XX:TieredStopAtLevel=1 -Dlog4j2.level=WARN -cp '{class_path}' {class} \"$@\"\n"
     ))
 }
 
+/// Runs one of Kafka's tools to its end; what it printed.
+pub(super) fn tool(class: &str, arguments: &[&str], libs: Option<&Path>) -> Result<String> {
+    let mut java = java()?;
+    java.args(["-Xmx128m", "-XX:TieredStopAtLevel=1", "-Dlog4j2.level=WARN", "-cp", &class_path(libs)?, class]);
+    let Output { status, stdout, stderr } = java.args(arguments).output().context("cannot run java")?;
+    let stderr = String::from_utf8_lossy(&stderr);
+    ensure!(status.success(), "Kafka's {class} ended with {status}: {stderr}");
+    Ok(String::from_utf8_lossy(&stdout).into_owned())
+}
+
 /// Spawns a broker; what it prints is appended to `log`.
-pub(super) fn spawn_kafka(server_properties: &Path, log: &Path, detached: bool) -> Result<Child> {
+pub(super) fn spawn_kafka(server_properties: &Path, log: &Path, detached: bool, libs: Option<&Path>) -> Result<Child> {
     let output = OpenOptions::new().create(true).append(true).open(log);
     let output = output.with_context(|| format!("cannot open {}", log.display()))?;
     let java = java()?;
@@ -62,7 +72,7 @@ pub(super) fn spawn_kafka(server_properties: &Path, log: &Path, detached: bool) 
         bound.args(["--pdeathsig", "KILL"]).arg(java.get_program()).args(java.get_args());
         bound
     };
-    command.args(["-Xms128m", "-Xmx512m", "-Dlog4j2.level=INFO", "-cp", &class_path()?, "kafka.Kafka"]);
+    command.args(["-Xms128m", "-Xmx512m", "-Dlog4j2.level=INFO", "-cp", &class_path(libs)?, "kafka.Kafka"]);
     command.arg(server_properties);
     command.stdin(Stdio::null()).stdout(output.try_clone().context("cannot share the log file")?).stderr(output);
     // A group of its own keeps Ctrl-C in the terminal from stopping brokers before the program that uses them.
@@ -112,8 +122,9 @@ fn on_path(program: &str) -> bool {
     env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|dir| dir.join(program).is_file()))
 }
 
-fn class_path() -> Result<String> {
-    let libs = libs();
+/// Of the jars in a directory, or of the usual ones.
+fn class_path(of: Option<&Path>) -> Result<String> {
+    let libs = of.map_or_else(libs, Path::to_owned);
     ensure!(libs.is_dir(), "Kafka is not in {}; fetch it with ./x setup", libs.display());
     Ok(format!("{}/*", libs.display()))
 }
@@ -127,9 +138,15 @@ fn libs() -> PathBuf {
     if let Some(home) = from("KAFKA_HOME") {
         return home.join("libs");
     }
+    libs_of(VERSION.trim())
+}
+
+/// Where `./x` puts the jars of a version.
+pub(super) fn libs_of(version: &str) -> PathBuf {
+    let from = |variable: &str| env::var_os(variable).map(PathBuf::from);
     let user_cache = || from("XDG_CACHE_HOME").unwrap_or_else(|| from("HOME").unwrap_or_default().join(".cache"));
     let cache = from("PROCESSOR_CACHE").unwrap_or_else(|| user_cache().join("processor"));
-    cache.join(format!("kafka-{}/libs", VERSION.trim()))
+    cache.join(format!("kafka-{version}/libs"))
 }
 
 /// 22 characters of base64, of which the last may only carry two bits. Clusters that meet on a reused port refuse each

@@ -4,6 +4,7 @@ pub mod bench;
 pub mod campaign;
 pub mod demo;
 pub mod kafka;
+pub mod late;
 
 pub mod group;
 pub mod interrupt;

@@ -7,6 +7,7 @@ pub mod fake;
 pub mod http;
 pub mod in_process;
 pub mod lab;
+pub mod late;
 pub mod log_file;
 pub mod oracle;
 pub mod proxy;

@@ -11,6 +11,7 @@ use processor_integration_tests::lab::campaign::{self, CampaignArgs};
 use processor_integration_tests::lab::demo::{self, DemoArgs};
 use processor_integration_tests::lab::interrupt::{self, Interrupted};
 use processor_integration_tests::lab::kafka::{self, KafkaArgs};
+use processor_integration_tests::lab::late::{self, LateArgs};
 use processor_integration_tests::lab::program::{self, ExecArgs};
 
 /// Runs what needs a Kafka on this machine. Start it through ./x.
@@ -29,6 +30,7 @@ enum Command {
     Demo(DemoArgs),
     Bench(BenchArgs),
     Campaign(CampaignArgs),
+    Late(LateArgs),
     Kafka(KafkaArgs),
     #[command(hide = true)]
     HandLoop(HandLoopArgs),
@@ -51,6 +53,7 @@ fn run(lab: &Lab) -> Result<()> {
         Command::Demo(args) => demo::run(args, &lab.target),
         Command::Bench(args) => bench::run(args, &lab.target),
         Command::Campaign(args) => campaign::run(args, &lab.target),
+        Command::Late(args) => late::run(args, &lab.target),
         Command::HandLoop(args) => hand_loop::run(args),
         Command::Kafka(args) => kafka::run(args, &lab.target),
         Command::Exec(args) => match program::exec(args)? {},

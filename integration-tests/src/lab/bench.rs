@@ -10,7 +10,7 @@ mod figures;
 pub mod hand_loop;
 mod latency;
 mod load;
-mod machine;
+pub(super) mod machine;
 mod subject;
 mod throughput;
 

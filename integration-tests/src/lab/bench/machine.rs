@@ -8,7 +8,7 @@ use serde::Serialize;
 
 /// What the machine says of itself.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Machine {
+pub(in crate::lab) struct Machine {
     processor: String,
     cores: usize,
     memory_gib: f64,
@@ -19,7 +19,7 @@ pub(super) struct Machine {
 
 impl Machine {
     /// This one; what it does not say stays unknown.
-    pub(super) fn this() -> Self {
+    pub(in crate::lab) fn this() -> Self {
         let processor = field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown processor".to_owned());
         let memory = field("/proc/meminfo", "MemTotal").unwrap_or_default();
         let kilobytes: f64 = memory.trim_end_matches(" kB").parse().unwrap_or_default();
@@ -32,12 +32,18 @@ impl Machine {
             build: "cargo's dev profile of this workspace, opt-level 3",
         }
     }
+
+    /// Without what runs on it.
+    pub(in crate::lab) fn hardware(&self) -> String {
+        let Self { processor, cores, memory_gib, kernel, .. } = self;
+        format!("{processor}, {cores} core(s), {memory_gib:.0} GiB, Linux {kernel}")
+    }
 }
 
 impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { processor, cores, memory_gib, kernel, kafka, build } = self;
-        writeln!(f, "machine: {processor}, {cores} core(s), {memory_gib:.0} GiB, Linux {kernel}")?;
+        let Self { kafka, build, .. } = self;
+        writeln!(f, "machine: {}", self.hardware())?;
         write!(f, "         Kafka {kafka} on the same machine, one node, -Xmx512m; {build}")
     }
 }

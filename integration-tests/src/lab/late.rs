@@ -84,6 +84,14 @@ pub fn run(args: &LateArgs, target: &Path) -> Result<()> {
     Ok(())
 }
 
+/// A round; one that cannot be set up, on a machine that is busy, has run none of its cases.
+fn run_round(stage: &Stage, name: &str, cases: &[Case], with_rule: bool) -> Round {
+    round(stage, name, cases, with_rule).unwrap_or_else(|error| {
+        let not_run = |case: &Case| (*case, Outcome::NotRun(format!("{error:#}")));
+        Round { outcomes: cases.iter().map(not_run).collect(), violations: Vec::new(), records: 0 }
+    })
+}
+
 struct Run {
     args: LateArgs,
     report: Mutex<Report>,
@@ -106,8 +114,8 @@ impl Run {
                 break;
             }
             rounds += 1;
-            let name = format!("late-{rounds}");
-            let ended = round(&stage, &name, cases, with_rule)?;
+            let name = format!("late-{}-{rounds}", set_up.to_string().replace('.', ""));
+            let ended = run_round(&stage, &name, cases, with_rule);
             if cases.len() > 1 && !ended.violations.is_empty() {
                 self.name_the_case(&stage, &name, &ended)?;
             }
@@ -119,7 +127,7 @@ impl Run {
     /// One after the other, each with an application of its own.
     fn name_the_case(&self, stage: &Stage, name: &str, ended: &Round) -> Result<()> {
         for (number, (case, _)) in ended.outcomes.iter().enumerate() {
-            let alone = round(stage, &format!("{name}-{number}"), &[*case], !self.args.without_rule)?;
+            let alone = run_round(stage, &format!("{name}-{number}"), &[*case], !self.args.without_rule);
             self.over(stage, &alone)?;
         }
         Ok(())

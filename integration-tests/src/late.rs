@@ -16,7 +16,7 @@ pub mod round;
 pub mod stage;
 
 pub use self::case::Outcome;
-pub use self::matrix::{Case, Failure, LateRequest, Point};
+pub use self::matrix::{Case, Failure, LateRequest, Point, VARIANTS_OF_A_GATE};
 pub(crate) use self::round::panic_text;
 pub use self::round::{Round, round};
 pub use self::stage::{SetUp, Stage};

@@ -142,6 +142,9 @@ pub enum Gate {
     Abort,
 }
 
+/// Variants that are so far apart are at the same gate.
+pub const VARIANTS_OF_A_GATE: u32 = 4;
+
 /// One late request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Case {
@@ -180,7 +183,7 @@ impl Case {
 
     /// The n-th request of the kind is hit.
     pub fn nth(self) -> u32 {
-        1 + self.variant / 4 % 3
+        1 + self.variant / VARIANTS_OF_A_GATE % 3
     }
 
     /// Where the next transaction stands.
@@ -196,7 +199,7 @@ impl Case {
                 [Gate::Commit, Gate::AddOffsets, Gate::Offsets, Gate::Abort]
             }
         };
-        gates[(self.variant % 4) as usize]
+        gates[(self.variant % VARIANTS_OF_A_GATE) as usize]
     }
 
     /// Whether the transaction that is hit must abort. Records taint only then.
@@ -230,8 +233,9 @@ mod tests {
     fn four_variants_stand_at_four_gates() {
         for request in LateRequest::ALL {
             let case = |variant| Case { request, failure: Failure::Reset, point: Point::NextTransaction, variant };
-            for first in 0..4 {
-                assert!((first + 1..4).all(|second| case(first).gate() != case(second).gate()));
+            for first in 0..VARIANTS_OF_A_GATE {
+                assert!((first + 1..VARIANTS_OF_A_GATE).all(|second| case(first).gate() != case(second).gate()));
+                assert_eq!(case(first).gate(), case(first + VARIANTS_OF_A_GATE).gate());
             }
         }
     }

@@ -195,8 +195,9 @@ impl Report {
     fn remarks(&self) -> &'static str {
         if self.taint_rule {
             "librdkafka speaks the old protocol (EndTxn 1, AddPartitionsToTxn 0) to every broker, so every request exists \
-             everywhere. Records taint only where their transaction aborts: inside the next transaction the producer is \
-             the same one, at the two other points their transaction is made to abort, so that there is a rebuild."
+             everywhere. Records taint only where their transaction aborts. Inside the next transaction the producer is \
+             the same one, unless their time-out was too much for the client, which then is replaced for that; at the two \
+             other points their transaction is made to abort, so that there is a rebuild."
         } else {
             "Nothing is rebuilt, so no copy can arrive after that; what is called between retry and rebuild is between \
              two transactions of the same producer."

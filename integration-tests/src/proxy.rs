@@ -134,6 +134,13 @@ impl Rule {
         self
     }
 
+    /// The same requests, hit by something else.
+    #[must_use]
+    pub fn with_fault(mut self, fault: Fault) -> Self {
+        self.fault = fault;
+        self
+    }
+
     /// Only requests on the connection that its proxy has accepted as the n-th, counted from 1.
     #[must_use]
     pub fn connection(mut self, nth: usize) -> Self {
@@ -149,10 +156,13 @@ impl Rule {
         self
     }
 
-    /// Only requests for which this holds.
+    /// Only requests for which this holds too, beside what was asked for before.
     #[must_use]
     pub fn when(mut self, condition: impl Fn(&Request) -> bool + Send + Sync + 'static) -> Self {
-        self.condition = Some(Arc::new(condition));
+        self.condition = Some(match self.condition.take() {
+            None => Arc::new(condition),
+            Some(first) => Arc::new(move |request| first(request) && condition(request)),
+        });
         self
     }
 

@@ -63,6 +63,9 @@ impl Staging<'_> {
         let over = self.over(case, &late);
         let replaced = self.inject(after(&over, Rule::new(ApiKey::INIT_PRODUCER_ID, SEEN)));
         let gate = self.gate(case, with_rule, &over, &replaced);
+        let copy = gate.clone().with_fault(SEEN);
+        let gate = self.inject(gate);
+        let copy = self.inject(after(&gate, copy));
 
         fired(&late, "the request to be late was not sent")?;
         fired(&gate, "the release point was not reached")?;
@@ -71,7 +74,7 @@ impl Staging<'_> {
         }
         late.release();
         let answer = late.wait_answer(STEP).ok_or("the late copy was not answered")?;
-        if gate.answer().is_some() {
+        if gate.answer().is_some() || copy.fired() {
             return Err("the release point was over before the late copy was answered".to_owned());
         }
         let Some(follows) = follows else {
@@ -115,32 +118,26 @@ impl Staging<'_> {
     }
 
     /// The request of the worker that is held when the late copy arrives.
-    fn gate(
-        &mut self,
-        case: Case,
-        with_rule: bool,
-        over: &Arc<Injection>,
-        replaced: &Arc<Injection>,
-    ) -> Arc<Injection> {
+    fn gate(&mut self, case: Case, with_rule: bool, over: &Arc<Injection>, replaced: &Arc<Injection>) -> Rule {
         let held = |api_key| Rule::new(api_key, Fault::HoldAndTimeout);
         match case.point {
             Point::BeforeRebuild if with_rule => {
                 // The rule that only sees the new producer is older, and would take the request.
                 self.proxies.withdraw(replaced);
-                self.inject(after(over, held(ApiKey::INIT_PRODUCER_ID)))
+                after(over, held(ApiKey::INIT_PRODUCER_ID))
             }
-            Point::BeforeRebuild => self.inject(after(over, held(ApiKey::ADD_PARTITIONS_TO_TXN))),
-            Point::AfterRebuild => self.inject(answered(replaced, held(ApiKey::ADD_PARTITIONS_TO_TXN))),
+            Point::BeforeRebuild => after(over, held(ApiKey::ADD_PARTITIONS_TO_TXN)),
+            Point::AfterRebuild => answered(replaced, held(ApiKey::ADD_PARTITIONS_TO_TXN)),
             Point::NextTransaction => {
                 let open = self.inject(after(over, Rule::new(ApiKey::ADD_PARTITIONS_TO_TXN, SEEN)));
                 match case.gate() {
-                    Gate::AddOffsets => self.inject(after(&open, held(ApiKey::ADD_OFFSETS_TO_TXN))),
-                    Gate::Offsets => self.inject(after(&open, held(ApiKey::TXN_OFFSET_COMMIT))),
-                    Gate::Commit => self.inject(after(&open, Rule::end_txn(true, Fault::HoldAndTimeout))),
+                    Gate::AddOffsets => after(&open, held(ApiKey::ADD_OFFSETS_TO_TXN)),
+                    Gate::Offsets => after(&open, held(ApiKey::TXN_OFFSET_COMMIT)),
+                    Gate::Commit => after(&open, Rule::end_txn(true, Fault::HoldAndTimeout)),
                     Gate::Abort => {
                         let failing = Rule::new(ApiKey::ADD_OFFSETS_TO_TXN, Fault::AnswerError(UNKNOWN_SERVER_ERROR));
                         let failed = self.inject(after(&open, failing));
-                        self.inject(after(&failed, Rule::end_txn(false, Fault::HoldAndTimeout)))
+                        after(&failed, Rule::end_txn(false, Fault::HoldAndTimeout))
                     }
                 }
             }

@@ -213,9 +213,9 @@ impl Connection {
             return self.changed.notify_all();
         };
         let fault = injection.fault();
-        // Who waits for an answer that is held wants to know that it is there.
+        // Before the client has it: what the client does then comes behind it, for rules that wait for this one.
+        injection.record(Response::new(asked.api_key, asked.api_version, bytes.clone()));
         if fault.holds_answer() {
-            injection.record(Response::new(asked.api_key, asked.api_version, bytes.clone()));
             injection.hold_answer_back();
         }
         match fault {
@@ -238,7 +238,6 @@ impl Connection {
             }
             Fault::ResetAfterForward => shut(&self.client),
         }
-        injection.record(Response::new(asked.api_key, asked.api_version, bytes));
         self.changed.notify_all();
     }
 

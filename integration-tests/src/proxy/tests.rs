@@ -397,6 +397,18 @@ fn rules_look_at_the_connection() {
 }
 
 #[test]
+fn a_second_condition_does_not_replace_the_first() {
+    let (broker, _seen) = echo_broker();
+    let proxy = proxy(broker);
+    let abort = proxy.inject(Rule::end_txn(false, Fault::ResetAfterForward).when(|request| request.correlation_id > 2));
+    let mut client = Client::connect(&proxy);
+    assert_eq!(client.ask(&end_txn(1, false)), Some(1), "the second one does not hold");
+    assert_eq!(client.ask(&end_txn(3, true)), Some(3), "the first one does not hold");
+    assert_eq!(client.ask(&end_txn(4, false)), None);
+    assert!(abort.fired());
+}
+
+#[test]
 fn a_rule_that_is_withdrawn_holds_and_owes_nothing() {
     let (broker, _seen) = echo_broker();
     let proxy = proxy(broker);

@@ -77,6 +77,8 @@ impl Staging<'_> {
         if gate.answer().is_some() || copy.fired() {
             return Err("the release point was over before the late copy was answered".to_owned());
         }
+        // It has seen what it was for, and would take the next request of its kind.
+        self.proxies.withdraw(&copy);
         let Some(follows) = follows else {
             gate.release();
             return Ok(forced(case, with_rule, replaced.fired(), &answer));

@@ -194,7 +194,7 @@ impl Connection {
         let mut broker = &self.broker;
         while let Ok(Some(bytes)) = frame::read_frame(&mut broker) {
             let asked = frame::correlation_id(&bytes).and_then(|id| self.asked(id));
-            self.answer(asked, bytes);
+            self.answer(asked, &bytes);
         }
         shut(&self.client);
         self.update(|lane| lane.broker_gone = true);
@@ -207,14 +207,14 @@ impl Connection {
         lane.in_flight.remove(at)
     }
 
-    fn answer(&self, asked: Option<Asked>, bytes: Vec<u8>) {
+    fn answer(&self, asked: Option<Asked>, bytes: &[u8]) {
         let Some((injection, asked)) = asked.and_then(|asked| Some((asked.fault.clone()?, asked))) else {
-            self.pass_to_client(&bytes);
+            self.pass_to_client(bytes);
             return self.changed.notify_all();
         };
         let fault = injection.fault();
         // Before the client has it: what the client does then comes behind it, for rules that wait for this one.
-        injection.record(Response::new(asked.api_key, asked.api_version, bytes.clone()));
+        injection.record(Response::new(asked.api_key, asked.api_version, bytes.to_owned()));
         if fault.holds_answer() {
             injection.hold_answer_back();
         }
@@ -224,16 +224,16 @@ impl Connection {
             | Fault::Delay(_)
             | Fault::CutInPieces { .. }
             | Fault::DelayResponse(_)
-            | Fault::HoldResponse => self.pass_to_client(&bytes),
+            | Fault::HoldResponse => self.pass_to_client(bytes),
             // Of a request that was doubled this is the second answer, for which no client has asked.
             Fault::DropResponse | Fault::Duplicate => {}
             Fault::DropRequest => panic!("the broker answers a request that it never got"),
             Fault::AnswerError(code) => {
-                let told = frame::with_error(&bytes, asked.api_key, asked.api_version, code);
+                let told = frame::with_error(bytes, asked.api_key, asked.api_version, code);
                 self.pass_to_client(&told.expect("rules for this fault pick requests whose error has a fixed place"));
             }
             Fault::HideBrokers => {
-                let hidden = frame::without_brokers(&bytes, asked.api_version);
+                let hidden = frame::without_brokers(bytes, asked.api_version);
                 self.pass_to_client(&hidden.expect("rules for this fault pick Metadata requests"));
             }
             Fault::ResetAfterForward => shut(&self.client),

@@ -26,7 +26,7 @@ pub use self::watch::Watch;
 
 /// How long anything may take before a test gives up.
 pub const PATIENCE: Duration = Duration::from_mins(1);
-/// How many partitions the topics have.
+/// How many partitions the topics have, where nothing else is said.
 pub const PARTITIONS: i32 = 4;
 
 /// A commit is answered before its markers are written: so long after it, everybody sees it.
@@ -83,20 +83,27 @@ impl Scene {
 
     fn with(subject: Subject, name: &str, bootstrap: &str, workers_bootstrap: &str) -> Self {
         let dir = broker::test_dir(name).expect("the target directory can be written");
+        Self::placed(subject, name, dir, (bootstrap, workers_bootstrap), PARTITIONS)
+    }
+
+    /// In a directory of the caller's, and with as many partitions as the caller wants. The first address is for the
+    /// test, the second for the workers.
+    pub fn placed(subject: Subject, name: &str, dir: PathBuf, addresses: (&str, &str), partitions: i32) -> Self {
+        let (bootstrap, workers_bootstrap) = addresses;
         let scene = Self {
             name: name.to_owned(),
             subject,
             bootstrap: bootstrap.to_owned(),
             workers_bootstrap: workers_bootstrap.to_owned(),
             dir,
-            partitions: PARTITIONS,
+            partitions,
             keys: 500,
             produced: 0,
             first_timestamp: now_ms(),
             kafka: Observer::new(bootstrap, name).expect("the settings are sound"),
         };
         for (_, topic) in subject.topics {
-            create_topic(bootstrap, &scene.topic(topic), PARTITIONS, &[]).expect("the broker makes topics");
+            create_topic(bootstrap, &scene.topic(topic), partitions, &[]).expect("the broker makes topics");
         }
         scene
     }
@@ -132,7 +139,7 @@ impl Scene {
     }
 
     /// All that the tasks with stores write: outputs and changelogs.
-    fn written(&self) -> Vec<String> {
+    pub fn written(&self) -> Vec<String> {
         let outputs = self.subject.topics[1..].iter().map(|(_, topic)| self.topic(topic));
         outputs.chain(self.subject.stores.iter().map(|store| self.changelog_of(store))).collect()
     }

@@ -1,15 +1,26 @@
 //! `lab campaign`: faults by the thousand, and proof that nothing was lost or doubled.
 //!
-//! With `--sim` in the simulation: the real loop on a cluster and disks in memory, one schedule a seed. What was done is
-//! kept in `target/campaign`, and the next call goes on behind it, as long as it is of the same commit.
+//! On three real brokers with workers as processes (`real`), or with `--sim` in the simulation: the real loop on a cluster
+//! and disks in memory, one schedule a seed. What was done is kept in `target/campaign`, and the next call goes on behind
+//! it, as long as it is of the same commit.
 
-#![expect(clippy::print_stdout, reason = "this is a command line")]
-
+mod cluster;
+mod faults;
+mod load;
+mod proof;
+mod real;
+mod report;
+mod resources;
+mod schedule;
+mod segment;
 mod sim;
+mod strike;
+mod view;
+mod visible;
 
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::{Args, value_parser};
 use processor_runtime::seeded_bugs::Rule;
 
@@ -20,19 +31,25 @@ pub struct CampaignArgs {
     #[arg(long)]
     sim: bool,
     /// For how long. What was done before by the same commit counts, and is not done again.
-    #[arg(long, default_value_t = 10, value_parser = value_parser!(u64).range(1..=120))]
+    #[arg(long, default_value_t = 10, value_parser = value_parser!(u64).range(1..=1_440))]
     minutes: u64,
     /// How many schedules of the simulation at most.
     #[arg(long, requires = "sim")]
     schedules: Option<u64>,
-    /// The first seed; without it, the one behind the last that was run.
+    /// Decides the faults; in the simulation the first seed, and without it the one behind the last that was run.
     #[arg(long)]
     seed: Option<u64>,
+    /// Only these faults, with commas between: worker-kill,broker-kill.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', conflicts_with = "sim")]
+    faults: Vec<String>,
+    /// How many records are produced a second.
+    #[arg(long, default_value_t = 2_500, value_parser = value_parser!(u64).range(100..=50_000), conflicts_with = "sim")]
+    rate: u64,
     /// Runs the schedule of --seed alone, and shows each of its steps.
     #[arg(long, requires_all = ["sim", "seed"])]
     trace: bool,
-    /// Switches a rule of the protocol off and looks for a schedule in which that is seen: exit code 0 if there is one.
-    #[arg(long, value_name = "RULE", requires = "sim", value_parser = Rule::find, conflicts_with = "trace")]
+    /// Switches a rule of the protocol off and looks for a fault after which that is seen: exit code 0 if there is one.
+    #[arg(long, value_name = "RULE", value_parser = Rule::find, conflicts_with = "trace")]
     without: Option<Rule>,
 }
 
@@ -41,8 +58,28 @@ pub struct CampaignArgs {
 /// # Errors
 /// Something went wrong that must not, or could not be started.
 pub fn run(args: &CampaignArgs, target: &Path) -> Result<()> {
-    if args.sim {
-        return sim::run(args, target);
+    if args.sim { sim::run(args, target) } else { real::run(args, target) }
+}
+
+/// Something went wrong that must not.
+#[derive(Debug)]
+struct Wrong(String);
+
+impl std::fmt::Display for Wrong {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
     }
-    bail!("only the simulation has a campaign yet: add --sim")
+}
+
+impl std::error::Error for Wrong {}
+
+fn wrong(what: String) -> anyhow::Error {
+    Wrong(what).into()
+}
+
+/// What a panic says.
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+    text.unwrap_or_else(|| "a panic without words".to_owned())
 }

@@ -1,5 +1,7 @@
 //! The campaign in the simulation.
 
+#![expect(clippy::print_stdout, reason = "this is a command line")]
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -243,7 +245,7 @@ fn told(blow: Blow) -> &'static str {
 }
 
 /// The commit that this was built from, with a `+` if the tree holds more.
-fn commit() -> Result<String> {
+pub(super) fn commit() -> Result<String> {
     let git = |arguments: &[&str]| {
         let output = Command::new("git").args(arguments).output().context("cannot start git")?;
         Ok::<_, anyhow::Error>(String::from_utf8_lossy(&output.stdout).trim().to_owned())

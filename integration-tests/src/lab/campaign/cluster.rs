@@ -1,0 +1,151 @@
+//! Three brokers, and a proxy before each that the workers go through. All on loopback.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+
+use crate::broker::{ClusterConfig, KafkaCluster};
+use crate::lab::interrupt::Interrupt;
+use crate::proxy::Proxy;
+
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long replicas may take to catch up with their leaders.
+const IN_SYNC_TIMEOUT: Duration = Duration::from_mins(2);
+const TRANSACTIONS: &str = "__transaction_state";
+
+/// The cluster under the campaign.
+pub(super) struct Cluster {
+    pub(super) kafka: KafkaCluster,
+    /// One for each node, in their order.
+    pub(super) proxies: Vec<Proxy>,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster").field("kafka", &self.kafka).finish_non_exhaustive()
+    }
+}
+
+impl Cluster {
+    /// A new one, in an empty directory.
+    pub(super) fn start(directory: &Path) -> Result<Self> {
+        let proxies = (0..3).map(|_| Proxy::bind()).collect::<Result<Vec<_>>>()?;
+        let proxy_ports = proxies.iter().map(Proxy::port).collect();
+        let kafka = KafkaCluster::start(ClusterConfig { proxy_ports, ..ClusterConfig::three(directory) })?;
+        for (node, proxy) in kafka.node_ids().zip(&proxies) {
+            proxy.forward_to(kafka.ports(node).behind_proxy);
+        }
+        Ok(Self { kafka, proxies })
+    }
+
+    /// How the workers reach it.
+    pub(super) fn proxied(&self) -> String {
+        self.proxies.iter().map(Proxy::bootstrap).collect::<Vec<_>>().join(",")
+    }
+
+    /// The proxy before a node.
+    pub(super) fn proxy(&self, node: u16) -> &Proxy {
+        &self.proxies[usize::from(node) - 1]
+    }
+
+    /// How often brokers have dropped the end of a decided transaction: see [`KafkaCluster::dropped_markers`].
+    pub(super) fn dropped_markers(&self) -> Result<usize> {
+        self.kafka.node_ids().map(|node| self.kafka.dropped_markers(node)).sum()
+    }
+
+    /// Waits until every replica is in sync, so that the next broker that is lost takes nothing with it.
+    pub(super) fn await_in_sync(&self, interrupt: &Interrupt) -> Result<()> {
+        let client = self.client()?;
+        let mut behind = Vec::new();
+        let in_sync = interrupt.wait_until(IN_SYNC_TIMEOUT, || {
+            let Ok(metadata) = client.fetch_metadata(None, REQUEST_TIMEOUT) else { return Ok(false) };
+            behind.clear();
+            for topic in metadata.topics() {
+                let lagging = |partition: &&rdkafka::metadata::MetadataPartition| {
+                    partition.leader() < 0 || partition.isr().len() < partition.replicas().len()
+                };
+                let partitions = topic.partitions().iter().filter(lagging);
+                behind.extend(partitions.map(|partition| format!("{}-{}", topic.name(), partition.id())));
+            }
+            Ok(metadata.brokers().len() == self.proxies.len() && behind.is_empty())
+        })?;
+        anyhow::ensure!(in_sync, "after {IN_SYNC_TIMEOUT:?} not all replicas are in sync: {behind:?}");
+        Ok(())
+    }
+
+    /// Waits until every broker knows these topics: a client may ask any of them.
+    pub(super) fn await_topics(&self, topics: &[String], interrupt: &Interrupt) -> Result<()> {
+        for node in self.kafka.node_ids() {
+            let client = client(&format!("127.0.0.1:{}", self.kafka.port(node)))?;
+            for topic in topics {
+                let known = interrupt.wait_until(IN_SYNC_TIMEOUT, || {
+                    let Ok(metadata) = client.fetch_metadata(Some(topic), REQUEST_TIMEOUT) else { return Ok(false) };
+                    Ok(metadata.topics().iter().any(|topic| topic.error().is_none() && !topic.partitions().is_empty()))
+                })?;
+                anyhow::ensure!(known, "after {IN_SYNC_TIMEOUT:?} broker {node} does not know {topic}");
+            }
+        }
+        Ok(())
+    }
+
+    /// The brokers that lead a partition of a topic.
+    pub(super) fn leaders(&self, topic: &str) -> Result<BTreeMap<i32, u16>> {
+        let metadata = self.client()?.fetch_metadata(Some(topic), REQUEST_TIMEOUT).context("fetch metadata")?;
+        let topic = metadata.topics().first().context("no such topic")?;
+        let led = topic.partitions().iter().filter(|partition| partition.leader() > 0);
+        Ok(led.map(|partition| (partition.id(), partition.leader() as u16)).collect())
+    }
+
+    /// The brokers that lead partitions of one of these topics.
+    pub(super) fn leading(&self, topics: &[String]) -> Result<Vec<u16>> {
+        let mut leading = BTreeSet::new();
+        for topic in topics {
+            leading.extend(self.leaders(topic)?.into_values());
+        }
+        Ok(leading.into_iter().collect())
+    }
+
+    /// The broker that coordinates the transactions of this id: it leads the partition of their topic that the id's Java
+    /// hash names.
+    pub(super) fn coordinator(&self, transactional_id: &str) -> Result<u16> {
+        let leaders = self.leaders(TRANSACTIONS)?;
+        let partition = (java_hash(transactional_id) & i32::MAX) % leaders.len() as i32;
+        leaders.get(&partition).copied().with_context(|| format!("{TRANSACTIONS}-{partition} has no leader"))
+    }
+
+    fn client(&self) -> Result<BaseConsumer> {
+        client(&self.kafka.bootstrap_servers())
+    }
+}
+
+fn client(bootstrap: &str) -> Result<BaseConsumer> {
+    let mut settings = ClientConfig::new();
+    settings.set("bootstrap.servers", bootstrap).set("client.id", "campaign-cluster");
+    settings.create().context("create a client")
+}
+
+/// `String.hashCode` of ASCII text.
+fn java_hash(text: &str) -> i32 {
+    text.bytes().fold(0_i32, |hash, byte| hash.wrapping_mul(31).wrapping_add(i32::from(byte)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::java_hash;
+
+    #[test]
+    fn a_hash_is_the_one_that_java_gives() {
+        assert_eq!(java_hash("hello"), 99_162_322);
+        assert_eq!(java_hash("campaign-1:one:0"), {
+            let mut hash = 0_i64;
+            for byte in "campaign-1:one:0".bytes() {
+                hash = (hash * 31 + i64::from(byte)) & 0xffff_ffff;
+            }
+            hash as i32
+        });
+    }
+}

@@ -1,0 +1,545 @@
+//! How each fault is carried out, and what is waited for behind it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use processor_runtime::failpoints::Failpoint;
+
+use super::cluster::Cluster;
+use super::faults::{Fault, Means};
+use super::load::now_ms;
+use super::segment::{EXTRA, ON_DISK, Segment, all_partitions};
+use super::wrong;
+use crate::client::SplitMix64;
+use crate::lab::interrupt::Interrupt;
+use crate::proxy::{Fault as NetworkFault, Rule};
+use crate::worker::WorkerConfig;
+
+/// How long a worker may take until it has come past the place where it dies.
+const DEATH_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a rule of the proxy waits for a commit.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a full disk is waited for to be seen.
+const SEEN_TIMEOUT: Duration = Duration::from_secs(12);
+/// How much becomes visible while something odd goes on.
+const MEANWHILE: u64 = 2_000;
+const REFUSED: i32 = 1;
+/// How many lines of a log say enough.
+const LOG_LINES: usize = 8;
+
+/// What came of a strike.
+#[derive(Debug)]
+pub(super) struct Struck {
+    pub(super) fault: Fault,
+    /// Who, and what is to be known of it.
+    pub(super) victim: String,
+    /// How many partitions it owned or led.
+    pub(super) owned: usize,
+    /// How many outputs became visible since the last fault.
+    pub(super) before: u64,
+    /// How long it took until all that it owned went on.
+    pub(super) recovery: Duration,
+    /// The longest that a record was on its way.
+    pub(super) delay: Duration,
+    /// Whether it hit what it was meant to hit.
+    pub(super) hit: bool,
+}
+
+/// What a fault did.
+struct Done {
+    victim: String,
+    owned: usize,
+    recovery: Duration,
+    hit: bool,
+}
+
+/// Everything that a strike needs.
+pub(super) struct Striker<'a> {
+    pub(super) cluster: &'a Cluster,
+    pub(super) segment: &'a mut Segment,
+    pub(super) random: &'a mut SplitMix64,
+    pub(super) means: &'a Means,
+    pub(super) interrupt: &'a Interrupt,
+}
+
+impl Striker<'_> {
+    /// Strikes, heals, and waits until everything goes on.
+    pub(super) fn strike(&mut self, fault: Fault) -> Result<Struck> {
+        let before = self.segment.since_last()?;
+        self.segment.visible.take_delay();
+        let done = match fault {
+            Fault::WorkerKill => self.worker_kill(),
+            Fault::WorkerGone => self.worker_gone(),
+            Fault::WorkerPause => self.worker_pause(),
+            Fault::WorkerFailpoint => self.worker_failpoint(),
+            Fault::WorkerStop => self.worker_stop(),
+            Fault::RollingRestart => self.rolling_restart(),
+            Fault::Scale => self.scale(),
+            Fault::BrokerKill => self.broker_kill(),
+            Fault::BrokerStop => self.broker_stop(),
+            Fault::BrokerPause => self.broker_pause(),
+            Fault::CoordinatorKill => self.coordinator_kill(),
+            Fault::BrokersRoll => self.brokers_roll(),
+            Fault::NetworkCut => self.network_cut(),
+            Fault::NetworkStorm => self.network_storm(),
+            Fault::AnswerLost => self.answer_lost(),
+            Fault::CommitLate => self.commit_late(),
+            Fault::DiskFull => self.disk_full(),
+            Fault::StateDamage => self.state_damage(),
+            Fault::StateLost => self.state_lost(),
+            Fault::ClockJump => self.clock_jump(),
+        }?;
+        let delay = self.segment.visible.take_delay();
+        self.segment.settle(self.interrupt)?;
+        self.segment.visible_before = self.segment.visible.count()?;
+        let Done { victim, owned, recovery, hit } = done;
+        Ok(Struck { fault, victim, owned, before, recovery, delay, hit })
+    }
+
+    // ---- workers ------------------------------------------------------------------------------------------------------
+
+    fn worker_kill(&mut self) -> Result<Done> {
+        let (at, owned) = self.victim();
+        let since = now_ms();
+        self.segment.crew[at].kill()?;
+        self.segment.crew[at].start();
+        self.back(at, "", &owned, since)
+    }
+
+    fn worker_gone(&mut self) -> Result<Done> {
+        let (at, owned) = self.victim();
+        let since = now_ms();
+        self.segment.crew[at].kill()?;
+        let done = self.back(at, "", &owned, since);
+        self.segment.crew[at].start();
+        done
+    }
+
+    fn worker_pause(&mut self) -> Result<Done> {
+        let (at, owned) = self.victim();
+        let pause = Duration::from_millis(1_000 + self.random.below(19_000));
+        self.segment.crew[at].running().freeze()?;
+        let paused = self.pause(pause);
+        self.segment.crew[at].running().thaw()?;
+        paused?;
+        self.back(at, &format!(" for {:.1} s", pause.as_secs_f32()), &owned, now_ms())
+    }
+
+    /// The worker is stopped and started again as one that dies at a place; what counts is that death.
+    fn worker_failpoint(&mut self) -> Result<Done> {
+        let (at, owned) = self.victim();
+        let places: Vec<Failpoint> = Failpoint::ALL.into_iter().filter(|place| can_be_reached(*place)).collect();
+        let place = places[self.random.below(places.len() as u64) as usize];
+        let pass = match place {
+            Failpoint::MidProcess => 1 + self.random.below(3_000),
+            place if in_turn(place) => 1 + self.random.below(100),
+            _ => 1,
+        };
+        self.segment.crew[at].kill()?;
+        if in_restore(place) {
+            self.lose_state(at)?;
+        }
+        let member = &mut self.segment.crew[at];
+        member.start_as(|config| config.with("die-at", format!("{}:{pass}", place.name())));
+        if place == Failpoint::InClose {
+            self.segment.await_back(&owned, now_ms(), self.interrupt)?;
+            self.segment.crew[at].running().terminate()?;
+        }
+        let mut worker = self.segment.crew[at].worker.take().expect("it was just started");
+        let hit = self.interrupt.wait_until(DEATH_TIMEOUT, || Ok(!worker.is_alive()))?;
+        let since = now_ms();
+        if hit {
+            worker.dies(DEATH_TIMEOUT).map_err(|error| wrong(format!("at {}: {error:#}", place.name())))?;
+        } else {
+            worker.kill()?;
+        }
+        self.segment.crew[at].start();
+        let done = self.back(at, &format!(" at {}:{pass}", place.name()), &owned, since)?;
+        Ok(Done { hit, ..done })
+    }
+
+    fn worker_stop(&mut self) -> Result<Done> {
+        let (at, owned) = self.victim();
+        self.restart(at, &owned)
+    }
+
+    fn rolling_restart(&mut self) -> Result<Done> {
+        let mut slowest = Duration::ZERO;
+        let members: Vec<usize> =
+            (0..self.segment.crew.len()).filter(|at| self.segment.crew[*at].worker.is_some()).collect();
+        for at in members {
+            let owned = self.segment.crew[at].assigned();
+            slowest = slowest.max(self.restart(at, &owned)?.recovery);
+        }
+        Ok(Done { victim: "all workers".to_owned(), owned: all_partitions().len(), recovery: slowest, hit: true })
+    }
+
+    fn restart(&mut self, at: usize, owned: &[i32]) -> Result<Done> {
+        let since = now_ms();
+        self.segment.crew[at].stop()?;
+        self.segment.crew[at].start();
+        self.back(at, "", owned, since)
+    }
+
+    fn scale(&mut self) -> Result<Done> {
+        let at = self.member(EXTRA);
+        let since = now_ms();
+        self.segment.crew[at].start_as(|config| config.with_flag("leave"));
+        self.segment.settle(self.interrupt)?;
+        let joined = self.segment.await_back(&all_partitions(), since, self.interrupt)?;
+        self.segment.await_visible(self.segment.since_last()? + MEANWHILE, self.interrupt)?;
+        let owned = self.segment.crew[at].assigned();
+        let since = now_ms();
+        self.segment.crew[at].stop()?;
+        let left = self.back(at, " joins and leaves", &owned, since)?;
+        Ok(Done { recovery: left.recovery.max(joined), ..left })
+    }
+
+    // ---- brokers ------------------------------------------------------------------------------------------------------
+
+    fn broker_kill(&mut self) -> Result<Done> {
+        let (node, led) = self.leading_broker()?;
+        self.kill_broker(node, led)
+    }
+
+    fn kill_broker(&mut self, node: u16, led: usize) -> Result<Done> {
+        let since = now_ms();
+        self.cluster.kafka.kill(node)?;
+        self.cluster.kafka.spawn_node(node)?;
+        self.broker_back(node, led, since)
+    }
+
+    fn broker_stop(&mut self) -> Result<Done> {
+        let (node, led) = self.leading_broker()?;
+        let since = now_ms();
+        // A broker that does not stop in time is killed, which is a fault as well.
+        if let Err(error) = self.cluster.kafka.stop(node) {
+            tracing::debug!(error = format!("{error:#}"), "stopping a broker");
+        }
+        self.cluster.kafka.spawn_node(node)?;
+        self.broker_back(node, led, since)
+    }
+
+    fn broker_pause(&mut self) -> Result<Done> {
+        let (node, led) = self.leading_broker()?;
+        let pause = Duration::from_millis(5_000 + self.random.below(10_000));
+        self.cluster.kafka.pause(node)?;
+        let paused = self.pause(pause);
+        self.cluster.kafka.resume(node)?;
+        paused?;
+        self.broker_back(node, led, now_ms())
+    }
+
+    /// The proxy holds a worker's commit for a moment, so that the broker dies before, while or after it decides.
+    fn coordinator_kill(&mut self) -> Result<Done> {
+        let (at, _) = self.victim();
+        let node = self.coordinator(at)?;
+        let before_it_arrives = self.random.below(2) == 0;
+        let fault =
+            if before_it_arrives { NetworkFault::Delay(Duration::from_millis(50)) } else { NetworkFault::DropResponse };
+        let injection = self.cluster.proxy(node).inject(self.commit_of(at, fault));
+        let hit = injection.wait_fired(COMMIT_TIMEOUT);
+        let led = self.partitions_led_by(node)?;
+        let done = self.kill_broker(node, led)?;
+        let moment = if before_it_arrives { "before the commit arrives" } else { "after the commit was answered" };
+        let victim = format!("{}, coordinator of {}, {moment}", done.victim, self.segment.crew[at].name);
+        Ok(Done { victim, owned: led.max(1), hit, ..done })
+    }
+
+    fn brokers_roll(&mut self) -> Result<Done> {
+        let mut slowest = Duration::ZERO;
+        for node in self.cluster.kafka.node_ids() {
+            slowest = slowest.max(self.kill_broker(node, 1)?.recovery);
+        }
+        Ok(Done { victim: "all brokers".to_owned(), owned: all_partitions().len(), recovery: slowest, hit: true })
+    }
+
+    /// Behind every broker that was away: every partition goes on, and then every replica is in sync again.
+    fn broker_back(&mut self, node: u16, led: usize, since: i64) -> Result<Done> {
+        let recovery = self.segment.await_back(&all_partitions(), since, self.interrupt)?;
+        self.cluster.kafka.await_node(node)?;
+        self.cluster.await_in_sync(self.interrupt)?;
+        Ok(Done { victim: format!("broker {node}"), owned: led, recovery, hit: true })
+    }
+
+    // ---- network ------------------------------------------------------------------------------------------------------
+
+    fn network_cut(&mut self) -> Result<Done> {
+        let choice = self.random.below(self.cluster.proxies.len() as u64 + 1) as usize;
+        let since = now_ms();
+        let victim = if let Some(proxy) = self.cluster.proxies.get(choice) {
+            proxy.cut();
+            format!("the connections to broker {}", choice + 1)
+        } else {
+            self.cut_all();
+            "all connections".to_owned()
+        };
+        let recovery = self.segment.await_back(&all_partitions(), since, self.interrupt)?;
+        Ok(Done { victim, owned: all_partitions().len(), recovery, hit: true })
+    }
+
+    fn network_storm(&mut self) -> Result<Done> {
+        let time = Duration::from_millis(1_000 + self.random.below(7_000));
+        let until = Instant::now() + time;
+        self.interrupt.wait_until(time, || {
+            self.cut_all();
+            Ok(Instant::now() >= until)
+        })?;
+        let recovery = self.segment.await_back(&all_partitions(), now_ms(), self.interrupt)?;
+        let victim = format!("all connections for {:.1} s", time.as_secs_f32());
+        Ok(Done { victim, owned: all_partitions().len(), recovery, hit: true })
+    }
+
+    fn cut_all(&self) {
+        self.cluster.proxies.iter().for_each(crate::proxy::Proxy::cut);
+    }
+
+    fn answer_lost(&mut self) -> Result<Done> {
+        let (at, owned) = self.victim();
+        let reset = self.random.below(2) == 0;
+        let fault = if reset { NetworkFault::ResetAfterForward } else { NetworkFault::DropResponse };
+        let node = self.coordinator(at)?;
+        let injection = self.cluster.proxy(node).inject(self.commit_of(at, fault));
+        let hit = injection.wait_fired(COMMIT_TIMEOUT);
+        let how = if reset { ", connection reset" } else { ", connection open" };
+        let done = self.back(at, how, &owned, now_ms())?;
+        Ok(Done { hit, ..done })
+    }
+
+    /// The commit is late by as long as it takes until the worker has replaced its producer and gone on.
+    fn commit_late(&mut self) -> Result<Done> {
+        let (at, owned) = self.victim();
+        let node = self.coordinator(at)?;
+        let injection = self.cluster.proxy(node).inject(self.commit_of(at, NetworkFault::HoldAndReset));
+        let hit = injection.wait_fired(COMMIT_TIMEOUT);
+        let done = self.back(at, "", &owned, now_ms());
+        injection.release();
+        let done = done?;
+        self.segment.await_back(&owned, now_ms(), self.interrupt)?;
+        Ok(Done { hit, ..done })
+    }
+
+    fn commit_of(&self, at: usize, fault: NetworkFault) -> Rule {
+        Rule::end_txn(true, fault)
+            .client_id_contains(&format!("{}:{}:", self.segment.scene.name, self.segment.crew[at].name))
+    }
+
+    fn coordinator(&self, at: usize) -> Result<u16> {
+        self.cluster.coordinator(&format!("{}:{}:0", self.segment.scene.name, self.segment.crew[at].name))
+    }
+
+    // ---- disks and clocks ---------------------------------------------------------------------------------------------
+
+    /// The disk is filled again and again, since RocksDB gives room back; a worker that has enough in its own files is
+    /// killed, and comes upon the full disk when it starts.
+    fn disk_full(&mut self) -> Result<Done> {
+        const CLOSED: &str = "the state is closed, and opened again in";
+        let at = self.member(ON_DISK);
+        let owned = self.segment.crew[at].assigned();
+        let member = &mut self.segment.crew[at];
+        let disk = member.disk.take().context("it is chosen only where there is a disk")?;
+        let worker = member.running();
+        let began = worker.log().len();
+        let full = || disk.fill();
+        let mut seen = self.interrupt.wait_until(SEEN_TIMEOUT, || {
+            full()?;
+            Ok(worker.log().get(began..).is_some_and(|new| new.contains(CLOSED)))
+        })?;
+        let mut how = ", seen while it ran";
+        if !seen {
+            how = ", seen at the start";
+            member.kill()?;
+            full()?;
+            let mut worker = member.config.start();
+            seen = self.interrupt.wait_until(DEATH_TIMEOUT, || {
+                full()?;
+                Ok(worker.log_since_start().contains(CLOSED) || !worker.is_alive())
+            })?;
+            if worker.is_alive() {
+                member.worker = Some(worker);
+            } else {
+                how = ", refused at the start";
+                let (status, log) = (worker.wait(Duration::ZERO)?, worker.log_tail(LOG_LINES));
+                if status.code() != Some(REFUSED) {
+                    return Err(wrong(format!("on a full disk {} ended with {status}:\n{log}", member.name)));
+                }
+            }
+        }
+        disk.free()?;
+        member.disk = Some(disk);
+        if member.worker.is_none() {
+            member.start();
+        }
+        let done = self.back(at, how, &owned, now_ms())?;
+        Ok(Done { hit: seen, ..done })
+    }
+
+    fn state_damage(&mut self) -> Result<Done> {
+        let (at, owned) = self.victim();
+        let since = now_ms();
+        self.segment.crew[at].kill()?;
+        let mut damaged = Vec::new();
+        for partition in &owned {
+            damaged.extend(self.damage_one(at, *partition)?);
+        }
+        self.segment.crew[at].start();
+        let done = self.back(at, &format!(": {}", damaged.join(", ")), &owned, since)?;
+        // What has moved meanwhile lies there damaged until it comes back: no oracle is to take it for a past.
+        self.segment.settle(self.interrupt)?;
+        let kept = self.segment.crew[at].assigned();
+        for partition in owned.iter().filter(|partition| !kept.contains(partition)) {
+            fs::remove_dir_all(self.task_dir(at, *partition)).context("remove damaged state")?;
+        }
+        Ok(Done { hit: !damaged.is_empty(), ..done })
+    }
+
+    /// Damages one file of a task's state: flips bits in it or cuts it in half. What it was.
+    fn damage_one(&mut self, at: usize, partition: i32) -> Result<Option<String>> {
+        let directory = self.task_dir(at, partition);
+        let files: Vec<PathBuf> = match fs::read_dir(&directory) {
+            Ok(files) => files.filter_map(|file| Some(file.ok()?.path())).filter(|file| can_be_damaged(file)).collect(),
+            Err(_) => return Ok(None),
+        };
+        if files.is_empty() {
+            return Ok(None);
+        }
+        let file = &files[self.random.below(files.len() as u64) as usize];
+        let mut bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let cut = self.random.below(3) == 0;
+        if cut {
+            bytes.truncate(bytes.len() / 2);
+        } else {
+            let (from, to) = (bytes.len() / 4, (bytes.len() * 3 / 4).max(1));
+            bytes[from..to].iter_mut().step_by(7).for_each(|byte| *byte ^= 0x55);
+        }
+        fs::write(file, bytes).with_context(|| format!("cannot write {}", file.display()))?;
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Some(format!("{name} of {partition} {}", if cut { "cut" } else { "flipped" })))
+    }
+
+    fn state_lost(&mut self) -> Result<Done> {
+        let (at, owned) = self.victim();
+        let since = now_ms();
+        self.segment.crew[at].kill()?;
+        self.lose_state(at)?;
+        self.segment.crew[at].start();
+        self.back(at, "", &owned, since)
+    }
+
+    /// The clock of a worker is an hour off from its start on, and right again when it is started the next time. It does not
+    /// jump under a running process: librdkafka waits for times of the wall clock, and for an hour if that goes back.
+    fn clock_jump(&mut self) -> Result<Done> {
+        let library = self.means.faketime.clone().map_err(anyhow::Error::msg)?;
+        let (at, owned) = self.victim();
+        let offset = if self.random.below(2) == 0 { "+3600" } else { "-3600" };
+        let faked = |config: WorkerConfig| {
+            config
+                .with_variable("LD_PRELOAD", &library.display().to_string())
+                .with_variable("FAKETIME", offset)
+                .with_variable("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+        };
+        let since = now_ms();
+        self.segment.crew[at].kill()?;
+        self.segment.crew[at].start_as(faked);
+        let started = self.back(at, &format!(" by {offset} s"), &owned, since)?;
+        self.segment.await_visible(self.segment.since_last()? + MEANWHILE, self.interrupt)?;
+        let restarted = self.restart(at, &owned)?;
+        Ok(Done { recovery: started.recovery.max(restarted.recovery), ..started })
+    }
+
+    // ---- what they share ----------------------------------------------------------------------------------------------
+
+    /// A worker that owns something, and what that is.
+    fn victim(&mut self) -> (usize, Vec<i32>) {
+        let owning: Vec<usize> =
+            (0..self.segment.crew.len()).filter(|at| !self.segment.crew[*at].assigned().is_empty()).collect();
+        let at = owning[self.random.below(owning.len() as u64) as usize];
+        (at, self.segment.crew[at].assigned())
+    }
+
+    fn member(&self, name: &str) -> usize {
+        self.segment.crew.iter().position(|member| member.name == name).expect("it is in every crew")
+    }
+
+    /// A broker that leads partitions of the application, and how many.
+    fn leading_broker(&mut self) -> Result<(u16, usize)> {
+        let leading = self.cluster.leading(&self.segment.topics())?;
+        ensure!(!leading.is_empty(), "no broker leads any partition");
+        let node = leading[self.random.below(leading.len() as u64) as usize];
+        Ok((node, self.partitions_led_by(node)?))
+    }
+
+    fn partitions_led_by(&self, node: u16) -> Result<usize> {
+        let mut led = 0;
+        for topic in self.segment.topics() {
+            led += self.cluster.leaders(&topic)?.into_values().filter(|leader| *leader == node).count();
+        }
+        Ok(led)
+    }
+
+    fn back(&mut self, at: usize, how: &str, owned: &[i32], since: i64) -> Result<Done> {
+        let recovery = self.segment.await_back(owned, since, self.interrupt)?;
+        Ok(Done { victim: format!("{}{how}", self.segment.crew[at].name), owned: owned.len(), recovery, hit: true })
+    }
+
+    /// Lets time pass: this is the fault.
+    fn pause(&self, time: Duration) -> Result<()> {
+        let until = Instant::now() + time;
+        self.interrupt.wait_until(time, || Ok(Instant::now() >= until)).map(drop)
+    }
+
+    fn lose_state(&self, at: usize) -> Result<()> {
+        let directory = self.application_dir(at);
+        if directory.exists() {
+            fs::remove_dir_all(&directory).with_context(|| format!("cannot remove {}", directory.display()))?;
+        }
+        Ok(())
+    }
+
+    fn application_dir(&self, at: usize) -> PathBuf {
+        let (scene, member) = (&self.segment.scene, &self.segment.crew[at]);
+        processor_runtime::state::application_directory(&member.state_dir(scene), &scene.name)
+    }
+
+    fn task_dir(&self, at: usize, partition: i32) -> PathBuf {
+        self.application_dir(at).join(format!("{}_{partition}", self.segment.scene.subject.tasks))
+    }
+}
+
+/// The places that a worker under a steady load comes past; the others need a batch that takes too long, or a fence.
+fn can_be_reached(place: Failpoint) -> bool {
+    !matches!(place, Failpoint::AfterAbort | Failpoint::AfterRebuild)
+}
+
+/// The places that it comes past again and again.
+fn in_turn(place: Failpoint) -> bool {
+    matches!(
+        place,
+        Failpoint::AfterPoll
+            | Failpoint::MidProcess
+            | Failpoint::AfterProcess
+            | Failpoint::AfterChangelog
+            | Failpoint::AfterDrain
+            | Failpoint::AfterOffsets
+            | Failpoint::AfterCommit
+            | Failpoint::MidApply
+            | Failpoint::AfterApply
+    )
+}
+
+/// The places that it comes past only if there is much to restore.
+fn in_restore(place: Failpoint) -> bool {
+    matches!(
+        place,
+        Failpoint::InRestore | Failpoint::BetweenRestoreBatches | Failpoint::BeforePosition | Failpoint::AfterRestore
+    )
+}
+
+/// The files that make a database: its tables, its manifest, its log, and what names the manifest.
+fn can_be_damaged(file: &Path) -> bool {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let kind = name == "CURRENT" || name.starts_with("MANIFEST-") || name.ends_with(".sst") || name.ends_with(".log");
+    kind && fs::metadata(file).is_ok_and(|file| file.len() > 0)
+}

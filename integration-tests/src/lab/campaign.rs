@@ -4,6 +4,7 @@
 //! and disks in memory, one schedule a seed. What was done is kept in `target/campaign`, and the next call goes on behind
 //! it, as long as it is of the same commit.
 
+mod bank;
 mod cluster;
 mod faults;
 mod load;

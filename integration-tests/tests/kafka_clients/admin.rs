@@ -1,6 +1,10 @@
 //! Questions at start-up.
 
+use std::thread;
+
 use anyhow::{Context, Result};
+use processor_integration_tests::broker::{ClusterConfig, KafkaCluster, test_dir};
+use processor_runtime::kafka::ClusterSettings;
 use processor_runtime::kafka::KafkaErrorKind;
 use processor_runtime::kafka::admin::Admin;
 
@@ -36,4 +40,24 @@ fn a_broker_tells_whether_it_verifies_transactions() -> Result<()> {
     let settings = Admin::connect(corner.cluster.settings())?.broker_config(1)?;
     assert_eq!(settings.get("transaction.partition.verification.enable").map(String::as_str), Some("true"));
     Ok(())
+}
+
+/// The workers of a new application start at once: one of them makes a topic, and another one asks brokers that may not have
+/// heard of it yet. They are not to stop for that.
+#[test]
+fn a_topic_that_somebody_else_has_just_made_is_described() -> Result<()> {
+    const TOPICS: u32 = 60;
+    let kafka = KafkaCluster::start(ClusterConfig::three(test_dir("admin-three")?))?;
+    let corner = Corner::new("admin-races", 1)?;
+    let settings =
+        ClusterSettings { bootstrap_servers: kafka.bootstrap_servers(), ..corner.cluster.settings().clone() };
+    let (maker, asker) = (Admin::connect(&settings)?, Admin::connect(&settings)?);
+    let topics = || (0..TOPICS).map(|number| format!("admin-race-{number}"));
+    thread::scope(|scope| {
+        let making = scope.spawn(|| topics().try_for_each(|topic| maker.create_topic(&topic, 4, None, &[].into())));
+        for topic in topics() {
+            while asker.describe_topic(&topic)?.is_none() && !making.is_finished() {}
+        }
+        Ok(making.join().expect("it has no panic of its own")?)
+    })
 }

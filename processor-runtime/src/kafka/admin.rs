@@ -110,9 +110,24 @@ impl Admin {
 
     /// What a topic is; `None` where there is none of that name.
     pub fn describe_topic(&self, name: &str) -> Result<Option<TopicInfo>, KafkaError> {
-        let Some(shape) = self.topic_shape(name)? else { return Ok(None) };
-        let configs = self.topic_configs(name)?;
-        Ok(Some(TopicInfo { partitions: shape.partitions, topic_id: shape.topic_id, configs }))
+        let deadline = Instant::now() + CHANGED_WAIT_MAX;
+        loop {
+            let Some(shape) = self.topic_shape(name)? else { return Ok(None) };
+            self.queue.ask_settings(SettingsOf::Topic, name, ANSWER_WAIT_MAX);
+            match self.wait().and_then(|event| event.settings()) {
+                Ok(configs) => {
+                    return Ok(Some(TopicInfo { partitions: shape.partitions, topic_id: shape.topic_id, configs }));
+                }
+                // Another worker has made it a moment ago, and the broker that is asked now has not heard of it.
+                Err(fault)
+                    if fault.code == Code::of(E::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART)
+                        && Instant::now() < deadline =>
+                {
+                    std::thread::sleep(CHANGED_POLL);
+                }
+                Err(fault) => return Err(self.error(&format!("cannot read the settings of {name}"), &fault)),
+            }
+        }
     }
 
     /// How a topic is laid out, which needs no right to its settings; `None` where there is none of that name.

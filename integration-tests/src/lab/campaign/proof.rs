@@ -11,11 +11,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::segment::{STUCK, Segment};
+use super::segment::{STUCK, Segment, ensure_alive};
 use super::{panic_text, wrong};
-use crate::client::Observer;
 use crate::lab::interrupt::Interrupt;
-use crate::scene::copy_directory;
+use crate::scene::{Scene, copy_directory};
 
 /// How long a transaction may stay open when nothing is left to do: markers may wait for a broker that has just come back.
 const CLOSED_WITHIN: Duration = Duration::from_secs(15);
@@ -23,11 +22,13 @@ const CLOSED_WITHIN: Duration = Duration::from_secs(15);
 const ENDS_MIN: u64 = 20;
 
 impl Segment {
-    /// Ends the segment and verifies it; how many records that were.
-    pub(super) fn prove(mut self, interrupt: &Interrupt) -> Result<u64> {
+    /// Ends the segment and verifies it; how many records of the ledger and of the bank that were.
+    pub(super) fn prove(mut self, interrupt: &Interrupt) -> Result<[u64; 2]> {
         let load = self.load.take().expect("a segment is proved once");
         self.scene.produced += load.finish()?;
-        self.await_processed(interrupt)?;
+        let transfers = self.bank.prove(interrupt)?;
+        let crew = &mut self.crew;
+        await_processed(&mut self.scene, interrupt, || crew.iter_mut().try_for_each(ensure_alive))?;
         self.await_closed(interrupt)?;
         for member in &mut self.crew {
             if member.worker.is_some() {
@@ -37,24 +38,10 @@ impl Segment {
         self.take_out_of_disks()?;
         let watch = self.watch.take().expect("a segment is proved once");
         judged("what was seen meanwhile", || watch.finish(ENDS_MIN))?;
+        self.await_answers(interrupt)?;
         let names: Vec<&str> = self.crew.iter().map(|member| member.name.as_str()).collect();
         judged("what is there at the end", || self.scene.verify(&names))?;
-        Ok(self.scene.produced)
-    }
-
-    fn await_processed(&mut self, interrupt: &Interrupt) -> Result<()> {
-        let produced = self.scene.produced;
-        let mut done = 0;
-        let all = interrupt.wait_until(STUCK, || {
-            self.ensure_all_run()?;
-            // Clients that saw brokers die may be slow to find them again.
-            match self.scene.kafka.committed_offsets(&self.scene.input(), false) {
-                Ok(offsets) => done = offsets.values().map(|(offset, _)| (*offset).max(0) as u64).sum(),
-                Err(_) => self.scene.kafka = Observer::new(&self.scene.bootstrap, &self.scene.name)?,
-            }
-            Ok(done >= produced)
-        })?;
-        if all { Ok(()) } else { Err(wrong(format!("after {STUCK:?} {done} of {produced} records are processed"))) }
+        Ok([self.scene.produced, transfers])
     }
 
     /// O7.
@@ -74,6 +61,14 @@ impl Segment {
         Ok(())
     }
 
+    /// Clients that saw brokers die may be slow to find them again, and the oracles ask once.
+    fn await_answers(&mut self, interrupt: &Interrupt) -> Result<()> {
+        self.scene.reconnect();
+        let input = self.scene.input();
+        let answered = interrupt.wait_until(STUCK, || Ok(self.scene.kafka.committed_offsets(&input, true).is_ok()))?;
+        if answered { Ok(()) } else { Err(wrong(format!("after {STUCK:?} nobody says what is committed of {input}"))) }
+    }
+
     /// The oracles look where the directories would be without disks of their own.
     fn take_out_of_disks(&self) -> Result<()> {
         for member in &self.crew {
@@ -88,8 +83,31 @@ impl Segment {
     }
 }
 
+/// Waits until the offsets say that everything is processed.
+pub(super) fn await_processed(
+    scene: &mut Scene,
+    interrupt: &Interrupt,
+    mut ensure_all_run: impl FnMut() -> Result<()>,
+) -> Result<()> {
+    let mut done = 0;
+    let all = interrupt.wait_until(STUCK, || {
+        ensure_all_run()?;
+        // Clients that saw brokers die may be slow to find them again.
+        match scene.kafka.committed_offsets(&scene.input(), false) {
+            Ok(offsets) => done = offsets.values().map(|(offset, _)| (*offset).max(0) as u64).sum(),
+            Err(_) => scene.reconnect(),
+        }
+        Ok(done >= scene.produced)
+    })?;
+    if all {
+        Ok(())
+    } else {
+        Err(wrong(format!("after {STUCK:?} {done} of {} records of {} are processed", scene.produced, scene.name)))
+    }
+}
+
 /// What an oracle says in a panic.
-fn judged<T>(what: &str, judge: impl FnOnce() -> T) -> Result<T> {
+pub(super) fn judged<T>(what: &str, judge: impl FnOnce() -> T) -> Result<T> {
     catch_unwind(AssertUnwindSafe(judge)).map_err(|panic| wrong(format!("{what}: {}", panic_text(&*panic))))
 }
 

@@ -41,7 +41,7 @@ pub(super) fn run(args: &CampaignArgs, target: &Path) -> Result<()> {
     let mut run = Run::new(args, directory, &interrupt)?;
     let ended = run.go_on_until_the_time_is_over();
     run.view.finish();
-    run.tally.seconds += run.began.elapsed().as_secs_f64();
+    run.tally.seconds += run.began.map_or(0.0, |began| began.elapsed().as_secs_f64());
     run.tally.write(&run.directory)?;
     run.view.event(&format!("\n{}", run.tally.markdown()));
     run.view.event(&format!("{0}/report.md and {0}/report.json have it", run.directory.display()));
@@ -76,7 +76,8 @@ struct Run<'a> {
     seed: u64,
     random: SplitMix64,
     tally: Tally,
-    began: Instant,
+    /// When the first segment was under way: until then nothing can be struck.
+    began: Option<Instant>,
     /// Of the segments of this run.
     number: u64,
 }
@@ -113,13 +114,13 @@ impl<'a> Run<'a> {
             grouped(tally.counted()),
             grouped(tally.records_verified)
         ));
-        let (schedule, random, began) = (Schedule::new(faults), SplitMix64::new(seed), Instant::now());
-        Ok(Self { args, directory, interrupt, view, means, schedule, seed, random, tally, began, number: 0 })
+        let (schedule, random) = (Schedule::new(faults), SplitMix64::new(seed));
+        Ok(Self { args, directory, interrupt, view, means, schedule, seed, random, tally, began: None, number: 0 })
     }
 
     fn is_over(&self) -> bool {
         let seen = self.args.without.is_some() && !self.tally.violations.is_empty();
-        seen || self.began.elapsed() >= Duration::from_mins(self.args.minutes)
+        seen || self.began.is_some_and(|began| began.elapsed() >= Duration::from_mins(self.args.minutes))
     }
 
     fn go_on_until_the_time_is_over(&mut self) -> Result<()> {
@@ -172,11 +173,15 @@ impl<'a> Run<'a> {
         };
         cluster.await_in_sync(self.interrupt)?;
         let mut segment = Segment::begin(name, home, cluster, &setting)?;
+        self.began.get_or_insert_with(Instant::now);
         while !self.is_over() && struck.len() < FAULTS_A_SEGMENT && segment.visible.count()? < RECORDS_A_SEGMENT {
             let fault = self.schedule.next(&mut self.random);
             segment.await_visible(COMMITTED_MIN, self.interrupt)?;
             Self::look_at_workers(&mut segment)?;
             self.stand(&segment, struck, &format!("now {}", fault.name()));
+            if self.random.below(2) == 0 {
+                segment.bank.strike(&mut self.random)?;
+            }
             let (random, means, interrupt) = (&mut self.random, &self.means, self.interrupt);
             let outcome = Striker { cluster, segment: &mut segment, random, means, interrupt }.strike(fault);
             let done = outcome.with_context(|| format!("{} in {name}", fault.name()))?;
@@ -188,12 +193,16 @@ impl<'a> Run<'a> {
         }
         self.stand(&segment, struck, "verifying");
         let began = Instant::now();
-        let (held, topics, dir) = (segment.resources.held, segment.topics(), segment.scene.dir.clone());
+        let (held, kills) = (segment.resources.held, segment.bank.kills);
+        let topics: Vec<String> = segment.topics().into_iter().chain(segment.bank.topics()).collect();
+        let directories = [segment.scene.dir.clone(), segment.bank.scene.dir.clone()];
         let records = segment.prove(self.interrupt).with_context(|| format!("at the end of {name}"))?;
         self.tally.add(name, records, struck, held);
+        self.tally.bank_kills += kills;
         self.view.event(&format!(
-            "{name}: {} records verified in {:.0} s; in all {} faults, {} records, {} violation(s)",
-            grouped(records),
+            "{name}: {} records and {} transfers verified in {:.0} s; in all {} faults, {} records, {} violation(s)",
+            grouped(records[0]),
+            grouped(records[1]),
             began.elapsed().as_secs_f32(),
             grouped(self.tally.counted()),
             grouped(self.tally.records_verified),
@@ -203,7 +212,9 @@ impl<'a> Run<'a> {
         for topic in topics {
             delete_topic(&cluster.kafka.bootstrap_servers(), &topic)?;
         }
-        fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))
+        directories
+            .iter()
+            .try_for_each(|dir| fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display())))
     }
 
     /// O10.

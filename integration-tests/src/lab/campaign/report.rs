@@ -32,7 +32,11 @@ pub(super) struct Tally {
     pub(super) seeds: Vec<u64>,
     pub(super) seconds: f64,
     pub(super) segments: u64,
+    /// Records of the ledger and transfers of the bank.
     pub(super) records_verified: u64,
+    pub(super) transfers_verified: u64,
+    /// How often a worker of the bank was killed, beside the faults.
+    pub(super) bank_kills: u64,
     pub(super) faults: BTreeMap<String, OfKind>,
     /// By fault: why the last run could not do it.
     pub(super) not_run: BTreeMap<String, String>,
@@ -88,9 +92,10 @@ impl Tally {
     }
 
     /// Adds a segment that was verified.
-    pub(super) fn add(&mut self, segment: &str, records: u64, struck: &[Struck], held: Held) {
+    pub(super) fn add(&mut self, segment: &str, [records, transfers]: [u64; 2], struck: &[Struck], held: Held) {
         self.segments += 1;
-        self.records_verified += records;
+        self.records_verified += records + transfers;
+        self.transfers_verified += transfers;
         self.held.absorb(held);
         for struck in struck {
             let kind = self.faults.entry(struck.fault.name().to_owned()).or_default();
@@ -139,6 +144,11 @@ impl Tally {
             self.violations.len(),
             self.seeds,
             self.machine,
+        ));
+        line(format_args!(
+            "Of the records {} are transfers of the bank, whose workers were killed {} times beside all this.\n",
+            grouped(self.transfers_verified),
+            grouped(self.bank_kills)
         ));
         line(format_args!(
             "Seconds. Recovery: from the strike (from its end for pauses, storms and full disks) until each partition of \
@@ -254,7 +264,7 @@ mod tests {
     #[test]
     fn what_is_over_its_bound_is_named() {
         let mut tally = Tally::default();
-        tally.add("s", 10, &[struck(5_000, true, 1), struck(5_000, true, 9)], Held::default());
+        tally.add("s", [9, 1], &[struck(5_000, true, 1), struck(5_000, true, 9)], Held::default());
         assert_eq!(tally.slow.len(), 1);
         assert!(
             tally.markdown().contains("| worker-kill | 2 | 0 | 1.0 | 9.0 | 9.0 | 3.0 | 1 |"),

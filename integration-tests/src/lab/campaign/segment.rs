@@ -9,11 +9,12 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use processor_runtime::seeded_bugs::Rule;
 
+use super::bank::Bank;
 use super::cluster::Cluster;
 use super::load::{Load, now_ms};
 use super::resources::Resources;
 use super::visible::Visible;
-use super::{Wrong, wrong};
+use super::wrong;
 use crate::disk::Disk;
 use crate::lab::interrupt::Interrupt;
 use crate::lab::program::OWN_FILE;
@@ -30,6 +31,8 @@ pub(super) const EXTRA: &str = "four";
 pub(super) const ON_DISK: &str = "three";
 const DISK_BYTES: u64 = 96 << 20;
 const KEYS: u64 = 2_000;
+/// How long each record takes where a rule is switched off.
+const SLOW_US: u32 = 1_000;
 /// Longer than any bound: what does not go on by then does not go on.
 pub(super) const STUCK: Duration = Duration::from_mins(2);
 
@@ -40,6 +43,7 @@ pub(super) struct Segment {
     pub(super) visible: Visible,
     pub(super) watch: Option<Watch>,
     pub(super) load: Option<Load>,
+    pub(super) bank: Bank,
     pub(super) resources: Resources,
     /// How many outputs were visible when the last fault was over.
     pub(super) visible_before: u64,
@@ -60,9 +64,12 @@ impl std::fmt::Debug for Segment {
 }
 
 impl Member {
-    fn new(scene: &Scene, name: &str, disk: Option<Disk>, without: Option<Rule>) -> Self {
+    pub(super) fn new(scene: &Scene, name: &str, disk: Option<Disk>, without: Option<Rule>) -> Self {
         let config = scene.worker(name).with("instance-id", name);
-        let config = without.into_iter().fold(config, |config, rule| config.with("without", rule.name()));
+        // A transaction that is open for most of the time shows what is missing sooner.
+        let config = without
+            .into_iter()
+            .fold(config, |config, rule| config.with("without", rule.name()).with("pause-us", SLOW_US));
         let config = match &disk {
             Some(disk) => disk.worker(config),
             None => config,
@@ -135,8 +142,9 @@ impl Segment {
             crew.push(Member::new(&scene, name, disk, setting.without));
         }
         crew.push(Member::new(&scene, EXTRA, None, setting.without));
+        let bank = Bank::open(&format!("{name}-bank"), directory, cluster, setting)?;
         let resources = Resources::default();
-        let mut segment = Self { scene, crew, visible, watch, load, resources, visible_before: 0 };
+        let mut segment = Self { scene, crew, visible, watch, load, bank, resources, visible_before: 0 };
         segment.crew.iter_mut().filter(|member| member.name != EXTRA).for_each(Member::start);
         segment.settle(setting.interrupt)?;
         Ok(segment)
@@ -202,16 +210,19 @@ impl Segment {
     /// Nobody may have ended by itself.
     pub(super) fn ensure_all_run(&mut self) -> Result<()> {
         self.load.as_ref().map_or(Ok(()), Load::ensure_runs)?;
-        for member in &mut self.crew {
-            if let Some(worker) = &mut member.worker
-                && !worker.is_alive()
-            {
-                let tail = worker.log_tail(8);
-                return Err(Wrong(format!("{} has ended by itself; its log ends:\n{tail}", member.name)).into());
-            }
-        }
-        Ok(())
+        self.crew.iter_mut().try_for_each(ensure_alive)?;
+        self.bank.ensure_all_run()
     }
+}
+
+/// Fails if a worker has ended by itself.
+pub(super) fn ensure_alive(member: &mut Member) -> Result<()> {
+    let Some(worker) = &mut member.worker else { return Ok(()) };
+    if worker.is_alive() {
+        return Ok(());
+    }
+    let tail = worker.log_tail(8);
+    Err(wrong(format!("{} has ended by itself; its log ends:\n{tail}", member.name)))
 }
 
 /// All partitions of its topics.

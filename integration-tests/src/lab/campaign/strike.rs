@@ -445,7 +445,11 @@ impl Striker<'_> {
         self.segment.crew[at].start_as(faked);
         let started = self.back(at, &format!(" by {offset} s"), &owned, since)?;
         self.segment.await_visible(self.segment.since_last()? + MEANWHILE, self.interrupt)?;
-        let restarted = self.restart(at, &owned)?;
+        // Killed, for under that library a process does not always end by itself.
+        let since = now_ms();
+        self.segment.crew[at].kill()?;
+        self.segment.crew[at].start();
+        let restarted = self.back(at, "", &owned, since)?;
         Ok(Done { recovery: started.recovery.max(restarted.recovery), ..started })
     }
 

@@ -64,7 +64,7 @@ pub fn check(
     let cluster_id = admin.cluster_id().map_err(|error| ConfigError(error.message))?;
     make_internal_topics(config, topology, admin)?;
     let output_partitions = topology.outputs().iter().map(|output| {
-        let found = existing(config, admin, output, "output")?;
+        let found = existing(config, topology, admin, output, "output")?;
         Ok(u32::try_from(found.partitions).expect("Kafka counts partitions in 31 bits"))
     });
     let output_partitions = output_partitions.collect::<Result<Vec<u32>, ConfigError>>()?;
@@ -107,9 +107,17 @@ pub fn check(
     Ok(checked)
 }
 
-fn existing(config: &Config, admin: &Admin, topic: &str, what: &str) -> Result<TopicShape, ConfigError> {
-    let found = admin.topic_shape(topic).map_err(|error| ConfigError(error.message))?;
-    found.ok_or_else(|| {
+fn existing(
+    config: &Config,
+    topology: &ApplicationTopology,
+    admin: &Admin,
+    topic: &str,
+    what: &str,
+) -> Result<TopicShape, ConfigError> {
+    // An internal one was made before this, here or by another worker, and the broker that is asked may not know it yet.
+    let is_internal = topology.internal_topics().iter().any(|internal| &*internal.topic == topic);
+    let found = if is_internal { admin.made_topic_shape(topic) } else { admin.topic_shape(topic) };
+    found.map_err(|error| ConfigError(error.message))?.ok_or_else(|| {
         ConfigError(format!(
             "the {what} topic '{topic}' does not exist: make it with kafka-topics --bootstrap-server {} --create --topic {topic} \
              --partitions <n> --replication-factor <n>, or correct its name",
@@ -193,7 +201,7 @@ fn co_partitioned(
     let mut counts = Vec::new();
     for input in &subtopology.inputs {
         let topic = &topology.inputs()[input.slot()];
-        counts.push((topic, existing(config, admin, topic, "input")?.partitions));
+        counts.push((topic, existing(config, topology, admin, topic, "input")?.partitions));
     }
     let (first, partitions) = counts[0];
     match counts.iter().find(|(_, count)| *count != partitions) {

@@ -142,6 +142,17 @@ impl Admin {
         }
     }
 
+    /// How a topic is laid out that was made a moment ago, whoever made it: brokers that have not heard of it are asked again.
+    pub fn made_topic_shape(&self, name: &str) -> Result<Option<TopicShape>, KafkaError> {
+        let deadline = Instant::now() + CHANGED_WAIT_MAX;
+        loop {
+            match self.topic_shape(name)? {
+                None if Instant::now() < deadline => std::thread::sleep(CHANGED_POLL),
+                found => return Ok(found),
+            }
+        }
+    }
+
     /// The settings of a topic, also those with default values.
     pub fn topic_configs(&self, name: &str) -> Result<BTreeMap<String, String>, KafkaError> {
         self.settings(SettingsOf::Topic, name)

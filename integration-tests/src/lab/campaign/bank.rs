@@ -19,6 +19,8 @@ use crate::scene::{Load, PARTITIONS, Scene, Subject};
 const CREW: [&str; 2] = ["one", "two"];
 /// Transfers a second.
 const RATE: u64 = 150;
+/// How often workers may end by themselves, in a segment.
+const RESTARTS_MAX: u64 = 60;
 const TOPICS: [&str; 3] = ["out", "refused", "unreadable"];
 
 /// The bank of one segment.
@@ -28,6 +30,7 @@ pub(super) struct Bank {
     load: Option<Load>,
     /// How often one of its workers was killed.
     pub(super) kills: u64,
+    restarts: u64,
 }
 
 impl std::fmt::Debug for Bank {
@@ -48,11 +51,12 @@ impl Bank {
         let mut crew: Vec<Member> = CREW.iter().map(|name| Member::new(&scene, name, None, None)).collect();
         crew.iter_mut().for_each(Member::start);
         let load = Some(scene.load(RATE));
-        Ok(Self { scene, crew, load, kills: 0 })
+        Ok(Self { scene, crew, load, kills: 0, restarts: 0 })
     }
 
     /// Kills one of its workers, which comes back at once.
     pub(super) fn strike(&mut self, random: &mut SplitMix64) -> Result<()> {
+        self.ensure_all_run()?;
         let member = &mut self.crew[random.below(CREW.len() as u64) as usize];
         member.kill()?;
         member.start();
@@ -60,9 +64,19 @@ impl Bank {
         Ok(())
     }
 
-    /// Nobody may have ended by itself.
+    /// Whoever has ended by itself is started again, as a service manager would: its workers are started in the middle of
+    /// every fault, also where no broker answers, and a start that cannot ask the brokers gives up.
     pub(super) fn ensure_all_run(&mut self) -> Result<()> {
-        self.crew.iter_mut().try_for_each(ensure_alive)
+        for member in &mut self.crew {
+            if let Err(error) = ensure_alive(member) {
+                self.restarts += 1;
+                if self.restarts > RESTARTS_MAX {
+                    return Err(error.context("a worker of the bank does not stay up"));
+                }
+                member.start();
+            }
+        }
+        Ok(())
     }
 
     /// The topics that it has made and was given.
@@ -74,6 +88,7 @@ impl Bank {
     pub(super) fn prove(&mut self, interrupt: &Interrupt) -> Result<u64> {
         let load = self.load.take().expect("a bank is proved once");
         load.finish(&mut self.scene);
+        self.ensure_all_run()?;
         let crew = &mut self.crew;
         await_processed(&mut self.scene, interrupt, || crew.iter_mut().try_for_each(ensure_alive))?;
         let transfers = self.scene.kafka.read_committed(&self.scene.input())?;

@@ -254,7 +254,7 @@ mod tests {
         let nobody = Struck { owned: 0, ..struck(5_000, true, 1) };
         tally.add(
             "s",
-            10,
+            [9, 1],
             &[struck(5_000, true, 1), struck(999, true, 1), struck(5_000, false, 1), nobody],
             Held::default(),
         );

@@ -43,20 +43,6 @@ fn a_minute_of_faults_loses_and_doubles_nothing() {
     assert!(text.contains("| fault | counted |"), "{text}");
 }
 
-/// With the rule switched off that replaces a producer whose request may still be in flight, a commit that arrives late ends
-/// a later transaction: the campaign must see that, and keep the data.
-#[test]
-fn a_campaign_sees_what_a_missing_rule_does() {
-    let target = directory("campaign-blind");
-    let arguments = ["--minutes", "4", "--seed", "1", "--rate", "1500", "--faults", "commit-late"];
-    let output = campaign(&target, &[&arguments[..], &["--without", "tainted-producer-is-replaced"]].concat());
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{}:\n{said}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
-    let (figures, text) = report(&target, "campaign-without");
-    let kept = figures["violations"][0]["kept"].as_str().unwrap_or_default();
-    assert!(Path::new(kept).join("violation.txt").is_file(), "{text}");
-}
-
 /// A fault that nobody knows is refused before anything is started, with those that there are.
 #[test]
 fn a_fault_that_does_not_exist_is_named() {

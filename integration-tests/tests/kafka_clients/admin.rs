@@ -4,9 +4,10 @@ use std::thread;
 
 use anyhow::{Context, Result};
 use processor_integration_tests::broker::{ClusterConfig, KafkaCluster, test_dir};
-use processor_runtime::kafka::ClusterSettings;
+
 use processor_runtime::kafka::KafkaErrorKind;
 use processor_runtime::kafka::admin::Admin;
+use processor_runtime::kafka::cluster::ClusterSettings;
 
 use super::support::Corner;
 
@@ -51,10 +52,13 @@ fn a_topic_that_somebody_else_has_just_made_is_described() -> Result<()> {
     let corner = Corner::new("admin-races", 1)?;
     let settings =
         ClusterSettings { bootstrap_servers: kafka.bootstrap_servers(), ..corner.cluster.settings().clone() };
-    let (maker, asker) = (Admin::connect(&settings)?, Admin::connect(&settings)?);
+    let asker = Admin::connect(&settings)?;
     let topics = || (0..TOPICS).map(|number| format!("admin-race-{number}"));
     thread::scope(|scope| {
-        let making = scope.spawn(|| topics().try_for_each(|topic| maker.create_topic(&topic, 4, None, &[].into())));
+        let making = scope.spawn(|| {
+            let maker = Admin::connect(&settings)?;
+            topics().try_for_each(|topic| maker.create_topic(&topic, 4, None, &[].into()))
+        });
         for topic in topics() {
             while asker.describe_topic(&topic)?.is_none() && !making.is_finished() {}
         }

@@ -259,7 +259,7 @@ fn changelog(
         let made = admin.create_topic(topic, partitions, config.replication_factor, &configs);
         made.map_err(|error| ConfigError(error.message))?;
         tracing::info!(topic, partitions, "changelog topic made");
-        let found = describe()?;
+        let found = admin.describe_made_topic(topic).map_err(|error| ConfigError(error.message))?;
         found.ok_or_else(|| ConfigError(format!("the changelog topic '{topic}' was made and is gone again")))?
     };
     check_changelog(config, topic, partitions, &info)?;

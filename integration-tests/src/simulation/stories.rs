@@ -21,7 +21,9 @@ pub(super) fn an_answer_of_another_assignment(world: &mut World) {
     world.cluster.delay_answers(100);
     world.cluster.rebalance();
     for _ in 0..8 {
-        (0..newcomer).for_each(|worker| turn(world, worker));
+        for worker in 0..newcomer {
+            turn(world, worker);
+        }
     }
     world.cluster.delay_answers(0);
     world.start(newcomer);
@@ -36,7 +38,9 @@ pub(super) fn an_answer_of_another_assignment(world: &mut World) {
 /// Turns these workers until something holds, or long enough.
 fn until(world: &mut World, workers: &[usize], holds: impl Fn(&World) -> bool) {
     for _ in 0..TURNS_MAX {
-        workers.iter().for_each(|worker| turn(world, *worker));
+        for &worker in workers {
+            turn(world, worker);
+        }
         if holds(world) {
             return;
         }

@@ -73,6 +73,17 @@ impl fmt::Debug for Admin {
     }
 }
 
+/// Looks again until a broker knows what was made, or for as long as changes may take to spread.
+fn once_known<T>(look: impl Fn() -> Result<Option<T>, KafkaError>) -> Result<Option<T>, KafkaError> {
+    let deadline = Instant::now() + CHANGED_WAIT_MAX;
+    loop {
+        match look()? {
+            None if Instant::now() < deadline => std::thread::sleep(CHANGED_POLL),
+            found => return Ok(found),
+        }
+    }
+}
+
 impl Admin {
     /// Makes the client; the first question connects.
     ///
@@ -144,13 +155,12 @@ impl Admin {
 
     /// How a topic is laid out that was made a moment ago, whoever made it: brokers that have not heard of it are asked again.
     pub fn made_topic_shape(&self, name: &str) -> Result<Option<TopicShape>, KafkaError> {
-        let deadline = Instant::now() + CHANGED_WAIT_MAX;
-        loop {
-            match self.topic_shape(name)? {
-                None if Instant::now() < deadline => std::thread::sleep(CHANGED_POLL),
-                found => return Ok(found),
-            }
-        }
+        once_known(|| self.topic_shape(name))
+    }
+
+    /// What a topic is that was made a moment ago; the same.
+    pub fn describe_made_topic(&self, name: &str) -> Result<Option<TopicInfo>, KafkaError> {
+        once_known(|| self.describe_topic(name))
     }
 
     /// The settings of a topic, also those with default values.

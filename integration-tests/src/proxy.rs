@@ -335,7 +335,16 @@ struct Shared {
     /// How many have been accepted so far.
     accepted: AtomicUsize,
     requests: Mutex<BTreeMap<ApiKey, u64>>,
+    stalled: Mutex<Stalled>,
+    flows: Condvar,
     stopping: AtomicBool,
+}
+
+/// Which way nothing is passed on.
+#[derive(Clone, Copy, Debug, Default)]
+struct Stalled {
+    requests: bool,
+    answers: bool,
 }
 
 impl fmt::Debug for Shared {
@@ -406,6 +415,13 @@ impl Proxy {
         lock(&self.shared.injections).iter().for_each(|injection| injection.release());
     }
 
+    /// From now on passes requests, answers or both on no more, or again: a network that loses packets, and tells nobody.
+    /// What has not passed by then is kept, and passes when that is over.
+    pub fn stall(&self, requests: bool, answers: bool) {
+        *lock(&self.shared.stalled) = Stalled { requests, answers };
+        self.shared.flows.notify_all();
+    }
+
     /// Closes every connection that is open now, on both sides: a network that fails for all.
     pub fn cut(&self) {
         self.shared.close_connections();
@@ -426,6 +442,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
+        self.stall(false, false);
         // The acceptor sits in `accept`: one connection of our own wakes it.
         let woken = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok();
         self.shared.close_connections();
@@ -471,6 +488,11 @@ impl Shared {
         for connection in lock(&self.connections).drain(..).filter_map(|connection| connection.upgrade()) {
             connection.close();
         }
+    }
+
+    fn await_flow(&self, stalls: impl Fn(Stalled) -> bool) {
+        let waits = |stalled: &mut Stalled| stalls(*stalled);
+        drop(self.flows.wait_while(lock(&self.stalled), waits).unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Counts a request and finds the fault that hits it.

@@ -185,7 +185,11 @@ impl Worker {
 
     /// Waits for the end that [`Worker::terminate`] has asked for, and requires exit code 0.
     pub fn stopped(mut self) -> Result<()> {
-        let status = self.wait(Duration::from_secs(30))?;
+        let ended = self.wait(Duration::from_secs(30));
+        if ended.is_err() {
+            self.write_stacks();
+        }
+        let status = ended?;
         ensure!(status.success(), "the worker ended with {status} on SIGTERM; its log ends:\n{}", self.log_tail(30));
         Ok(())
     }
@@ -214,6 +218,32 @@ impl Worker {
     /// Whether it runs.
     pub fn is_alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Writes down, beside its log, where each of its threads stands: for whoever wants to know why it does not go on.
+    pub fn write_stacks(&self) {
+        let file = self.log.with_extension("stacks");
+        if let Err(error) = fs::write(&file, self.stacks()) {
+            tracing::debug!(%error, file = %file.display(), "stacks cannot be written");
+        }
+    }
+
+    /// From gdb; without it, what the kernel says.
+    fn stacks(&self) -> String {
+        let gdb = Command::new("timeout")
+            .args(["60", "gdb", "-p", &self.pid().to_string(), "-batch", "-ex", "thread apply all bt 40"])
+            .output();
+        if let Ok(told) = gdb
+            && told.status.success()
+        {
+            return String::from_utf8_lossy(&told.stdout).into_owned();
+        }
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid())).into_iter().flatten().flatten();
+        let of = |thread: PathBuf| {
+            let read = |file| fs::read_to_string(thread.join(file)).unwrap_or_default().trim().to_owned();
+            format!("{} {}: in {}, call {}\n", thread.display(), read("comm"), read("wchan"), read("syscall"))
+        };
+        threads.map(|thread| of(thread.path())).collect()
     }
 
     /// What it has logged.

@@ -2,12 +2,14 @@
 //!
 //! On three real brokers with workers as processes (`real`), or with `--sim` in the simulation: the real loop on a cluster
 //! and disks in memory, one schedule a seed. What was done is kept in `target/campaign`, and the next call goes on behind
-//! it, as long as it is of the same commit.
+//! it, as long as the code is the same.
 
 mod bank;
 mod cluster;
+mod code;
 mod faults;
 mod load;
+mod network;
 mod proof;
 mod real;
 mod report;
@@ -31,7 +33,7 @@ pub struct CampaignArgs {
     /// In the simulation, where every schedule comes from a seed and can be run again.
     #[arg(long)]
     sim: bool,
-    /// For how long. What was done before by the same commit counts, and is not done again.
+    /// For how long. What was done before by the same code counts, and is not done again.
     #[arg(long, default_value_t = 10, value_parser = value_parser!(u64).range(1..=1_440))]
     minutes: u64,
     /// How many schedules of the simulation at most.

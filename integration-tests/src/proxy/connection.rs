@@ -137,6 +137,7 @@ impl Connection {
             if let Some(injection) = &step.fault {
                 injection.hold_back();
             }
+            self.shared.await_flow(|stalled| stalled.requests);
             if self.write(&step).is_err() {
                 break;
             }
@@ -193,6 +194,7 @@ impl Connection {
     fn responses(&self) {
         let mut broker = &self.broker;
         while let Ok(Some(bytes)) = frame::read_frame(&mut broker) {
+            self.shared.await_flow(|stalled| stalled.answers);
             let asked = frame::correlation_id(&bytes).and_then(|id| self.asked(id));
             self.answer(asked, &bytes);
         }

@@ -135,6 +135,28 @@ fn pipelined_frames_in_pieces_arrive_whole() {
     assert_eq!([next(&seen), next(&seen), next(&seen)], [(0, 1), (0, 2), (0, 3)]);
 }
 
+#[test]
+fn what_a_network_does_not_pass_on_comes_when_it_does_again() {
+    const MOMENT: Duration = Duration::from_millis(50);
+    let (broker, seen) = echo_broker();
+    let proxy = proxy(broker);
+    let mut client = Client::connect(&proxy);
+    proxy.stall(false, true);
+    client.send(&metadata(1));
+    assert_eq!(next(&seen), (0, 1), "requests pass");
+    client.0.set_read_timeout(Some(MOMENT)).expect("a time-out above zero");
+    assert_eq!(client.answer(), None, "and answers do not");
+
+    proxy.stall(true, false);
+    client.0.set_read_timeout(Some(PATIENCE)).expect("a time-out above zero");
+    assert_eq!(client.answer(), Some(1), "answers pass");
+    client.send(&metadata(2));
+    assert!(seen.recv_timeout(MOMENT).is_err(), "and requests do not");
+
+    proxy.stall(false, false);
+    assert_eq!((next(&seen), client.answer()), ((0, 2), Some(2)));
+}
+
 /// The story of kafka-facts A: the request is late, the client gives up and sends a copy, which is served; then the
 /// original arrives.
 #[test]

@@ -73,6 +73,11 @@ impl Scene {
         (0..self.partitions).filter_map(copy).collect()
     }
 
+    /// Whether what a worker has of a task can be read, while it does not run.
+    pub fn can_be_read(&self, worker: &str, partition: i32) -> bool {
+        read_task_offline(&self.application_dir(worker), &self.task(partition)).is_ok()
+    }
+
     /// The stores of a worker that is frozen: what `kill -9` would leave of them in this moment.
     pub fn stores_of_frozen(&self, worker: &str, frozen: &Worker) -> Vec<StoreCopy> {
         assert!(frozen.is_frozen(), "a directory that is being written cannot be copied");

@@ -26,7 +26,7 @@ const TOPICS: [&str; 3] = ["out", "refused", "unreadable"];
 /// The bank of one segment.
 pub(super) struct Bank {
     pub(super) scene: Scene,
-    crew: Vec<Member>,
+    pub(super) crew: Vec<Member>,
     load: Option<Load>,
     /// How often one of its workers was killed.
     pub(super) kills: u64,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use super::network::Network;
 use crate::disk::Disk;
 
 /// Where distributions put the library that changes a process's clock.
@@ -31,13 +32,16 @@ pub(super) enum Fault {
     BrokerPause,
     CoordinatorKill,
     BrokersRoll,
+    BrokersDown,
     NetworkCut,
     NetworkStorm,
+    NetworkPartition,
     AnswerLost,
     CommitLate,
     DiskFull,
     StateDamage,
     StateLost,
+    StateStale,
     ClockJump,
 }
 
@@ -51,7 +55,7 @@ struct Entry {
 }
 
 impl Fault {
-    pub(super) const ALL: [Self; 20] = [
+    pub(super) const ALL: [Self; 23] = [
         Self::WorkerKill,
         Self::WorkerGone,
         Self::WorkerPause,
@@ -64,13 +68,16 @@ impl Fault {
         Self::BrokerPause,
         Self::CoordinatorKill,
         Self::BrokersRoll,
+        Self::BrokersDown,
         Self::NetworkCut,
         Self::NetworkStorm,
+        Self::NetworkPartition,
         Self::AnswerLost,
         Self::CommitLate,
         Self::DiskFull,
         Self::StateDamage,
         Self::StateLost,
+        Self::StateStale,
         Self::ClockJump,
     ];
 
@@ -113,6 +120,12 @@ impl Fault {
             Self::BrokersRoll => {
                 entry("brokers-roll", 1, 20, "SIGKILL of every broker, each when the one before is back")
             }
+            Self::BrokersDown => entry(
+                "brokers-down",
+                1,
+                15,
+                "SIGKILL of two of three brokers for 5 to 15 s; counted from when both answer again",
+            ),
             Self::NetworkCut => {
                 entry("network-cut", 6, 15, "every connection of the workers to one broker, or to all, is closed")
             }
@@ -121,6 +134,13 @@ impl Fault {
                 2,
                 15,
                 "no connection of the workers lasts, for 1 to 8 s; counted from the end of that",
+            ),
+            Self::NetworkPartition => entry(
+                "network-partition",
+                4,
+                15,
+                "packets between the workers and one broker, or all, vanish, one way or both, for 2 to 12 s; counted from the \
+                 end of that",
             ),
             Self::AnswerLost => entry("answer-lost", 4, 15, "a worker's commit takes effect, and its answer is lost"),
             Self::CommitLate => entry(
@@ -136,6 +156,12 @@ impl Fault {
                 entry("state-damage", 2, 10, "SIGKILL of a worker, and files of its state are damaged")
             }
             Self::StateLost => entry("state-lost", 2, 10, "SIGKILL of a worker, and its state directory is lost"),
+            Self::StateStale => entry(
+                "state-stale",
+                2,
+                10,
+                "SIGKILL of a worker, and its state directory is what it was thousands of records ago",
+            ),
             Self::ClockJump => entry(
                 "clock-jump",
                 1,
@@ -167,7 +193,12 @@ impl Fault {
     pub(super) fn hits_brokers(self) -> bool {
         matches!(
             self,
-            Self::BrokerKill | Self::BrokerStop | Self::BrokerPause | Self::CoordinatorKill | Self::BrokersRoll
+            Self::BrokerKill
+                | Self::BrokerStop
+                | Self::BrokerPause
+                | Self::CoordinatorKill
+                | Self::BrokersRoll
+                | Self::BrokersDown
         )
     }
 
@@ -186,16 +217,17 @@ impl Fault {
 pub(super) struct Means {
     pub(super) small_disk: Result<(), String>,
     pub(super) faketime: Result<PathBuf, String>,
+    pub(super) network: Network,
 }
 
 impl Means {
     /// Tries it out, in a directory of ours.
-    pub(super) fn find(directory: &Path) -> Self {
+    pub(super) fn find(directory: &Path, network: Network) -> Self {
         let small_disk =
             Disk::new(&directory.join("try-disk"), 1 << 20).map(drop).map_err(|error| format!("{error:#}"));
         let faketime = FAKETIME.iter().map(PathBuf::from).find(|file| file.is_file());
         let faketime = faketime.ok_or_else(|| "libfaketime is not installed (apt-get install libfaketime)".to_owned());
-        Self { small_disk, faketime }
+        Self { small_disk, faketime, network }
     }
 }
 
@@ -214,7 +246,11 @@ mod tests {
 
     #[test]
     fn what_the_machine_lacks_is_left_out_with_the_reason() {
-        let means = Means { small_disk: Err("no rights".to_owned()), faketime: Err("not installed".to_owned()) };
+        let means = Means {
+            small_disk: Err("no rights".to_owned()),
+            faketime: Err("not installed".to_owned()),
+            network: Network::Shared("not allowed".to_owned()),
+        };
         let left_out: Vec<_> = Fault::ALL.into_iter().filter_map(|fault| fault.why_not(&means)).collect();
         assert_eq!(left_out, ["no rights", "not installed"]);
     }

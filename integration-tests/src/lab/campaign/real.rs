@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::cluster::Cluster;
 use super::faults::{Fault, Means};
+use super::network::Network;
 use super::report::{COMMITTED_MIN, Tally, Violation};
 use super::schedule::Schedule;
 use super::segment::{Segment, Setting};
@@ -32,13 +33,14 @@ const RECORDS_A_SEGMENT: u64 = 500_000;
 const BROKEN_MAX: usize = 3;
 
 pub(super) fn run(args: &CampaignArgs, target: &Path) -> Result<()> {
+    let network = Network::enter()?;
     let interrupt = Interrupt::watch()?;
     // A run that must go wrong has nothing to do with the others.
     let directory = target.join(if args.without.is_some() { "campaign-without" } else { "campaign" });
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let directory = fs::canonicalize(&directory).context("the campaign's directory")?;
     let _lock = claim(&directory)?;
-    let mut run = Run::new(args, directory, &interrupt)?;
+    let mut run = Run::new(args, directory, network, &interrupt)?;
     let ended = run.go_on_until_the_time_is_over();
     run.view.finish();
     run.tally.seconds += run.began.map_or(0.0, |began| began.elapsed().as_secs_f64());
@@ -90,9 +92,12 @@ struct Broken {
 }
 
 impl<'a> Run<'a> {
-    fn new(args: &'a CampaignArgs, directory: PathBuf, interrupt: &'a Interrupt) -> Result<Self> {
+    fn new(args: &'a CampaignArgs, directory: PathBuf, network: Network, interrupt: &'a Interrupt) -> Result<Self> {
         let view = View::new();
-        let means = Means::find(&directory);
+        if let Network::Shared(why) = &network {
+            view.event(&format!("network-partition is done by the proxies: {why}"));
+        }
+        let means = Means::find(&directory, network);
         let mut tally = if args.without.is_some() { Tally::default() } else { Tally::continued(&directory)? };
         let mut faults = Vec::new();
         for fault in args.faults()? {
@@ -174,23 +179,8 @@ impl<'a> Run<'a> {
         cluster.await_in_sync(self.interrupt)?;
         let mut segment = Segment::begin(name, home, cluster, &setting)?;
         self.began.get_or_insert_with(Instant::now);
-        while !self.is_over() && struck.len() < FAULTS_A_SEGMENT && segment.visible.count()? < RECORDS_A_SEGMENT {
-            let fault = self.schedule.next(&mut self.random);
-            segment.await_visible(COMMITTED_MIN, self.interrupt)?;
-            Self::look_at_workers(&mut segment)?;
-            self.stand(&segment, struck, &format!("now {}", fault.name()));
-            if self.random.below(2) == 0 {
-                segment.bank.strike(&mut self.random)?;
-            }
-            let (random, means, interrupt) = (&mut self.random, &self.means, self.interrupt);
-            let outcome = Striker { cluster, segment: &mut segment, random, means, interrupt }.strike(fault);
-            let done = outcome.with_context(|| format!("{} in {name}", fault.name()))?;
-            self.view.event(&done.line());
-            self.tally.load_averages.extend(load_average());
-            struck.push(done);
-            let dropped = if fault.hits_brokers() { cluster.dropped_markers()? } else { 0 };
-            ensure!(dropped == 0, "a broker has dropped the end of a transaction");
-        }
+        let all_struck = self.strike_again_and_again(name, cluster, &mut segment, struck);
+        segment.with_stacks(all_struck)?;
         self.stand(&segment, struck, "verifying");
         let began = Instant::now();
         let (held, kills) = (segment.resources.held, segment.bank.kills);
@@ -215,6 +205,33 @@ impl<'a> Run<'a> {
         directories
             .iter()
             .try_for_each(|dir| fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display())))
+    }
+
+    fn strike_again_and_again(
+        &mut self,
+        name: &str,
+        cluster: &Cluster,
+        segment: &mut Segment,
+        struck: &mut Vec<Struck>,
+    ) -> Result<()> {
+        while !self.is_over() && struck.len() < FAULTS_A_SEGMENT && segment.visible.count()? < RECORDS_A_SEGMENT {
+            let fault = self.schedule.next(&mut self.random);
+            segment.await_visible(COMMITTED_MIN, self.interrupt)?;
+            Self::look_at_workers(segment)?;
+            self.stand(segment, struck, &format!("now {}", fault.name()));
+            if self.random.below(2) == 0 {
+                segment.bank.strike(&mut self.random)?;
+            }
+            let (random, means, interrupt) = (&mut self.random, &self.means, self.interrupt);
+            let outcome = Striker { cluster, segment, random, means, interrupt }.strike(fault);
+            let done = outcome.with_context(|| format!("{} in {name}", fault.name()))?;
+            self.view.event(&done.line());
+            self.tally.load_averages.extend(load_average());
+            struck.push(done);
+            let dropped = if fault.hits_brokers() { cluster.dropped_markers()? } else { 0 };
+            ensure!(dropped == 0, "a broker has dropped the end of a transaction");
+        }
+        Ok(())
     }
 
     /// O10.

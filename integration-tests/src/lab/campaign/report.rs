@@ -1,4 +1,4 @@
-//! What was done, of one commit: kept after every segment, gone on with by the next run, and written for people.
+//! What was done, of one code: kept after every segment, gone on with by the next run, and written for people.
 //!
 //! Faults and records count only when the segment that they belong to was verified.
 
@@ -11,9 +11,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use super::code;
 use super::faults::Fault;
 use super::resources::Held;
-use super::sim;
 use super::strike::Struck;
 use crate::lab::bench::machine::Machine;
 use crate::oracle::grouped;
@@ -22,10 +22,11 @@ use crate::oracle::grouped;
 pub(super) const COMMITTED_MIN: u64 = 1_000;
 const SLOW_NAMED_MAX: usize = 20;
 
-/// The sum over all runs at one commit.
+/// The sum over all runs of one code.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Tally {
-    /// The commit, and whether the tree held more than it.
+    /// The commit of the first run, and whether the tree held more than it. Later ones may be of commits that change
+    /// documents only.
     pub(super) commit: String,
     /// Where the last run was.
     machine: serde_json::Value,
@@ -76,10 +77,10 @@ pub(super) struct Violation {
 impl Tally {
     /// What was done by this commit before; nothing, if the last run was of another one or of a tree that was changed.
     pub(super) fn continued(directory: &Path) -> Result<Self> {
-        let commit = sim::commit()?;
+        let commit = code::commit()?;
         let file = directory.join("report.json");
         let known = fs::read(file).ok().and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok());
-        let same = known.filter(|known| known.commit == commit && !commit.ends_with('+'));
+        let same = known.filter(|known| code::is_same(&known.commit, &commit));
         let mut tally = same.unwrap_or(Self { commit, ..Self::default() });
         tally.machine = serde_json::to_value(Machine::this())?;
         tally.not_run.clear();

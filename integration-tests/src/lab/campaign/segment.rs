@@ -16,7 +16,7 @@ use super::resources::Resources;
 use super::visible::Visible;
 use super::wrong;
 use crate::disk::Disk;
-use crate::lab::interrupt::Interrupt;
+use crate::lab::interrupt::{Interrupt, Interrupted};
 use crate::lab::program::OWN_FILE;
 use crate::scene::{Scene, Subject, Watch};
 use crate::worker::{Worker, WorkerConfig};
@@ -47,6 +47,8 @@ pub(super) struct Segment {
     pub(super) resources: Resources,
     /// How many outputs were visible when the last fault was over.
     pub(super) visible_before: u64,
+    /// Whose state of which partition was damaged: what nobody has read since may still be.
+    pub(super) damaged: BTreeSet<(usize, i32)>,
 }
 
 /// A worker by name, whether it runs or not.
@@ -144,7 +146,7 @@ impl Segment {
         crew.push(Member::new(&scene, EXTRA, None, setting.without));
         let bank = Bank::open(&format!("{name}-bank"), directory, cluster, setting)?;
         let resources = Resources::default();
-        let mut segment = Self { scene, crew, visible, watch, load, bank, resources, visible_before: 0 };
+        let mut segment = Self { scene, crew, visible, watch, load, bank, resources, visible_before: 0, damaged: BTreeSet::new() };
         segment.crew.iter_mut().filter(|member| member.name != EXTRA).for_each(Member::start);
         segment.settle(setting.interrupt)?;
         Ok(segment)
@@ -205,6 +207,15 @@ impl Segment {
     /// How many outputs became visible since the last fault.
     pub(super) fn since_last(&self) -> Result<u64> {
         Ok(self.visible.count()?.saturating_sub(self.visible_before))
+    }
+
+    /// Writes down where every worker stands when something went wrong, for whoever wants to know why it does not go on.
+    pub(super) fn with_stacks<T>(&self, outcome: Result<T>) -> Result<T> {
+        if outcome.as_ref().is_err_and(|error| !error.is::<Interrupted>()) {
+            let running = self.crew.iter().chain(&self.bank.crew).filter_map(|member| member.worker.as_ref());
+            running.for_each(Worker::write_stacks);
+        }
+        outcome
     }
 
     /// Nobody may have ended by itself.

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,7 @@ use processor_runtime::failpoints::Failpoint;
 use processor_runtime::seeded_bugs::{Rule, switch_off};
 use serde::{Deserialize, Serialize};
 
-use super::CampaignArgs;
+use super::{CampaignArgs, code};
 use crate::lab::interrupt::Interrupt;
 use crate::oracle::grouped;
 use crate::simulation::{self, Blow, Ended, Search, Wrong, search};
@@ -28,7 +27,7 @@ const CAUGHT_WITHIN: u64 = 20_000;
 /// How many of the schedules that went wrong are named.
 const NAMED_MAX: usize = 20;
 
-/// What was done, of one commit.
+/// What was done, of one code.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Done {
     /// The commit, and whether the tree held more than it.
@@ -167,10 +166,9 @@ fn threads() -> usize {
 impl Done {
     /// What was done by this commit before; nothing, if the last campaign was of another one.
     fn continued(file: &Path) -> Result<Self> {
-        let commit = commit()?;
+        let commit = code::commit()?;
         let known = fs::read(file).ok().and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok());
-        // A tree that was changed is another one each time.
-        let same = known.filter(|known| known.commit == commit && !commit.ends_with('+'));
+        let same = known.filter(|known| code::is_same(&known.commit, &commit));
         Ok(same.unwrap_or(Self { commit, ..Self::default() }))
     }
 
@@ -242,15 +240,4 @@ fn told(blow: Blow) -> &'static str {
         Blow::MachineLost => "machine lost for good",
         Blow::StateDamaged => "state damaged on disk",
     }
-}
-
-/// The commit that this was built from, with a `+` if the tree holds more.
-pub(super) fn commit() -> Result<String> {
-    let git = |arguments: &[&str]| {
-        let output = Command::new("git").args(arguments).output().context("cannot start git")?;
-        Ok::<_, anyhow::Error>(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
-    let more = !git(&["status", "--porcelain"])?.is_empty();
-    Ok(if commit.is_empty() { "unknown+".to_owned() } else { format!("{commit}{}", if more { "+" } else { "" }) })
 }

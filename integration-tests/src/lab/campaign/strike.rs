@@ -10,11 +10,13 @@ use processor_runtime::failpoints::Failpoint;
 use super::cluster::Cluster;
 use super::faults::{Fault, Means};
 use super::load::now_ms;
+use super::network::Lost;
 use super::segment::{EXTRA, ON_DISK, Segment, all_partitions};
 use super::wrong;
 use crate::client::SplitMix64;
 use crate::lab::interrupt::Interrupt;
-use crate::proxy::{Fault as NetworkFault, Rule};
+use crate::proxy::{Fault as NetworkFault, Proxy, Rule};
+use crate::scene::copy_directory;
 use crate::worker::WorkerConfig;
 
 /// How long a worker may take until it has come past the place where it dies.
@@ -64,7 +66,7 @@ pub(super) struct Striker<'a> {
     pub(super) interrupt: &'a Interrupt,
 }
 
-impl Striker<'_> {
+impl<'a> Striker<'a> {
     /// Strikes, heals, and waits until everything goes on.
     pub(super) fn strike(&mut self, fault: Fault) -> Result<Struck> {
         let before = self.segment.since_last()?;
@@ -83,12 +85,15 @@ impl Striker<'_> {
             Fault::CoordinatorKill => self.coordinator_kill(),
             Fault::BrokersRoll => self.brokers_roll(),
             Fault::NetworkCut => self.network_cut(),
+            Fault::BrokersDown => self.brokers_down(),
             Fault::NetworkStorm => self.network_storm(),
+            Fault::NetworkPartition => self.network_partition(),
             Fault::AnswerLost => self.answer_lost(),
             Fault::CommitLate => self.commit_late(),
             Fault::DiskFull => self.disk_full(),
             Fault::StateDamage => self.state_damage(),
             Fault::StateLost => self.state_lost(),
+            Fault::StateStale => self.state_stale(),
             Fault::ClockJump => self.clock_jump(),
         }?;
         let delay = self.segment.visible.take_delay();
@@ -256,6 +261,30 @@ impl Striker<'_> {
         Ok(Done { victim: "all brokers".to_owned(), owned: all_partitions().len(), recovery: slowest, hit: true })
     }
 
+    /// Less is in sync than `min.insync.replicas` wants, and the cluster has no controller.
+    fn brokers_down(&mut self) -> Result<Done> {
+        let kafka = &self.cluster.kafka;
+        let stays = self.random.below(kafka.node_ids().count() as u64) as u16 + 1;
+        let nodes: Vec<u16> = kafka.node_ids().filter(|node| *node != stays).collect();
+        let time = Duration::from_millis(5_000 + self.random.below(10_000));
+        for node in &nodes {
+            kafka.kill(*node)?;
+        }
+        let paused = self.pause(time);
+        for node in &nodes {
+            kafka.spawn_node(*node)?;
+        }
+        paused?;
+        for node in &nodes {
+            kafka.await_node(*node)?;
+        }
+        let since = now_ms();
+        let recovery = self.segment.await_back(&all_partitions(), since, self.interrupt)?;
+        self.cluster.await_in_sync(self.interrupt)?;
+        let victim = format!("brokers {nodes:?} for {:.1} s", time.as_secs_f32());
+        Ok(Done { victim, owned: all_partitions().len(), recovery, hit: true })
+    }
+
     /// Behind every broker that was away: every partition goes on, and then every replica is in sync again.
     fn broker_back(&mut self, node: u16, led: usize, since: i64) -> Result<Done> {
         let recovery = self.segment.await_back(&all_partitions(), since, self.interrupt)?;
@@ -267,15 +296,12 @@ impl Striker<'_> {
     // ---- network ------------------------------------------------------------------------------------------------------
 
     fn network_cut(&mut self) -> Result<Done> {
-        let choice = self.random.below(self.cluster.proxies.len() as u64 + 1) as usize;
+        let (proxies, which) = self.one_or_all();
         let since = now_ms();
-        let victim = if let Some(proxy) = self.cluster.proxies.get(choice) {
+        for proxy in &proxies {
             proxy.cut();
-            format!("the connections to broker {}", choice + 1)
-        } else {
-            self.cut_all();
-            "all connections".to_owned()
-        };
+        }
+        let victim = format!("the connections to {which}");
         let recovery = self.segment.await_back(&all_partitions(), since, self.interrupt)?;
         Ok(Done { victim, owned: all_partitions().len(), recovery, hit: true })
     }
@@ -292,8 +318,31 @@ impl Striker<'_> {
         Ok(Done { victim, owned: all_partitions().len(), recovery, hit: true })
     }
 
+    /// Whoever is cut off keeps its connections, and what it has sent may arrive when it has long given up on it.
+    fn network_partition(&mut self) -> Result<Done> {
+        let (proxies, which) = self.one_or_all();
+        let lost = Lost::ALL[self.random.below(Lost::ALL.len() as u64) as usize];
+        let time = Duration::from_millis(2_000 + self.random.below(10_000));
+        let parted = self.means.network.part(&proxies, lost).and_then(|()| self.pause(time));
+        self.means.network.heal(&proxies)?;
+        parted?;
+        let recovery = self.segment.await_back(&all_partitions(), now_ms(), self.interrupt)?;
+        let victim = format!("packets of {which}, {}, for {:.1} s", lost.text(), time.as_secs_f32());
+        Ok(Done { victim, owned: all_partitions().len(), recovery, hit: true })
+    }
+
+    /// The proxies before one broker or all of them.
+    fn one_or_all(&mut self) -> (Vec<&'a Proxy>, String) {
+        let proxies = &self.cluster.proxies;
+        let choice = self.random.below(proxies.len() as u64 + 1) as usize;
+        match proxies.get(choice) {
+            Some(proxy) => (vec![proxy], format!("broker {}", choice + 1)),
+            None => (proxies.iter().collect(), "all brokers".to_owned()),
+        }
+    }
+
     fn cut_all(&self) {
-        self.cluster.proxies.iter().for_each(crate::proxy::Proxy::cut);
+        self.cluster.proxies.iter().for_each(Proxy::cut);
     }
 
     fn answer_lost(&mut self) -> Result<Done> {
@@ -382,16 +431,12 @@ impl Striker<'_> {
         self.segment.crew[at].kill()?;
         let mut damaged = Vec::new();
         for partition in &owned {
-            damaged.extend(self.damage_one(at, *partition)?);
+            let Some(file) = self.damage_one(at, *partition)? else { continue };
+            damaged.push(file);
+            self.segment.damaged.insert((at, *partition));
         }
         self.segment.crew[at].start();
         let done = self.back(at, &format!(": {}", damaged.join(", ")), &owned, since)?;
-        // What has moved meanwhile lies there damaged until it comes back: no oracle is to take it for a past.
-        self.segment.settle(self.interrupt)?;
-        let kept = self.segment.crew[at].assigned();
-        for partition in owned.iter().filter(|partition| !kept.contains(partition)) {
-            fs::remove_dir_all(self.task_dir(at, *partition)).context("remove damaged state")?;
-        }
         Ok(Done { hit: !damaged.is_empty(), ..done })
     }
 
@@ -426,6 +471,32 @@ impl Striker<'_> {
         self.lose_state(at)?;
         self.segment.crew[at].start();
         self.back(at, "", &owned, since)
+    }
+
+    /// What it has is not wrong, it is old; so it is what is lost when a machine loses power.
+    fn state_stale(&mut self) -> Result<Done> {
+        let (at, _) = self.victim();
+        self.segment.crew[at].kill()?;
+        let (directory, kept) = (self.application_dir(at), self.segment.scene.dir.join("stale"));
+        if kept.exists() {
+            fs::remove_dir_all(&kept).with_context(|| format!("cannot remove {}", kept.display()))?;
+        }
+        if directory.exists() {
+            copy_directory(&directory, &kept);
+        }
+        self.segment.crew[at].start();
+        self.segment.settle(self.interrupt)?;
+        self.segment.await_visible(self.segment.since_last()? + MEANWHILE, self.interrupt)?;
+        let (owned, since) = (self.segment.crew[at].assigned(), now_ms());
+        self.segment.crew[at].kill()?;
+        self.lose_state(at)?;
+        let hit = kept.exists();
+        if hit {
+            copy_directory(&kept, &directory);
+        }
+        self.segment.crew[at].start();
+        let done = self.back(at, "", &owned, since)?;
+        Ok(Done { hit, ..done })
     }
 
     /// The clock of a worker is an hour off from its start on, and right again when it is started the next time. It does not

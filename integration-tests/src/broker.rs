@@ -12,6 +12,7 @@ pub mod ports;
 mod probe;
 pub mod process;
 mod properties;
+mod raw_log;
 pub mod secure;
 
 use std::fs;
@@ -24,6 +25,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::sys::signal::Signal;
 
 pub use self::ports::NodePorts;
+pub use self::raw_log::{RawBatch, RawKind, RawLog, RawOffset};
 use crate::log_file;
 
 /// Three nodes on two busy cores need about 20 s.
@@ -222,6 +224,17 @@ impl KafkaCluster {
     pub fn start_node(&self, node: u16) -> Result<()> {
         self.spawn_node(node)?;
         self.await_node(node)
+    }
+
+    /// What lies in a partition's files, on the node that has the most of it: for when nobody writes to it any more.
+    /// `with_offsets` for a partition of `__consumer_offsets`.
+    pub fn raw_log(&self, topic: &str, partition: i32, with_offsets: bool) -> Result<RawLog> {
+        let directories = self.nodes.iter().map(|node| node.data().join(format!("{topic}-{partition}")));
+        let logs: Result<Vec<_>> = directories
+            .filter(|directory| directory.exists())
+            .map(|directory| RawLog::read(&directory, with_offsets))
+            .collect();
+        logs?.into_iter().max_by_key(RawLog::end).with_context(|| format!("no node has {topic}-{partition}"))
     }
 
     /// How many times, in all its lives, a node has dropped the markers of a decided transaction.

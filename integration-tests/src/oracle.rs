@@ -12,6 +12,7 @@
 //! | O4: a transaction's outputs are all there or none is | [`check_batches`], live: [`BatchTracker`] |
 //! | O5: nothing of an aborted transaction is visible | O1 and O4 together: it would be a second output, or a batch id twice |
 //! | O6: when all is healed everything is processed; O7: and no transaction is open | whoever waits for it, with a limit |
+//! | O8: each transaction is whole in the brokers' files, and those of a task follow one another | [`check_transactions`] |
 
 mod alignment;
 mod bank;
@@ -22,6 +23,7 @@ mod ledger;
 mod moving_average;
 mod offsets;
 mod state;
+mod transactions;
 mod verdict;
 mod word_count;
 
@@ -35,6 +37,7 @@ pub use self::ledger::{LedgerEntry, LedgerState, check_ledger, check_ledger_stat
 pub use self::moving_average::{check_moving_average, expected_windows};
 pub use self::offsets::{check_offsets, check_offsets_monotone, input_ends};
 pub use self::state::{State, check_state, fold};
+pub use self::transactions::{TaskFiles, check_transactions};
 pub use self::verdict::{Kind, Verdict, Violation, grouped};
 pub use self::word_count::{check_word_count, expected_word_counts, words_of};
 

@@ -9,6 +9,7 @@ use super::{
 };
 
 mod programs;
+mod transactions;
 
 const WINDOW: usize = 10;
 

@@ -4,7 +4,7 @@ use std::thread;
 
 use anyhow::{Context, Result};
 use processor_integration_tests::broker::{ClusterConfig, KafkaCluster, test_dir};
-
+use processor_integration_tests::proxy::{ApiKey, Fault, Proxy, Rule};
 use processor_runtime::kafka::KafkaErrorKind;
 use processor_runtime::kafka::admin::Admin;
 use processor_runtime::kafka::cluster::ClusterSettings;
@@ -40,6 +40,29 @@ fn a_broker_tells_whether_it_verifies_transactions() -> Result<()> {
     let corner = Corner::new("admin-broker", 1)?;
     let settings = Admin::connect(corner.cluster.settings())?.broker_config(1)?;
     assert_eq!(settings.get("transaction.partition.verification.enable").map(String::as_str), Some("true"));
+    Ok(())
+}
+
+/// A worker that starts while connections break waits for an answer, as it does where no broker is there.
+#[test]
+fn a_question_whose_connection_is_lost_is_asked_again() -> Result<()> {
+    const DESCRIBE_CONFIGS: ApiKey = ApiKey(32);
+    let proxy = Proxy::bind()?;
+    let config =
+        ClusterConfig { proxy_ports: vec![proxy.port()], ..ClusterConfig::single(test_dir("admin-connections")?) };
+    let kafka = KafkaCluster::start(config)?;
+    proxy.forward_to(kafka.ports(1).behind_proxy);
+    let corner = Corner::at(&proxy.bootstrap(), "admin-connections", 1, |_| ())?;
+    let admin = Admin::connect(corner.cluster.settings())?;
+    // The brokers are listed by a metadata request; others the client sends for itself.
+    for api_key in [ApiKey::METADATA, DESCRIBE_CONFIGS] {
+        for nth in 1..=5 {
+            proxy.inject(Rule::new(api_key, Fault::ResetAfterForward).nth(nth));
+        }
+    }
+    assert_eq!(admin.broker_ids()?, [1]);
+    assert!(!admin.broker_config(1)?.is_empty());
+    proxy.assert_all_fired();
     Ok(())
 }
 

@@ -97,14 +97,12 @@ impl Admin {
 
     /// The cluster's id: state on disk belongs to one cluster.
     pub fn cluster_id(&self) -> Result<String, KafkaError> {
-        self.queue.ask_cluster(ANSWER_WAIT_MAX);
-        self.answer("cannot read the cluster's id", Event::cluster_id)
+        self.answer("cannot read the cluster's id", EventQueue::ask_cluster, Event::cluster_id)
     }
 
     /// The ids of the brokers.
     pub fn broker_ids(&self) -> Result<Vec<i32>, KafkaError> {
-        self.queue.ask_cluster(ANSWER_WAIT_MAX);
-        self.answer("cannot list the brokers", Event::broker_ids)
+        self.answer("cannot list the brokers", EventQueue::ask_cluster, Event::broker_ids)
     }
 
     /// The brokers and what they show of themselves.
@@ -121,36 +119,28 @@ impl Admin {
 
     /// What a topic is; `None` where there is none of that name.
     pub fn describe_topic(&self, name: &str) -> Result<Option<TopicInfo>, KafkaError> {
-        let deadline = Instant::now() + CHANGED_WAIT_MAX;
-        loop {
-            let Some(shape) = self.topic_shape(name)? else { return Ok(None) };
-            self.queue.ask_settings(SettingsOf::Topic, name, ANSWER_WAIT_MAX);
-            match self.wait().and_then(|event| event.settings()) {
-                Ok(configs) => {
-                    return Ok(Some(TopicInfo { partitions: shape.partitions, topic_id: shape.topic_id, configs }));
-                }
-                // Another worker has made it a moment ago, and the broker that is asked now has not heard of it.
-                Err(fault)
-                    if fault.code == Code::of(E::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART)
-                        && Instant::now() < deadline =>
-                {
-                    std::thread::sleep(CHANGED_POLL);
-                }
-                Err(fault) => return Err(self.error(&format!("cannot read the settings of {name}"), &fault)),
-            }
-        }
+        let Some(TopicShape { partitions, topic_id, .. }) = self.topic_shape(name)? else { return Ok(None) };
+        // Another worker may have made it a moment ago, and the broker that is asked now has not heard of it.
+        let configs = once_known(|| {
+            let answered = self.ask(
+                ANSWER_WAIT_MAX,
+                |queue, wait| queue.ask_settings(SettingsOf::Topic, name, wait),
+                Event::settings,
+            );
+            self.if_known(&format!("cannot read the settings of {name}"), answered)
+        });
+        Ok(configs?.map(|configs| TopicInfo { partitions, topic_id, configs }))
     }
 
     /// How a topic is laid out, which needs no right to its settings; `None` where there is none of that name.
     pub fn topic_shape(&self, name: &str) -> Result<Option<TopicShape>, KafkaError> {
-        self.queue.ask_topic(name, ANSWER_WAIT_MAX);
-        match self.wait().and_then(|event| event.topic()) {
-            Ok(TopicFacts { partitions, replicas_min, id }) => {
-                Ok(Some(TopicShape { partitions, replicas_min, topic_id: id }))
-            }
-            Err(fault) if fault.code == Code::of(E::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => Ok(None),
-            Err(fault) => Err(self.error(&format!("cannot describe the topic {name}"), &fault)),
-        }
+        let answered = self.ask(ANSWER_WAIT_MAX, |queue, wait| queue.ask_topic(name, wait), Event::topic);
+        let facts = self.if_known(&format!("cannot describe the topic {name}"), answered)?;
+        Ok(facts.map(|TopicFacts { partitions, replicas_min, id }| TopicShape {
+            partitions,
+            replicas_min,
+            topic_id: id,
+        }))
     }
 
     /// How a topic is laid out that was made a moment ago, whoever made it: brokers that have not heard of it are asked again.
@@ -200,8 +190,8 @@ impl Admin {
 
     /// The members of a group by what they own now: their client ids.
     pub fn owners(&self, group: &str) -> Result<BTreeMap<TopicPartition, String>, KafkaError> {
-        self.queue.ask_members(group, OWNERS_WAIT_MAX, 0);
-        let members = self.answer(&format!("cannot describe the group {group}"), Event::owners)?;
+        let members = self.ask(OWNERS_WAIT_MAX, |queue, wait| queue.ask_members(group, wait, 0), Event::owners);
+        let members = members.map_err(|fault| self.error(&format!("cannot describe the group {group}"), &fault))?;
         let of_member = |(client_id, owned): (String, Vec<PartitionEntry>)| {
             owned.into_iter().map(move |entry| (entry.partition, client_id.clone()))
         };
@@ -229,12 +219,46 @@ impl Admin {
     }
 
     fn settings(&self, kind: SettingsOf, name: &str) -> Result<BTreeMap<String, String>, KafkaError> {
-        self.queue.ask_settings(kind, name, ANSWER_WAIT_MAX);
-        self.answer(&format!("cannot read the settings of {name}"), Event::settings)
+        let ask = |queue: &EventQueue, wait| queue.ask_settings(kind, name, wait);
+        self.answer(&format!("cannot read the settings of {name}"), ask, Event::settings)
     }
 
-    fn answer<T>(&self, what: &str, read: impl FnOnce(&Event) -> Result<T, Fault>) -> Result<T, KafkaError> {
-        self.wait().and_then(|event| read(&event)).map_err(|fault| self.error(what, &fault))
+    fn answer<T>(
+        &self,
+        what: &str,
+        ask: impl Fn(&EventQueue, Duration),
+        read: impl Fn(&Event) -> Result<T, Fault>,
+    ) -> Result<T, KafkaError> {
+        self.ask(ANSWER_WAIT_MAX, ask, read).map_err(|fault| self.error(what, &fault))
+    }
+
+    /// The answer to a question that does no harm when it is asked twice: it is asked again where its connection was
+    /// lost, which librdkafka does for none of them. It is told how long it may take.
+    fn ask<T>(
+        &self,
+        wait: Duration,
+        ask: impl Fn(&EventQueue, Duration),
+        read: impl Fn(&Event) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let deadline = Instant::now() + wait;
+        loop {
+            ask(&self.queue, deadline.saturating_duration_since(Instant::now()));
+            match self.wait().and_then(|event| read(&event)) {
+                Err(fault) if fault.code == CONNECTION_LOST && Instant::now() < deadline => {
+                    std::thread::sleep(CHANGED_POLL);
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// `None` where the broker knows no such topic.
+    fn if_known<T>(&self, what: &str, answered: Result<T, Fault>) -> Result<Option<T>, KafkaError> {
+        match answered {
+            Ok(found) => Ok(Some(found)),
+            Err(fault) if fault.code == Code::of(E::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => Ok(None),
+            Err(fault) => Err(self.error(what, &fault)),
+        }
     }
 
     /// The answer to the one question that is open. What keeps the client from its brokers for good ends the wait.
@@ -270,7 +294,8 @@ impl Admin {
 }
 
 /// What a question ends with that no broker has answered.
-const LATE: [Code; 2] = [Code::of(E::RD_KAFKA_RESP_ERR__TIMED_OUT), Code::of(E::RD_KAFKA_RESP_ERR__TRANSPORT)];
+const LATE: [Code; 2] = [Code::of(E::RD_KAFKA_RESP_ERR__TIMED_OUT), CONNECTION_LOST];
+const CONNECTION_LOST: Code = Code::of(E::RD_KAFKA_RESP_ERR__TRANSPORT);
 /// What is said of brokers that were not reached.
 const UNREACHABLE: [Code; 3] = [LATE[0], LATE[1], Code::of(E::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)];
 

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
-use crate::broker::{ClusterConfig, KafkaCluster};
+use crate::broker::{ClusterConfig, KafkaCluster, RawLog};
 use crate::lab::interrupt::Interrupt;
 use crate::proxy::Proxy;
 
@@ -16,6 +16,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long replicas may take to catch up with their leaders.
 const IN_SYNC_TIMEOUT: Duration = Duration::from_mins(2);
 const TRANSACTIONS: &str = "__transaction_state";
+const OFFSETS: &str = "__consumer_offsets";
 
 /// The cluster under the campaign.
 pub(super) struct Cluster {
@@ -109,13 +110,17 @@ impl Cluster {
         Ok(leading.into_iter().collect())
     }
 
-    /// The broker that coordinates the transactions of this id: it leads the partition of their topic that the id's Java
-    /// hash names.
+    /// The broker that coordinates the transactions of this id: it leads the id's partition of their topic.
     pub(super) fn coordinator(&self, transactional_id: &str) -> Result<u16> {
         let leaders = self.leaders(TRANSACTIONS)?;
-        let hash = java_hash(transactional_id).checked_abs().unwrap_or(0);
-        let partition = hash % leaders.len() as i32;
+        let partition = partition_of_name(transactional_id, leaders.len());
         leaders.get(&partition).copied().with_context(|| format!("{TRANSACTIONS}-{partition} has no leader"))
+    }
+
+    /// The partition of `__consumer_offsets` that has the offsets of this group.
+    pub(super) fn offsets_of(&self, group: &str) -> Result<RawLog> {
+        let partitions = self.leaders(OFFSETS)?.len();
+        self.kafka.raw_log(OFFSETS, partition_of_name(group, partitions), true)
     }
 
     fn client(&self) -> Result<BaseConsumer> {
@@ -127,6 +132,11 @@ fn client(bootstrap: &str) -> Result<BaseConsumer> {
     let mut settings = ClientConfig::new();
     settings.set("bootstrap.servers", bootstrap).set("client.id", "campaign-cluster");
     settings.create().context("create a client")
+}
+
+/// Where brokers keep what belongs to a transactional id, or a group: its Java hash says it.
+fn partition_of_name(name: &str, partitions: usize) -> i32 {
+    java_hash(name).checked_abs().unwrap_or(0) % partitions as i32
 }
 
 /// `String.hashCode` of ASCII text.

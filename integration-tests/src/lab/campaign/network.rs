@@ -116,7 +116,8 @@ mod tests {
         let network = Network::enter().expect("what may be had works");
         let proxy = Proxy::bind().expect("a free port");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, proxy.port()));
-        let connects = || TcpStream::connect_timeout(&address, Duration::from_millis(300)).map_err(|error| error.kind());
+        let connects =
+            || TcpStream::connect_timeout(&address, Duration::from_millis(300)).map_err(|error| error.kind());
         for lost in Lost::ALL {
             network.part(&[&proxy], lost).expect("it is parted");
             match &network {

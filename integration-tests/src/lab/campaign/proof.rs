@@ -3,7 +3,7 @@
 //! The load ends; the offsets reach the end of the input; no transaction stays open (O7); the workers stop cleanly; what
 //! the watchers saw all the time (O3, O4) is judged; and then outputs, changelog and every copy of every store must say
 //! what the input says (O1, O2; a record of an aborted transaction that became visible, O5, would be a second output or a
-//! batch twice).
+//! batch twice). Last, what the brokers' files say of each transaction (O8).
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,9 +11,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::segment::{STUCK, Segment, ensure_alive};
+use super::cluster::Cluster;
+use super::segment::{PARTITIONS, STUCK, Segment, ensure_alive};
 use super::{panic_text, wrong};
+use crate::broker::RawLog;
 use crate::lab::interrupt::Interrupt;
+use crate::oracle::{self, TaskFiles};
 use crate::scene::{Scene, copy_directory};
 
 /// How long a transaction may stay open when nothing is left to do: markers may wait for a broker that has just come back.
@@ -23,12 +26,12 @@ const ENDS_MIN: u64 = 20;
 
 impl Segment {
     /// Ends the segment and verifies it; how many records of the ledger and of the bank that were.
-    pub(super) fn prove(mut self, interrupt: &Interrupt) -> Result<[u64; 2]> {
-        let proved = self.end_and_verify(interrupt);
+    pub(super) fn prove(mut self, cluster: &Cluster, interrupt: &Interrupt) -> Result<[u64; 2]> {
+        let proved = self.end_and_verify(cluster, interrupt);
         self.with_stacks(proved)
     }
 
-    fn end_and_verify(&mut self, interrupt: &Interrupt) -> Result<[u64; 2]> {
+    fn end_and_verify(&mut self, cluster: &Cluster, interrupt: &Interrupt) -> Result<[u64; 2]> {
         let load = self.load.take().expect("a segment is proved once");
         self.scene.produced += load.finish()?;
         let transfers = self.bank.prove(interrupt)?;
@@ -47,7 +50,28 @@ impl Segment {
         self.await_answers(interrupt)?;
         let names: Vec<&str> = self.crew.iter().map(|member| member.name.as_str()).collect();
         judged("what is there at the end", || self.scene.verify(&names))?;
+        self.verify_transactions(cluster)?;
         Ok([self.scene.produced, transfers])
+    }
+
+    /// O8.
+    fn verify_transactions(&self, cluster: &Cluster) -> Result<()> {
+        let (input, output, changelog) = (self.scene.input(), self.scene.output(), self.scene.changelog());
+        let read = |partition| {
+            let read = |topic| cluster.kafka.raw_log(topic, partition, false);
+            Ok((partition, read(&output)?, read(&changelog)?))
+        };
+        let files: Vec<(i32, RawLog, RawLog)> = (0..PARTITIONS).map(read).collect::<Result<_>>()?;
+        let tasks: Vec<TaskFiles<'_>> = files
+            .iter()
+            .map(|(partition, output, changelog)| TaskFiles { partition: *partition, output, changelog })
+            .collect();
+        let offsets = cluster.offsets_of(&self.scene.name)?;
+        judged("O8: what the brokers' files say", || {
+            let verdict = oracle::check_transactions(&self.scene.name, &input, &offsets, &tasks);
+            verdict.assert_ok();
+            assert_eq!(verdict.outputs, self.scene.produced, "{verdict}");
+        })
     }
 
     /// O7.

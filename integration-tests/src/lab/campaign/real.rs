@@ -186,7 +186,7 @@ impl<'a> Run<'a> {
         let (held, kills) = (segment.resources.held, segment.bank.kills);
         let topics: Vec<String> = segment.topics().into_iter().chain(segment.bank.topics()).collect();
         let directories = [segment.scene.dir.clone(), segment.bank.scene.dir.clone()];
-        let records = segment.prove(self.interrupt).with_context(|| format!("at the end of {name}"))?;
+        let records = segment.prove(cluster, self.interrupt).with_context(|| format!("at the end of {name}"))?;
         self.tally.add(name, records, struck, held);
         self.tally.bank_kills += kills;
         self.view.event(&format!(

@@ -146,7 +146,8 @@ impl Segment {
         crew.push(Member::new(&scene, EXTRA, None, setting.without));
         let bank = Bank::open(&format!("{name}-bank"), directory, cluster, setting)?;
         let resources = Resources::default();
-        let mut segment = Self { scene, crew, visible, watch, load, bank, resources, visible_before: 0, damaged: BTreeSet::new() };
+        let mut segment =
+            Self { scene, crew, visible, watch, load, bank, resources, visible_before: 0, damaged: BTreeSet::new() };
         segment.crew.iter_mut().filter(|member| member.name != EXTRA).for_each(Member::start);
         segment.settle(setting.interrupt)?;
         Ok(segment)

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use processor_core::ids::{Partition, TopicPartition};
 
-use super::super::ffi::{Code, Event, Fault, Spec};
+use super::super::ffi::{Code, Event, EventQueue, Fault, Spec};
 use super::super::{KafkaError, LogBounds};
-use super::{ANSWER_WAIT_MAX, Admin};
+use super::Admin;
 
 impl Admin {
     /// The bounds of all partitions of a topic for a reader that sees everything; `None` where there is no such topic.
@@ -29,8 +29,8 @@ impl Admin {
         spec: Spec,
     ) -> Result<BTreeMap<Partition, i64>, KafkaError> {
         let what = format!("cannot read where the logs of {topic} begin and end");
-        self.queue.ask_log_offsets(partitions.iter(), spec, ANSWER_WAIT_MAX, 0);
-        let entries = self.answer(&what, Event::log_offsets)?;
+        let ask = |queue: &EventQueue, wait| queue.ask_log_offsets(partitions.iter(), spec, wait, 0);
+        let entries = self.answer(&what, ask, Event::log_offsets)?;
         if let Some(failed) = entries.iter().find(|entry| entry.code != Code::NONE) {
             return Err(self.error(&what, &Fault::bare(failed.code, failed.code.text())));
         }

@@ -3,15 +3,14 @@
 use processor_core::ids::{Offset, TopicPartition};
 use rdkafka::bindings::rd_kafka_resp_err_t as E;
 
-use super::super::ffi::{Code, Event, Fault, PartitionList};
+use super::super::ffi::{Code, Event, EventQueue, Fault, PartitionList};
 use super::super::{Committed, KafkaError, questions};
 use super::{ANSWER_WAIT_MAX, Admin};
 
 impl Admin {
     /// The client ids of a group's members; a group that is not there has none.
     pub fn members(&self, group: &str) -> Result<Vec<String>, KafkaError> {
-        self.queue.ask_members(group, ANSWER_WAIT_MAX, 0);
-        match self.wait().and_then(|event| event.members()) {
+        match self.ask(ANSWER_WAIT_MAX, |queue, wait| queue.ask_members(group, wait, 0), Event::members) {
             Ok(members) => Ok(members),
             Err(fault) if fault.code == Code::of(E::RD_KAFKA_RESP_ERR_GROUP_ID_NOT_FOUND) => Ok(Vec::new()),
             Err(fault) => Err(self.error(&format!("cannot read the members of group {group}"), &fault)),
@@ -27,8 +26,8 @@ impl Admin {
         stable: bool,
     ) -> Result<Vec<(TopicPartition, Committed)>, KafkaError> {
         let list = PartitionList::of(partitions.iter().map(|partition| (partition, 0)));
-        self.queue.ask_committed(group, &list, stable, ANSWER_WAIT_MAX, 0);
-        let entries = self.answer(&format!("cannot read the offsets of group {group}"), Event::committed)?;
+        let ask = |queue: &EventQueue, wait| queue.ask_committed(group, &list, stable, wait, 0);
+        let entries = self.answer(&format!("cannot read the offsets of group {group}"), ask, Event::committed)?;
         entries.into_iter().map(|entry| Ok((entry.partition.clone(), questions::committed_entry(entry)?))).collect()
     }
 
@@ -46,8 +45,8 @@ impl Admin {
         for (partition, offset) in offsets {
             list.push_with_metadata(partition, offset.get(), metadata);
         }
-        self.queue.ask_to_set_offsets(group, &list, ANSWER_WAIT_MAX);
-        self.answer(&format!("cannot set the offsets of group {group}"), Event::offsets_set)
+        let ask = |queue: &EventQueue, wait| queue.ask_to_set_offsets(group, &list, wait);
+        self.answer(&format!("cannot set the offsets of group {group}"), ask, Event::offsets_set)
     }
 
     /// Deletes a group with all its offsets; one that is not there is no error.
@@ -55,8 +54,7 @@ impl Admin {
     /// # Errors
     /// Also if it has members.
     pub fn delete_group(&self, group: &str) -> Result<(), KafkaError> {
-        self.queue.ask_to_delete_group(group, ANSWER_WAIT_MAX);
-        match self.wait().and_then(|event| event.group_deleted()) {
+        match self.ask(ANSWER_WAIT_MAX, |queue, wait| queue.ask_to_delete_group(group, wait), Event::group_deleted) {
             Ok(()) => Ok(()),
             Err(fault) if fault.code == Code::of(E::RD_KAFKA_RESP_ERR_GROUP_ID_NOT_FOUND) => Ok(()),
             Err(fault) => Err(self.error(&format!("cannot delete the group {group}"), &fault)),
@@ -73,8 +71,8 @@ impl Admin {
         before: &[(TopicPartition, Offset)],
     ) -> Result<Vec<((TopicPartition, Offset), Result<(), KafkaError>)>, KafkaError> {
         let list = PartitionList::of(before.iter().map(|(partition, offset)| (partition, offset.get())));
-        self.queue.ask_to_delete_records(&list, ANSWER_WAIT_MAX);
-        let entries = self.answer("cannot delete records", Event::records_deleted)?;
+        let ask = |queue: &EventQueue, wait| queue.ask_to_delete_records(&list, wait);
+        let entries = self.answer("cannot delete records", ask, Event::records_deleted)?;
         let outcome = |asked: &(TopicPartition, Offset)| {
             let entry = entries.iter().find(|entry| entry.partition == asked.0);
             let code = entry.map_or(Code::of(E::RD_KAFKA_RESP_ERR_UNKNOWN), |entry| entry.code);
@@ -87,8 +85,7 @@ impl Admin {
 
     /// Deletes a topic, and waits until it does not show any more; one that is not there is no error.
     pub fn delete_topic(&self, name: &str) -> Result<(), KafkaError> {
-        self.queue.ask_to_delete_topic(name, ANSWER_WAIT_MAX);
-        match self.wait().and_then(|event| event.topic_deleted()) {
+        match self.ask(ANSWER_WAIT_MAX, |queue, wait| queue.ask_to_delete_topic(name, wait), Event::topic_deleted) {
             Ok(()) => self.await_topic(name, false),
             Err(fault) if fault.code == Code::of(E::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => Ok(()),
             Err(fault) => Err(self.error(&format!("cannot delete the topic {name}"), &fault)),

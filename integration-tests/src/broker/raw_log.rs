@@ -1,0 +1,199 @@
+//! A partition as it lies in a broker's files: who wrote what, and how each transaction ended.
+//!
+//! No client says which producer wrote a record, nor where the markers of transactions stand; the files do. They are read
+//! while the broker runs, when nobody writes to the partition any more. Format: Kafka's documentation, "Record Batch"
+//! (magic 2) and "Control Batches"; the records of `__consumer_offsets`: `OffsetCommitKey.json` and
+//! `OffsetCommitValue.json` in Kafka's source, of which every version begins alike.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// From the start of a batch to its first record.
+const HEADER_BYTES: usize = 61;
+/// Offset and length, which the length does not count.
+const PREFIX_BYTES: usize = 12;
+const MAGIC: u8 = 2;
+const COMPRESSION: i16 = 0b111;
+const TRANSACTIONAL: i16 = 0x10;
+const CONTROL: i16 = 0x20;
+/// The highest version of a key in `__consumer_offsets` that names a committed offset.
+const OFFSET_KEY_MAX: i16 = 1;
+
+/// One batch of records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawBatch {
+    /// The offset of its first record.
+    pub offset: i64,
+    /// How many records it has.
+    pub records: u64,
+    /// Its producer's id and epoch; -1 if it has none.
+    pub producer: (i64, i16),
+    /// What it is.
+    pub kind: RawKind,
+}
+
+/// What a batch is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RawKind {
+    /// Records of no transaction.
+    Plain,
+    /// Records of a transaction.
+    InTransaction,
+    /// The end of its producer's transaction.
+    Marker {
+        /// Whether that was committed.
+        committed: bool,
+    },
+}
+
+/// An offset as it stands in `__consumer_offsets`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawOffset {
+    /// The offset of the record that says so.
+    pub at: i64,
+    /// Whose it is.
+    pub producer: (i64, i16),
+    /// The group.
+    pub group: String,
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The offset that was committed.
+    pub offset: i64,
+}
+
+/// A partition's batches, from the first one that is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawLog {
+    /// In the order of their offsets.
+    pub batches: Vec<RawBatch>,
+    /// The offsets that they commit, if this is a partition of `__consumer_offsets`.
+    pub offsets: Vec<RawOffset>,
+}
+
+impl RawLog {
+    /// Reads the directory of a partition; with the offsets, if those are its records.
+    ///
+    /// # Errors
+    /// It cannot be read, or is not in this format.
+    pub(super) fn read(directory: &Path, with_offsets: bool) -> Result<Self> {
+        let mut log = Self::default();
+        let files = fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?;
+        let mut segments: Vec<_> = files.map(|file| Ok(file?.path())).collect::<Result<_>>()?;
+        segments.retain(|file| file.extension().is_some_and(|extension| extension == "log"));
+        segments.sort();
+        for segment in segments {
+            let bytes = fs::read(&segment).with_context(|| format!("cannot read {}", segment.display()))?;
+            log.take(&bytes, with_offsets).with_context(|| format!("in {}", segment.display()))?;
+        }
+        Ok(log)
+    }
+
+    /// The offset behind its last record.
+    pub fn end(&self) -> i64 {
+        self.batches.last().map_or(0, |batch| batch.offset + batch.records as i64)
+    }
+
+    fn take(&mut self, mut segment: &[u8], with_offsets: bool) -> Result<()> {
+        // What is being written may end anywhere, in the files of a broker that was killed too.
+        while segment.len() >= HEADER_BYTES {
+            let length = PREFIX_BYTES + usize::try_from(i32::from_be_bytes(field(segment, 8))).context("a length")?;
+            let Some((bytes, rest)) = segment.split_at_checked(length.max(HEADER_BYTES)) else { break };
+            ensure!(bytes[16] == MAGIC, "a batch of format {}, not {MAGIC}", bytes[16]);
+            let offset = i64::from_be_bytes(field(bytes, 0));
+            let attributes = i16::from_be_bytes(field(bytes, 21));
+            // Compaction may take records out of a batch and leaves its range of offsets.
+            let records = u64::from(u32::from_be_bytes(field(bytes, 23))) + 1;
+            let kind = if attributes & CONTROL != 0 {
+                // key: version, type; 0 aborts, 1 commits.
+                let (key, _) = record(&bytes[HEADER_BYTES..])?.0;
+                let kind = key.and_then(|key| key.get(2..4)).context("a control record without a type")?;
+                RawKind::Marker { committed: kind == [0, 1] }
+            } else if attributes & TRANSACTIONAL != 0 {
+                RawKind::InTransaction
+            } else {
+                RawKind::Plain
+            };
+            let producer = (i64::from_be_bytes(field(bytes, 43)), i16::from_be_bytes(field(bytes, 51)));
+            if with_offsets && attributes & CONTROL == 0 {
+                ensure!(attributes & COMPRESSION == 0, "offsets are compressed");
+                self.take_offsets(offset, producer, &bytes[HEADER_BYTES..])?;
+            }
+            self.batches.push(RawBatch { offset, records, producer, kind });
+            segment = rest;
+        }
+        Ok(())
+    }
+
+    fn take_offsets(&mut self, base: i64, producer: (i64, i16), mut records: &[u8]) -> Result<()> {
+        while !records.is_empty() {
+            let ((key, value), delta, rest) = record(records)?;
+            records = rest;
+            let (Some(mut key), Some(value)) = (key, value) else { continue };
+            if i16::from_be_bytes(take(&mut key)?) > OFFSET_KEY_MAX {
+                continue; // about the group's members
+            }
+            let (group, topic) = (text(&mut key)?, text(&mut key)?);
+            let partition = i32::from_be_bytes(take(&mut key)?);
+            let mut value = value.get(2..).context("a value without a version")?;
+            let offset = i64::from_be_bytes(take(&mut value)?);
+            self.offsets.push(RawOffset { at: base + delta, producer, group, topic, partition, offset });
+        }
+        Ok(())
+    }
+}
+
+/// A record's key and value, its place in the batch, and what is behind it.
+type Record<'a> = ((Option<&'a [u8]>, Option<&'a [u8]>), i64, &'a [u8]);
+
+fn record(bytes: &[u8]) -> Result<Record<'_>> {
+    let (length, bytes) = varint(bytes)?;
+    let (mut record, rest) = bytes.split_at_checked(usize::try_from(length)?).context("a record beyond its batch")?;
+    let [_attributes] = take(&mut record)?;
+    let (_timestamp, record) = varint(record)?;
+    let (delta, record) = varint(record)?;
+    let (key, record) = bytes_or_null(record)?;
+    let (value, _headers) = bytes_or_null(record)?;
+    Ok(((key, value), delta, rest))
+}
+
+fn bytes_or_null(bytes: &[u8]) -> Result<(Option<&[u8]>, &[u8])> {
+    let (length, bytes) = varint(bytes)?;
+    if length < 0 {
+        return Ok((None, bytes));
+    }
+    let (value, rest) = bytes.split_at_checked(usize::try_from(length)?).context("a field beyond its record")?;
+    Ok((Some(value), rest))
+}
+
+/// Protocol Buffers' variable length, in zigzag.
+fn varint(bytes: &[u8]) -> Result<(i64, &[u8])> {
+    let mut value = 0_u64;
+    for (at, byte) in bytes.iter().enumerate().take(10) {
+        value |= u64::from(byte & 0x7f) << (7 * at);
+        if byte & 0x80 == 0 {
+            return Ok(((value >> 1) as i64 ^ -((value & 1) as i64), &bytes[at + 1..]));
+        }
+    }
+    bail!("a number without an end")
+}
+
+fn text(bytes: &mut &[u8]) -> Result<String> {
+    let length = usize::from(u16::from_be_bytes(take(bytes)?));
+    let (text, rest) = bytes.split_at_checked(length).context("a text beyond its record")?;
+    *bytes = rest;
+    String::from_utf8(text.to_vec()).context("a name is not UTF-8")
+}
+
+fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N]> {
+    let (taken, rest) = bytes.split_first_chunk().context("a record is too short")?;
+    *bytes = rest;
+    Ok(*taken)
+}
+
+fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    bytes[at..at + N].try_into().expect("the range has this length")
+}

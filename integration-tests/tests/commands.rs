@@ -229,8 +229,8 @@ fn a_dead_letter_goes_back_once_whoever_is_killed_and_whoever_else_replays() {
     assert_eq!((listed["letters"].as_array().map(Vec::len), &listed["more"]), (Some(5), &Value::from(LETTERS - 5)));
     let shown = run(&["show", "1:0"]).json();
     assert_eq!(
-        (&shown["node"], &shown["key"], &shown["replayed"]),
-        (&"ledger".into(), &"account-1".into(), &false.into())
+        (&shown["node"], &shown["key"], &shown["state"]),
+        (&"ledger".into(), &"account-1".into(), &"open".into())
     );
     assert_eq!(shown["headers"], serde_json::json!([["trace", "t1"]]));
     assert_eq!(run(&["replay", "--letter", "1:0,0:0", "--dry-run"]).json()["letters"], 2);
@@ -238,9 +238,18 @@ fn a_dead_letter_goes_back_once_whoever_is_killed_and_whoever_else_replays() {
     assert_eq!(run(&["replay", "--letter", "1:0"]).json()["replayed"], 1);
     assert_eq!(replayed(&scene), BTreeSet::from([1]));
     assert_eq!(run(&["replay", "--letter", "1:0"]).json()["replayed"], 0, "it is done");
-    assert_eq!(run(&["show", "1:0"]).json()["replayed"], true);
+    assert_eq!(run(&["show", "1:0"]).json()["state"], "replayed");
+    let told = dead_letters(&scene, &topic, &["replay", "--letter", "1:0"]);
+    let told = command(&scene, &told.into_iter().filter(|word| *word != "--json").collect::<Vec<_>>());
+    assert!(told.out.contains("1:0 was replayed before"), "{told:?}");
     assert_eq!(run(&["show", "0:999999999"]).code, Some(1));
-    assert_eq!(run(&["replay"]).code, Some(2), "it must be told which");
+    let untold = run(&["replay"]);
+    assert_eq!(untold.code, Some(2), "it must be told which");
+    assert!(untold.err.contains("--letter") && untold.err.contains("--all"), "{untold:?}");
+    assert_eq!(run(&["discard", "--letter", "1:1"]).json()["discarded"], 1);
+    assert_eq!(run(&["show", "1:1"]).json()["state"], "discarded");
+    assert_eq!(run(&["replay", "--letter", "1:1"]).json()["replayed"], 0, "nobody sends it back");
+    assert_eq!(replayed(&scene), BTreeSet::from([1]));
 
     let before = written(&scene);
     let mut killed = start(&scene, &dead_letters(&scene, &topic, &["replay", "--all"]));
@@ -258,7 +267,7 @@ fn a_dead_letter_goes_back_once_whoever_is_killed_and_whoever_else_replays() {
     assert!(ended.iter().any(|answer| answer.code == Some(0)), "{ended:?}");
     assert!(ended.iter().all(|answer| answer.code == Some(0) || answer.err.contains("another replay")), "{ended:?}");
     assert_eq!(run(&["replay", "--all"]).code, Some(0));
-    assert_eq!(replayed(&scene), (0..LETTERS).collect());
+    assert_eq!(replayed(&scene), (0..LETTERS).filter(|number| *number != 3).collect(), "1:1 is the letter of 3");
     let left = run(&["list"]).json();
     assert_eq!((left["letters"].as_array().map(Vec::len), &left["others"]), (Some(0), &Value::from(0)));
 }

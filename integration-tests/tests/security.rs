@@ -375,7 +375,7 @@ fn the_commands_log_in_by_the_settings_of_the_application() {
     };
     assert_eq!(json(&letters(&["list"]))["letters"][0]["letter"], "0:0");
     assert_eq!(json(&letters(&["replay", "--all"]))["replayed"], 1);
-    assert_eq!(json(&letters(&["show", "0:0"]))["replayed"], true);
+    assert_eq!(json(&letters(&["show", "0:0"]))["state"], "replayed");
     let misspelt = letters(&["list", "--kafka", "sasl.pasword=x"]);
     assert_eq!(misspelt.status.code(), Some(2));
     assert_says(&said(&misspelt), &["no property sasl.pasword (the nearest is 'sasl.password')"]);

@@ -221,7 +221,7 @@ enum Command<A: Args> {
     /// Shows what the application is made of: nodes, stores and topics.
     ///
     /// A topic that one of the application's own arguments names is shown by the argument's name, unless it is given behind
-    /// `--`.
+    /// `--`. Nothing runs, so none of the settings is taken.
     #[command(after_help = "Example:\n  moving-average topology --format mermaid -- <the application's own arguments>")]
     Topology(topology::TopologyArgs),
     /// Shows what is in the stores: on this machine's disk, or over HTTP as workers have it now.
@@ -390,5 +390,18 @@ mod tests {
         let stores = command.find_subcommand_mut("stores").expect("it is a command");
         let get = stores.find_subcommand_mut("get").expect("it is a verb").render_help().to_string();
         assert!(get.contains("  shop stores get window") && !get.contains(EXAMPLE), "{get}");
+    }
+
+    /// A line that a terminal breaks cannot be copied.
+    #[test]
+    fn examples_fit_into_a_terminal() {
+        const COLUMNS: usize = 100;
+        fn check(command: &clap::Command) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let long = help.lines().find(|line| line.len() > COLUMNS);
+            assert_eq!(long, None, "{}", command.get_name());
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::<Nothing>::command());
     }
 }

@@ -62,17 +62,22 @@ pub fn check(
     admin: &Admin,
 ) -> Result<CheckedTopics, ConfigError> {
     let cluster_id = admin.cluster_id().map_err(|error| ConfigError(error.message))?;
+    // Those that are not the application's to make come first: a name that is wrong leaves nothing behind.
+    let mut outputs = BTreeMap::new();
+    for output in topology.outputs().iter().filter(|output| !is_internal(topology, output)) {
+        outputs.insert(output, existing(config, topology, admin, output, "output")?);
+    }
     make_internal_topics(config, topology, admin)?;
-    let output_partitions = topology.outputs().iter().map(|output| {
-        let found = existing(config, topology, admin, output, "output")?;
-        Ok(u32::try_from(found.partitions).expect("Kafka counts partitions in 31 bits"))
-    });
-    let output_partitions = output_partitions.collect::<Result<Vec<u32>, ConfigError>>()?;
+    for output in topology.outputs().iter().filter(|output| is_internal(topology, output)) {
+        outputs.insert(output, existing(config, topology, admin, output, "internal")?);
+    }
+    let partitions = |output| u32::try_from(outputs[output].partitions).expect("Kafka counts partitions in 31 bits");
+    let output_partitions: Arc<[u32]> = topology.outputs().iter().map(partitions).collect();
     let mut checked = CheckedTopics {
         partitions: BTreeMap::new(),
         changelogs: BTreeMap::new(),
         layouts: BTreeMap::new(),
-        output_partitions: output_partitions.into(),
+        output_partitions,
         brokers,
     };
     for subtopology in topology.subtopologies() {
@@ -115,15 +120,20 @@ fn existing(
     what: &str,
 ) -> Result<TopicShape, ConfigError> {
     // An internal one was made before this, here or by another worker, and the broker that is asked may not know it yet.
-    let is_internal = topology.internal_topics().iter().any(|internal| &*internal.topic == topic);
-    let found = if is_internal { admin.made_topic_shape(topic) } else { admin.topic_shape(topic) };
+    let found = if is_internal(topology, topic) { admin.made_topic_shape(topic) } else { admin.topic_shape(topic) };
+    let is_for_letters = topology.dead_letter_topics().contains(&topic);
+    let for_what = if is_for_letters { ", and dead letters go there" } else { "" };
     found.map_err(|error| ConfigError(error.message))?.ok_or_else(|| {
         ConfigError(format!(
-            "the {what} topic '{topic}' does not exist: make it with kafka-topics --bootstrap-server {} --create --topic {topic} \
+            "the {what} topic '{topic}' does not exist{for_what}: make it with kafka-topics --bootstrap-server {} --create --topic {topic} \
              --partitions <n> --replication-factor <n>, or correct its name",
             config.bootstrap_servers
         ))
     })
+}
+
+fn is_internal(topology: &ApplicationTopology, topic: &str) -> bool {
+    topology.internal_topics().iter().any(|internal| &*internal.topic == topic)
 }
 
 /// Makes the internal topics that are missing, and checks those that are there.

@@ -1,13 +1,16 @@
 //! Lost requests and answers, through a proxy: the taint sees every one of them (EO-11).
 
+use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use processor_integration_tests::broker::{ClusterConfig, KafkaCluster, test_dir};
 use processor_integration_tests::proxy::{ApiKey, Fault, Proxy, Rule};
-use processor_runtime::kafka::{GroupConsumer, Taint, TransactionalProducer};
+use processor_runtime::kafka::{GroupConsumer, Question, Taint, Ticket, TransactionalProducer};
 
-use super::support::{Corner, SOON, join, offset_of, send};
+use super::support::{Corner, SOON, STEP, ask, join, offset_of, send};
 
 #[test]
 fn a_request_whose_answer_is_lost_taints_and_a_new_producer_is_clean() -> Result<()> {
@@ -91,5 +94,54 @@ fn dropping_a_producer_whose_broker_is_frozen_is_quick() -> Result<()> {
     eprintln!("dropped: producer {producer_took:?}, consumer {consumer_took:?}");
     ensure!(producer_took < Duration::from_secs(1), "the producer took {producer_took:?}");
     ensure!(consumer_took < Duration::from_secs(1), "the consumer took {consumer_took:?}");
+    Ok(())
+}
+
+/// Questions that nobody answers are given up while the coordinator is away; when it is back, the member goes on. In
+/// librdkafka a question to a coordinator that has timed out before it could be sent is used after it was freed (lk#4605): an
+/// abort, or a client whose own thread stands still for ever. This test sees it, since it runs in a process in which glibc
+/// overwrites what is freed.
+#[test]
+fn a_member_outlives_the_questions_that_its_coordinator_never_answered() -> Result<()> {
+    const OVERWRITE: &str = "MALLOC_PERTURB_";
+    const NAME: &str = "faults::a_member_outlives_the_questions_that_its_coordinator_never_answered";
+    if std::env::var_os(OVERWRITE).is_none() {
+        let again = Command::new(std::env::current_exe()?).args(["--exact", NAME]).env(OVERWRITE, "165").output()?;
+        let said = String::from_utf8_lossy(&again.stdout);
+        ensure!(again.status.success() && said.contains("1 passed"), "{}: {said}", again.status);
+        return Ok(());
+    }
+    let (done, is_done) = mpsc::channel();
+    thread::spawn(move || done.send(ask_a_coordinator_that_is_away()));
+    is_done.recv_timeout(3 * SOON).context("a client stands still")?
+}
+
+fn ask_a_coordinator_that_is_away() -> Result<()> {
+    const ROUNDS: usize = 3;
+    const QUESTIONS: u64 = 20;
+    let kafka = KafkaCluster::start(ClusterConfig::single(test_dir("client-questions")?))?;
+    let corner = Corner::at(&kafka.bootstrap_servers(), "questions", 1, |_| ())?;
+    let mut consumer = corner.consumer("c")?;
+    join(&mut consumer)?;
+    let question = Question::Committed { partitions: vec![corner.partition(0)], stable: true };
+    for round in 0..ROUNDS {
+        kafka.kill(1)?;
+        let (mut answers, deadline) = (Vec::new(), Instant::now() + SOON);
+        for number in 0..QUESTIONS {
+            consumer.ask(Ticket(1_000 + number), &question)?;
+        }
+        while (answers.len() as u64) < QUESTIONS {
+            ensure!(Instant::now() < deadline, "round {round}: {} questions were given up", answers.len());
+            consumer.poll(STEP, 1, 1, &mut Vec::new(), &mut Vec::new())?;
+            consumer.answers(&mut answers);
+        }
+        assert!(answers.iter().all(|(_, answer)| answer.is_err()), "{answers:?}");
+        kafka.start_node(1)?;
+        let deadline = Instant::now() + SOON;
+        while ask(&mut consumer, &question).is_err() {
+            ensure!(Instant::now() < deadline, "round {round}: the coordinator is back and is not asked");
+        }
+        consumer.group_metadata()?;
+    }
     Ok(())
 }

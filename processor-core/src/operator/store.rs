@@ -294,7 +294,8 @@ impl<'a, K: StoreKey, V: StoreValue> Store<'a, K, V> {
     }
 
     /// About how many keys the store holds, as of the last commit: what this batch has written is not counted, and a key
-    /// that was overwritten or deleted lately may be counted too often.
+    /// counts once more for each time that it was written lately. In a small store that is written often it is many times
+    /// too many: no operator should decide by it.
     ///
     /// ```
     /// # use processor_core::prelude::*;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 use std::sync::Arc;
 
+use super::check;
 use super::draft::{Kind, TopicName};
 use super::nodes::{Erased, SourceNode, Ways, Wiring};
 use super::{SubTopology, Topology, TopologyError};
@@ -179,6 +180,23 @@ impl ApplicationTopology {
     /// The output topics, those of dead letters among them, in the order of [`OutputIndex`].
     pub fn outputs(&self) -> &[Arc<str>] {
         &self.names.outputs
+    }
+
+    /// Those of them that get dead letters.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// let mut topology = Topology::builder();
+    /// topology
+    ///     .source("orders", "orders", (Utf8, Utf8))
+    ///     .on_failure(FailurePolicy::dead_letter("orders-failed"))
+    ///     .sink("out", "checked-orders", (Utf8, Utf8));
+    /// let topology = topology.build()?.for_application("shop")?;
+    /// assert_eq!(topology.dead_letter_topics(), ["orders-failed"].into());
+    /// # Ok::<(), TopologyError>(())
+    /// ```
+    pub fn dead_letter_topics(&self) -> BTreeSet<&str> {
+        check::dead_letter_topics(&self.topology.0.nodes, &self.topology.0.policy).map(|(_, topic)| topic).collect()
     }
 
     /// The topics that the application makes for itself, beside changelogs.

@@ -134,20 +134,29 @@ fn inputs_of(drafts: &[Draft]) -> Result<Vec<TopicName>, TopologyError> {
 fn outputs_of(drafts: &[Draft], policy: &Policy, inputs: &[TopicName]) -> Result<Vec<TopicName>, TopologyError> {
     let mut outputs: BTreeSet<TopicName> = BTreeSet::new();
     outputs.extend(drafts.iter().filter_map(Draft::sink).flat_map(|sink| sink.topics.iter().cloned()));
-    for draft in drafts {
-        let of_timestamps = draft.source().and_then(|source| source.invalid_timestamps.as_ref());
-        let of_node = draft.policy.as_ref().unwrap_or(policy);
-        for topic in [Some(of_node), of_timestamps].into_iter().flatten().filter_map(Policy::dead_letter_topic) {
-            check_name("a dead-letter topic's name", topic)?;
-            let name = TopicName::Given(topic.to_owned());
-            if inputs.contains(&name) {
-                let (node, topic) = (draft.name.clone(), topic.to_owned());
-                return Err(TopologyError::DeadLetterIsInput { node, topic });
-            }
-            outputs.insert(name);
+    for (draft, topic) in dead_letter_topics(drafts, policy) {
+        check_name("a dead-letter topic's name", topic)?;
+        let name = TopicName::Given(topic.to_owned());
+        if inputs.contains(&name) {
+            let (node, topic) = (draft.name.clone(), topic.to_owned());
+            return Err(TopologyError::DeadLetterIsInput { node, topic });
         }
+        outputs.insert(name);
     }
     Ok(outputs.into_iter().collect())
+}
+
+/// Where dead letters go, by the node whose records they are.
+pub(super) fn dead_letter_topics<'a>(
+    drafts: &'a [Draft],
+    policy: &'a Policy,
+) -> impl Iterator<Item = (&'a Draft, &'a str)> {
+    drafts.iter().flat_map(move |draft| {
+        let of_timestamps = draft.source().and_then(|source| source.invalid_timestamps.as_ref());
+        let of_node = draft.policy.as_ref().unwrap_or(policy);
+        let policies = [Some(of_node), of_timestamps].into_iter().flatten();
+        policies.filter_map(Policy::dead_letter_topic).map(move |topic| (draft, topic))
+    })
 }
 
 pub(super) fn bounded(what: &'static str, count: usize, most: usize) -> Result<(), TopologyError> {

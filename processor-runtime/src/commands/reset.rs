@@ -118,6 +118,14 @@ pub(crate) fn run(
         Some(why) => writeln!(out, "nothing was changed, and now nothing could be: {why}")?,
         None => writeln!(out, "done: the next `run` begins anew")?,
     }
+    let letters = topology.dead_letter_topics().into_iter().collect::<Vec<_>>().join(", ");
+    if !letters.is_empty() {
+        writeln!(
+            out,
+            "dead letters stay ({letters}), and so do records that were replayed in the inputs: what fails again is a second letter, and \
+             records whose letters were replayed are there twice. Discard or replay the open letters first, or read docs/operating.md"
+        )?;
+    }
     Ok(())
 }
 

@@ -60,7 +60,8 @@ pub struct BrokerInfo {
     pub configs: Option<BTreeMap<String, String>>,
 }
 
-/// A connection for start-up.
+/// A connection for start-up. One whose question was not answered is not to be asked again: the answer may still come, and
+/// would be taken for that to the next question.
 pub struct Admin {
     queue: EventQueue,
     client: Arc<Client>,
@@ -171,7 +172,7 @@ impl Admin {
         self.queue
             .ask_to_create(name, partitions, replication, configs, ANSWER_WAIT_MAX)
             .map_err(|reason| KafkaError { kind: KafkaErrorKind::Config, message: format!("{what}: {reason}") })?;
-        match self.wait().and_then(|event| event.created()) {
+        match self.wait(ANSWER_WAIT_MAX).and_then(|event| event.created()) {
             Ok(()) => self.await_topic(name, true),
             Err(fault) if fault.code == Code::of(E::RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS) => {
                 self.await_topic(name, true)
@@ -190,7 +191,7 @@ impl Admin {
 
     /// The members of a group by what they own now: their client ids.
     pub fn owners(&self, group: &str) -> Result<BTreeMap<TopicPartition, String>, KafkaError> {
-        let members = self.ask(OWNERS_WAIT_MAX, |queue, wait| queue.ask_members(group, wait, 0), Event::owners);
+        let members = self.ask(OWNERS_WAIT_MAX, |queue, _| queue.ask_members(group, 0), Event::owners);
         let members = members.map_err(|fault| self.error(&format!("cannot describe the group {group}"), &fault))?;
         let of_member = |(client_id, owned): (String, Vec<PartitionEntry>)| {
             owned.into_iter().map(move |entry| (entry.partition, client_id.clone()))
@@ -242,8 +243,9 @@ impl Admin {
     ) -> Result<T, Fault> {
         let deadline = Instant::now() + wait;
         loop {
-            ask(&self.queue, deadline.saturating_duration_since(Instant::now()));
-            match self.wait().and_then(|event| read(&event)) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            ask(&self.queue, left);
+            match self.wait(left).and_then(|event| read(&event)) {
                 Err(fault) if fault.code == CONNECTION_LOST && Instant::now() < deadline => {
                     std::thread::sleep(CHANGED_POLL);
                 }
@@ -262,9 +264,9 @@ impl Admin {
     }
 
     /// The answer to the one question that is open. What keeps the client from its brokers for good ends the wait.
-    fn wait(&self) -> Result<Event, Fault> {
-        // librdkafka ends every question by itself; the second is for its own work.
-        let deadline = Instant::now() + ANSWER_WAIT_MAX + Duration::from_secs(1);
+    fn wait(&self, wait: Duration) -> Result<Event, Fault> {
+        // librdkafka ends every question by itself, but for those to coordinators; the second is for its own work.
+        let deadline = Instant::now() + wait + Duration::from_secs(1);
         let mut trouble = None;
         loop {
             if let Some(event) = self.queue.poll(TROUBLE_POLL) {

@@ -103,11 +103,11 @@ impl Kafka for Cluster {
 
     fn consumer(&self, member: &Member, inputs: &[Arc<str>]) -> Result<Consumer, KafkaError> {
         let (cluster, client_id) = (self.clone(), format!("{}-questions", member.client_id));
-        let another =
+        let make_own =
             move || cluster.client(Role::Changelog { client_id: &client_id, isolation: Isolation::ReadCommitted });
         let client = self.client(Role::Consumer(member))?;
         let Self { settings: ClusterSettings { application_id, group_protocol, .. } } = self;
-        Consumer::new(client, application_id, *group_protocol, inputs, Box::new(another))
+        Consumer::new(client, application_id, *group_protocol, inputs, Box::new(make_own))
     }
 
     fn producer(&self, id: &TransactionalId, topics: &[Arc<str>]) -> Result<Producer, KafkaError> {

@@ -142,20 +142,20 @@ struct Collected<'a> {
 }
 
 impl Consumer {
-    /// Wraps a native consumer and subscribes it. `another` makes a client for questions that this one cannot get answered.
+    /// Wraps a native consumer and subscribes it. `make_own` makes a client for questions that this one is not to ask.
     pub(super) fn new(
         client: Arc<Client>,
         group: &str,
         protocol: GroupProtocol,
         inputs: &[Arc<str>],
-        another: MakeClient,
+        make_own: MakeClient,
     ) -> Result<Self, KafkaError> {
         let set_up = |fault: Fault| KafkaError::from_fault(&format!("cannot join the group {group}"), &fault);
         client.poll_serves_everything().map_err(set_up)?;
         client.subscribe(inputs).map_err(set_up)?;
         Ok(Self {
             queue: MessageQueue::of(&client),
-            questions: Questions::new(&client, group, another),
+            questions: Questions::new(&client, group, make_own),
             client,
             inputs: inputs.to_vec(),
             inputs_by_key: Vec::new(),

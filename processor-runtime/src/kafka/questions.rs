@@ -1,10 +1,14 @@
 //! Questions to the cluster, asked and answered without waiting.
 //!
-//! They go over the group member's connections, until they fail for longer than a leader or coordinator takes to move:
-//! then over those of a client of their own, made anew each time that happens. librdkafka's admin requests can be stuck
-//! for as long as their client lives: they go on asking a coordinator that has moved (only the transaction manager drops
-//! it from the cache that both use, `rdkafka_txnmgr.c:1565`, and each look-up renews it, `rdkafka_coord.c:82`), a leader of
-//! an outdated epoch (`rdkafka_admin.c:4240`), or a broker that was decommissioned.
+//! Leaders answer where logs begin and end: over the group member's connections, until these fail for longer than a leader
+//! takes to move. The coordinator answers what is committed and who is in the group: over those of a client of their own
+//! from the start, since a question that was given up can break its client ([`COORDINATOR_WAIT`]). That client is made anew
+//! whenever questions fail for too long, and leaders are asked by it, too, from then on. librdkafka's admin requests can be
+//! stuck for as long as their client lives: they go on asking a coordinator that has moved (only the transaction manager
+//! drops it from the cache that both use, `rdkafka_txnmgr.c:1565`, and each look-up renews it, `rdkafka_coord.c:82`), a
+//! leader of an outdated epoch (`rdkafka_admin.c:4240`), or a broker that was decommissioned.
+//!
+//! [`COORDINATOR_WAIT`]: super::ffi
 //!
 //! The committed offsets come from `OffsetFetch` with `require_stable` where that is asked for. librdkafka does not
 //! repeat such a request by itself here: a partition whose offset is held by an open transaction comes back with
@@ -28,6 +32,9 @@ const ANSWER_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Questions that have failed for so long are asked by another client. An election is over sooner.
 const STUCK_AFTER: Duration = Duration::from_secs(1);
 
+/// A leader that says this has been elected since, and the client that asked does not learn it.
+const OUTDATED: Code = Code::of(E::RD_KAFKA_RESP_ERR_FENCED_LEADER_EPOCH);
+
 type LogEnds = Found<(TopicPartition, i64)>;
 
 /// Makes a client that can ask: a consumer, since librdkafka looks for the group's handle in it, that never joins.
@@ -39,6 +46,8 @@ struct Asked {
     at: Instant,
     ticket: Ticket,
     open: Open,
+    /// By the client of our own.
+    by_own: bool,
 }
 
 #[derive(Debug)]
@@ -54,12 +63,17 @@ enum Open {
 
 /// The open questions of one group member.
 pub(super) struct Questions {
-    queue: EventQueue,
-    another: MakeClient,
+    /// Of the group member.
+    members: EventQueue,
+    /// Of a client of our own, once there is one.
+    own: Option<EventQueue>,
+    make_own: MakeClient,
+    /// Whether that one asks leaders, too.
+    own_asks_leaders: bool,
     group: String,
     open: HashMap<usize, Asked>,
-    /// Answers that need nobody: to questions about no partition.
-    ready: Vec<(Ticket, Answer)>,
+    /// Answers that need nobody: to questions about no partition, and where nobody can be asked.
+    ready: Vec<(Ticket, Result<Answer, KafkaError>)>,
     last_number: usize,
     /// When the first question was asked that failed, of those that leaders answer and of those that the coordinator does,
     /// if none of the same kind has been answered in full since: the one can be stuck while the other works.
@@ -70,6 +84,8 @@ pub(super) struct Questions {
 struct FailingSince {
     leaders: Option<Instant>,
     coordinator: Option<Instant>,
+    /// A leader has said that it will never answer this client.
+    outdated: bool,
 }
 
 impl FailingSince {
@@ -80,23 +96,29 @@ impl FailingSince {
         }
     }
 
+    fn are_leaders_stuck(&self) -> bool {
+        self.outdated || self.leaders.is_some_and(|since| since.elapsed() >= STUCK_AFTER)
+    }
+
     fn is_stuck(&self) -> bool {
-        [self.leaders, self.coordinator].iter().flatten().any(|since| since.elapsed() >= STUCK_AFTER)
+        self.are_leaders_stuck() || self.coordinator.is_some_and(|since| since.elapsed() >= STUCK_AFTER)
     }
 }
 
 impl fmt::Debug for Questions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Questions").field("queue", &self.queue).field("open", &self.open).finish_non_exhaustive()
+        f.debug_struct("Questions").field("members", &self.members).field("open", &self.open).finish_non_exhaustive()
     }
 }
 
 impl Questions {
-    /// Asks over the connections of `client`, and, if that is stuck, of `another`.
-    pub(super) fn new(client: &Arc<Client>, group: &str, another: MakeClient) -> Self {
+    /// Asks leaders over the connections of `client`, and everything else by one that `make_own` makes.
+    pub(super) fn new(client: &Arc<Client>, group: &str, make_own: MakeClient) -> Self {
         Self {
-            queue: EventQueue::new(client),
-            another,
+            members: EventQueue::new(client),
+            own: None,
+            make_own,
+            own_asks_leaders: false,
             group: group.to_owned(),
             open: HashMap::new(),
             ready: Vec::new(),
@@ -109,61 +131,91 @@ impl Questions {
     pub(super) fn ask(&mut self, ticket: Ticket, question: &Question) {
         self.last_number += 2;
         let number = self.last_number;
+        let by_own = self.own_asks_leaders || !matches!(question, Question::Bounds { .. });
+        if by_own && self.own.is_none() {
+            match (self.make_own)() {
+                Ok(client) => self.own = Some(EventQueue::new(&client)),
+                Err(error) => return self.ready.push((ticket, Err(error))),
+            }
+        }
+        let queue = self.own.as_ref().filter(|_| by_own).unwrap_or(&self.members);
         let open = match question {
             Question::Committed { partitions, .. } if partitions.is_empty() => {
-                return self.ready.push((ticket, Answer::Committed(Vec::new())));
+                return self.ready.push((ticket, Ok(Answer::Committed(Vec::new()))));
             }
             Question::Bounds { partitions } if partitions.is_empty() => {
-                return self.ready.push((ticket, Answer::Bounds(Vec::new())));
+                return self.ready.push((ticket, Ok(Answer::Bounds(Vec::new()))));
             }
             Question::Committed { partitions, stable } => {
                 let list = PartitionList::of(partitions.iter().map(|partition| (partition, 0)));
-                self.queue.ask_committed(&self.group, &list, *stable, ANSWER_WAIT_MAX, number);
+                queue.ask_committed(&self.group, &list, *stable, number);
                 Open::Committed
             }
             Question::Bounds { partitions } => {
-                self.queue.ask_log_offsets(partitions.iter(), Spec::Start, ANSWER_WAIT_MAX, number);
-                self.queue.ask_log_offsets(partitions.iter(), Spec::End, ANSWER_WAIT_MAX, number + 1);
+                queue.ask_log_offsets(partitions.iter(), Spec::Start, ANSWER_WAIT_MAX, number);
+                queue.ask_log_offsets(partitions.iter(), Spec::End, ANSWER_WAIT_MAX, number + 1);
                 Open::Bounds { start: None, end: None }
             }
             Question::Members => {
-                self.queue.ask_members(&self.group, ANSWER_WAIT_MAX, number);
+                queue.ask_members(&self.group, number);
                 Open::Members
             }
         };
-        self.open.insert(number, Asked { at: Instant::now(), ticket, open });
+        self.open.insert(number, Asked { at: Instant::now(), ticket, open, by_own });
     }
 
     /// Takes what has been answered.
     pub(super) fn answers(&mut self, answers: &mut Vec<(Ticket, Result<Answer, KafkaError>)>) {
-        answers.extend(self.ready.drain(..).map(|(ticket, answer)| (ticket, Ok(answer))));
-        while let Some(event) = self.queue.poll(Duration::ZERO) {
+        answers.append(&mut self.ready);
+        while let Some(event) = self.next_event() {
             answers.extend(self.take(&event));
         }
+        self.give_up_late_ones(answers);
         if self.failing_since.is_stuck() {
             self.ask_elsewhere(answers);
         }
     }
 
-    /// Another client asks from now on. What is open is answered with "again".
+    fn next_event(&self) -> Option<Event> {
+        let own = self.own.as_ref().and_then(|own| own.poll(Duration::ZERO));
+        own.or_else(|| self.members.poll(Duration::ZERO))
+    }
+
+    /// What was not answered in time. librdkafka gives up questions to leaders by itself, and those to coordinators never.
+    fn give_up_late_ones(&mut self, answers: &mut Vec<(Ticket, Result<Answer, KafkaError>)>) {
+        let is_late = |asked: &Asked| asked.at.elapsed() >= ANSWER_WAIT_MAX;
+        for (_, Asked { at, ticket, open, .. }) in self.open.extract_if(|_, asked| is_late(asked)) {
+            self.failing_since.of(&open).get_or_insert(at);
+            answers.push((ticket, Err(again(format!("no answer within {ANSWER_WAIT_MAX:?}")))));
+        }
+    }
+
+    /// Another client asks from now on. What is open and was to be answered by the one before is to be asked again.
     fn ask_elsewhere(&mut self, answers: &mut Vec<(Ticket, Result<Answer, KafkaError>)>) {
-        self.failing_since = FailingSince::default();
-        let client = match (self.another)() {
+        let client = match (self.make_own)() {
             Ok(client) => client,
             Err(error) => return tracing::warn!("no other client can be made to ask with: {error}"),
         };
+        self.own_asks_leaders |= self.failing_since.are_leaders_stuck();
         tracing::info!(?client, "questions to the cluster have failed for {STUCK_AFTER:?}: another client asks");
-        self.queue = EventQueue::new(&client);
-        let message = "another client asks";
-        let again = || Err(KafkaError { kind: KafkaErrorKind::Retry, message: message.to_owned() });
-        answers.extend(self.open.drain().map(|(_, asked)| (asked.ticket, again())));
+        self.failing_since = FailingSince::default();
+        self.own = Some(EventQueue::new(&client));
+        let own_asks_leaders = self.own_asks_leaders;
+        let is_lost = |asked: &Asked| asked.by_own || own_asks_leaders && matches!(asked.open, Open::Bounds { .. });
+        for (_, asked) in self.open.extract_if(|_, asked| is_lost(asked)) {
+            answers.push((asked.ticket, Err(again("another client asks".to_owned()))));
+        }
     }
 
     /// Takes one event; `None` where more is to come, or the other half of the question has failed already.
     fn take(&mut self, event: &Event) -> Option<(Ticket, Result<Answer, KafkaError>)> {
         let number = event.ticket() & !1;
         let is_second = event.ticket() & 1 == 1;
-        let Asked { at, ticket, open } = self.open.remove(&number)?;
+        let Asked { at, ticket, open, by_own } = self.open.remove(&number)?;
+        if matches!(open, Open::Bounds { .. }) {
+            let ends = event.log_offsets();
+            self.failing_since.outdated |= ends.is_ok_and(|ends| ends.iter().any(|end| end.code == OUTDATED));
+        }
         let failing_since = self.failing_since.of(&open);
         let answer = match open {
             Open::Committed => {
@@ -178,7 +230,7 @@ impl Questions {
                     Ok(()) => match (start, end) {
                         (Some(start), Some(end)) => bounds(start, end).told(at, failing_since, Answer::Bounds),
                         (start, end) => {
-                            self.open.insert(number, Asked { at, ticket, open: Open::Bounds { start, end } });
+                            self.open.insert(number, Asked { at, ticket, open: Open::Bounds { start, end }, by_own });
                             return None;
                         }
                     },
@@ -233,6 +285,10 @@ impl<T> Found<T> {
         }
         Ok(answer(self.answers))
     }
+}
+
+fn again(message: String) -> KafkaError {
+    KafkaError { kind: KafkaErrorKind::Retry, message }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the shape that `map_err` takes")]

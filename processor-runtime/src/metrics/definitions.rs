@@ -120,7 +120,7 @@ definitions! {
     TIME_TO_LOSS: "processor_input_time_to_loss_seconds", Kind::Gauge, BY_INPUT,
         "How long retention will let the next record of an input partition alone: the topic's `retention.ms` (as of the worker's start) less the age of a record that was processed in the last batch, so a little less than there is. Only where records wait (not markers of transactions alone), one was processed before, and the topic deletes by time; `retention.bytes` may delete sooner.";
     INPUT_LAG: "processor_input_lag_records", Kind::Gauge, BY_INPUT,
-        "Offsets between what was processed and the end of an input partition, of running tasks. Markers of transactions count as offsets, so an input that is written in transactions may stay at 1.";
+        "Offsets between what was processed and the end of an input partition, of running tasks. Markers of transactions count as offsets, so an input that is written in transactions may stay at as many as it has writers; those of an internal topic are the workers.";
     RESTORE_REMAINING: "processor_restore_remaining_records", Kind::Gauge, &["task"],
         "Changelog offsets that a restoring task has before it, at most; compacted ones are skipped.";
     RESTORE_ETA: "processor_restore_eta_seconds", Kind::Gauge, &["task"],
@@ -140,7 +140,7 @@ definitions! {
     FENCED: "processor_fenced_total", Kind::Counter, BY_THREAD,
         "How often a producer was fenced: by a successor, by another worker of the same instance id, or by the transaction time-out.";
     STORE_KEYS: "processor_store_keys", Kind::Gauge, BY_STORE,
-        "About how many keys a store holds (RocksDB: estimate-num-keys).";
+        "About how many keys a store holds (RocksDB: estimate-num-keys). A key counts once more for each time it was written since its memtable was last flushed: a small store that is written often shows many times too many. `stores count` counts.";
     STORE_BYTES: "processor_store_bytes", Kind::Gauge, BY_STORE,
         "About how many bytes of live data a store has on disk (RocksDB: estimate-live-data-size).";
     SST_BYTES: "processor_rocksdb_sst_bytes", Kind::Gauge, BY_STORE,

@@ -1,4 +1,4 @@
-//! A dead letter, read from its record; and the mark that says that one was replayed.
+//! A dead letter, read from its record; and the mark that says that one was closed.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,8 +15,34 @@ use crate::kafka::records::StoredRecord;
 /// The headers that a dead letter has beyond those of the record.
 const OWN: [&str; 8] = [TOPIC, PARTITION, OFFSET, TIMESTAMP, TASK, NODE, KIND, ERROR];
 
-/// The header of a mark; its value is the offset of the letter in the same partition, in decimal.
-pub(super) const REPLAYED: &str = "processor-replayed";
+/// How a letter was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Closed {
+    /// Its record went back.
+    Replayed,
+    /// Nobody will replay it.
+    Discarded,
+}
+
+impl Closed {
+    const ALL: [Self; 2] = [Self::Replayed, Self::Discarded];
+
+    /// The header of a mark that says so; its value is the offset of the letter in the same partition, in decimal.
+    pub(super) fn header(self) -> &'static str {
+        match self {
+            Self::Replayed => "processor-replayed",
+            Self::Discarded => "processor-discarded",
+        }
+    }
+
+    /// In one word.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Replayed => "replayed",
+            Self::Discarded => "discarded",
+        }
+    }
+}
 
 /// Where a dead letter stands in its topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,8 +78,8 @@ fn number<N: FromStr + Default + PartialOrd>(text: &str) -> Option<N> {
 pub(super) enum Kind {
     /// A dead letter.
     Letter(Box<Letter>),
-    /// The mark that the letter at this place was replayed.
-    Mark(LetterId),
+    /// The mark that the letter at this place was closed.
+    Mark(LetterId, Closed),
     /// Nothing of ours.
     Other,
 }
@@ -61,9 +87,11 @@ pub(super) enum Kind {
 impl Kind {
     /// Looks at a record. Anybody may write to the topic: what does not read as ours is not.
     pub(super) fn of(record: StoredRecord) -> Self {
-        if let Some(offset) = record.header(REPLAYED) {
-            let id = |offset| LetterId { partition: record.partition, offset: Offset::new(offset) };
-            return number(offset).map_or(Self::Other, |offset| Self::Mark(id(offset)));
+        for closed in Closed::ALL {
+            if let Some(offset) = record.header(closed.header()) {
+                let id = |offset| LetterId { partition: record.partition, offset: Offset::new(offset) };
+                return number(offset).map_or(Self::Other, |offset| Self::Mark(id(offset), closed));
+            }
         }
         Letter::of(record).map_or(Self::Other, |letter| Self::Letter(Box::new(letter)))
     }
@@ -183,7 +211,8 @@ mod tests {
     #[test]
     fn a_mark_names_a_letter_of_its_partition() {
         let id = LetterId { partition: Partition::new(2), offset: Offset::new(9) };
-        assert_eq!(Kind::of(record(&[(REPLAYED, "9")])), Kind::Mark(id));
+        assert_eq!(Kind::of(record(&[("processor-replayed", "9")])), Kind::Mark(id, Closed::Replayed));
+        assert_eq!(Kind::of(record(&[("processor-discarded", "9")])), Kind::Mark(id, Closed::Discarded));
         assert_eq!("2:9".parse(), Ok(id));
     }
 
@@ -191,8 +220,8 @@ mod tests {
     fn what_does_not_read_as_ours_is_not() {
         let hostile: [&[(&str, &str)]; 6] = [
             &[],
-            &[(REPLAYED, "-1")],
-            &[(REPLAYED, "x")],
+            &[("processor-replayed", "-1")],
+            &[("processor-discarded", "x")],
             &[(TOPIC, "orders"), (PARTITION, "-1"), (OFFSET, "1")],
             &[(TOPIC, "a/b"), (PARTITION, "1"), (OFFSET, "1")],
             &[(TOPIC, "orders"), (PARTITION, "1")],

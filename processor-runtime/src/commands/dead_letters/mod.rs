@@ -1,12 +1,12 @@
 //! `dead-letters`: the records that failed, and how they go back to where they came from.
 //!
-//! A dead letter that was replayed stays where it is; beside it, in the same partition, stands a *mark* that names its
-//! offset. The mark and the replayed record are of one transaction, so a letter is done exactly if its record is back. A
+//! A dead letter that was replayed or discarded stays where it is; beside it, in the same partition, stands a *mark* that
+//! names its offset. The mark and the replayed record are of one transaction, so a letter is replayed exactly if its record is back. A
 //! mark lies behind its letter in the log, so retention, which cuts logs from the front, never takes a mark before its letter;
 //! and it has a key of its own, so compaction keeps it.
 
+mod closing;
 mod letter;
-mod replay;
 mod topic;
 
 use std::io::Write;
@@ -15,7 +15,7 @@ use clap::{Args, Subcommand};
 use processor_core::ids::Timestamp;
 use serde_json::{Value, json};
 
-use self::letter::{Letter, LetterId};
+use self::letter::{Closed, Letter, LetterId};
 use self::topic::DeadLetterTopic;
 use super::CommandError;
 use super::output;
@@ -27,15 +27,15 @@ const SHOWN_MAX: usize = 120;
 /// What to do with dead letters.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Lists the dead letters that were not replayed.
+    /// Lists the dead letters that are open.
     #[command(
-        after_help = "Example:\n  moving-average dead-letters list --topic averages-failed --bootstrap-servers localhost:9092 --application-id averages"
+        after_help = "Example:\n  moving-average dead-letters list --topic averages-failed \\\n      --bootstrap-servers localhost:9092 --application-id averages"
     )]
     List {
         /// The most letters to show; how many more there are is said.
         #[arg(long, default_value_t = 100)]
         limit: u64,
-        /// Those that were replayed, too.
+        /// Those that were replayed or discarded, too.
         #[arg(long)]
         all: bool,
         #[command(flatten)]
@@ -43,7 +43,7 @@ pub(crate) enum Verb {
     },
     /// Shows all of one dead letter.
     #[command(
-        after_help = "Example:\n  moving-average dead-letters show 0:17 --topic averages-failed --bootstrap-servers localhost:9092 --application-id averages"
+        after_help = "Example:\n  moving-average dead-letters show 0:17 --topic averages-failed \\\n      --bootstrap-servers localhost:9092 --application-id averages"
     )]
     Show {
         /// Which one, as `list` names it: <partition>:<offset>.
@@ -57,21 +57,33 @@ pub(crate) enum Verb {
     /// replays meanwhile, no letter is replayed twice, and none is marked that was not replayed. Letters go in transactions
     /// of at most 500. Of two replays of an application that run at once, the one that was started first stops.
     #[command(
-        after_help = "Example:\n  moving-average dead-letters replay --letter 0:17,2:4 --topic averages-failed --bootstrap-servers localhost:9092 \\\n      --application-id averages"
+        after_help = "Example:\n  moving-average dead-letters replay --letter 0:17,2:4 --topic averages-failed \\\n      --bootstrap-servers localhost:9092 --application-id averages"
     )]
-    Replay {
-        /// Which ones, as `list` names them, with commas between.
-        #[arg(long = "letter", value_delimiter = ',', required_unless_present = "all", conflicts_with = "all")]
-        letters: Vec<LetterId>,
-        /// All that were not replayed.
-        #[arg(long)]
-        all: bool,
-        /// Says what would be replayed, and writes nothing.
-        #[arg(long)]
-        dry_run: bool,
-        #[command(flatten)]
-        options: Options,
-    },
+    Replay(Chosen),
+    /// Closes letters whose records nobody will send back: they are not listed any more, and not replayed.
+    ///
+    /// Each letter stays where it is, and gets a mark beside it.
+    #[command(
+        after_help = "Example:\n  moving-average dead-letters discard --letter 0:17 --topic averages-failed \\\n      --bootstrap-servers localhost:9092 --application-id averages"
+    )]
+    Discard(Chosen),
+}
+
+/// Which letters.
+#[derive(Debug, Args)]
+#[group(id = "which", args = ["letters", "all"], required = true, multiple = false)]
+pub(crate) struct Chosen {
+    /// Which ones, as `list` names them, with commas between.
+    #[arg(long = "letter", value_delimiter = ',')]
+    letters: Vec<LetterId>,
+    /// All that are open.
+    #[arg(long)]
+    all: bool,
+    /// Says what would be done, and writes nothing.
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    options: Options,
 }
 
 #[derive(Debug, Args)]
@@ -93,12 +105,19 @@ pub(crate) fn run(verb: &Verb, settings: &ClusterSettings, out: &mut impl Write)
         Verb::Show { letter, options } => {
             show(&DeadLetterTopic::find(settings, &options.topic)?, letter, options.json, out)
         }
-        Verb::Replay { letters, all: _, dry_run, options } => {
-            let topic = DeadLetterTopic::find(settings, &options.topic)?;
-            let outcome = replay::replay(&topic, letters, *dry_run)?;
-            outcome.tell(*dry_run, options.json, out)
-        }
+        Verb::Replay(chosen) => close(chosen, Closed::Replayed, settings, out),
+        Verb::Discard(chosen) => close(chosen, Closed::Discarded, settings, out),
     }
+}
+
+fn close(
+    Chosen { letters, all: _, dry_run, options }: &Chosen,
+    how: Closed,
+    settings: &ClusterSettings,
+    out: &mut impl Write,
+) -> Result<(), CommandError> {
+    let topic = DeadLetterTopic::find(settings, &options.topic)?;
+    closing::close(&topic, letters, how, *dry_run)?.tell(*dry_run, options.json, out)
 }
 
 fn list(
@@ -109,34 +128,34 @@ fn list(
     out: &mut impl Write,
 ) -> Result<(), CommandError> {
     let scan = topic.scan()?;
-    let (mut shown, mut more): (Vec<(Letter, bool)>, u64) = (Vec::new(), 0);
+    let (mut shown, mut more): (Vec<(Letter, Option<Closed>)>, u64) = (Vec::new(), 0);
     topic.letters(&scan, |letter| {
-        let is_done = scan.is_done(&letter.id());
-        if is_done && !all {
+        let closed = scan.closed(&letter.id());
+        if closed.is_some() && !all {
             return Ok(());
         }
         if (shown.len() as u64) < limit {
-            shown.push((letter, is_done));
+            shown.push((letter, closed));
         } else {
             more += 1;
         }
         Ok(())
     })?;
     if as_json {
-        let letters: Vec<Value> = shown.iter().map(|(letter, is_done)| summary(letter, *is_done)).collect();
+        let letters: Vec<Value> = shown.iter().map(|(letter, closed)| summary(letter, *closed)).collect();
         return output::json(
             out,
             &json!({ "topic": &**topic.name(), "letters": letters, "more": more, "others": scan.others() }),
         );
     }
-    let row = |(letter, is_done): &(Letter, bool)| {
+    let row = |(letter, closed): &(Letter, Option<Closed>)| {
         vec![
             letter.id().to_string(),
             letter.timestamp().map_or_else(|| "-".to_owned(), output::moment),
             format!("{}@{}", letter.origin, letter.offset),
             letter.node.clone(),
             letter.kind.clone(),
-            if *is_done { "replayed".to_owned() } else { "open".to_owned() },
+            state(*closed).to_owned(),
             output::shortened(&output::text(letter.error.as_bytes()), SHOWN_MAX),
         ]
     };
@@ -150,18 +169,22 @@ fn list(
     Ok(())
 }
 
-fn summary(letter: &Letter, is_done: bool) -> Value {
+fn state(closed: Option<Closed>) -> &'static str {
+    closed.map_or("open", Closed::word)
+}
+
+fn summary(letter: &Letter, closed: Option<Closed>) -> Value {
     json!({
         "letter": letter.id().to_string(), "timestamp_ms": letter.timestamp().map(Timestamp::get), "topic": &*letter.origin.topic,
         "partition": letter.origin.partition.get(), "offset": letter.offset.get(), "task": letter.task, "node": letter.node,
-        "kind": letter.kind, "error": letter.error, "replayed": is_done,
+        "kind": letter.kind, "error": letter.error, "state": state(closed),
     })
 }
 
 fn show(topic: &DeadLetterTopic, id: &LetterId, as_json: bool, out: &mut impl Write) -> Result<(), CommandError> {
     let scan = topic.scan()?;
     let letter = topic.letter(id)?;
-    let is_done = scan.is_done(id);
+    let closed = scan.closed(id);
     if as_json {
         let bytes = |bytes: Option<&[u8]>| {
             bytes.map(|bytes| match std::str::from_utf8(bytes) {
@@ -171,7 +194,7 @@ fn show(topic: &DeadLetterTopic, id: &LetterId, as_json: bool, out: &mut impl Wr
         };
         let headers = letter.headers();
         let headers: Vec<Value> = headers.iter().map(|(name, value)| json!([name, bytes(value.as_deref())])).collect();
-        let mut document = summary(&letter, is_done);
+        let mut document = summary(&letter, closed);
         document["key"] = json!(bytes(letter.key()));
         document["value"] = json!(bytes(letter.value()));
         document["headers"] = json!(headers);
@@ -180,7 +203,7 @@ fn show(topic: &DeadLetterTopic, id: &LetterId, as_json: bool, out: &mut impl Wr
     let bytes = |bytes: Option<&[u8]>| bytes.map_or_else(|| "(null)".to_owned(), output::text);
     let mut rows = vec![
         ("letter", id.to_string()),
-        ("state", if is_done { "replayed".to_owned() } else { "open".to_owned() }),
+        ("state", state(closed).to_owned()),
         ("from", format!("{}@{}", letter.origin, letter.offset)),
         ("time", letter.timestamp().map_or_else(|| "-".to_owned(), output::moment)),
         ("task", letter.task.clone()),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use processor_core::ids::{Offset, Partition, TopicPartition};
 
-use super::letter::{Kind, Letter, LetterId};
+use super::letter::{Closed, Kind, Letter, LetterId};
 use crate::commands::CommandError;
 use crate::commands::progress::Progress;
 use crate::kafka::LogBounds;
@@ -29,20 +29,20 @@ pub(super) struct DeadLetterTopic {
     admin: Admin,
 }
 
-/// What is in a topic, and what was replayed, at one moment.
+/// What is in a topic, and what was closed, at one moment.
 #[derive(Debug)]
 pub(super) struct Scan {
     bounds: BTreeMap<Partition, LogBounds>,
-    done: BTreeSet<LetterId>,
+    closed: BTreeMap<LetterId, Closed>,
     /// The partitions that letters came from.
     origins: BTreeSet<TopicPartition>,
     others: u64,
 }
 
 impl Scan {
-    /// Whether a letter was replayed.
-    pub(super) fn is_done(&self, letter: &LetterId) -> bool {
-        self.done.contains(letter)
+    /// How a letter was closed; `None` if it is open.
+    pub(super) fn closed(&self, letter: &LetterId) -> Option<Closed> {
+        self.closed.get(letter).copied()
     }
 
     /// The partitions that letters came from.
@@ -86,16 +86,17 @@ impl DeadLetterTopic {
                 self.name
             ))
         })?;
-        let (mut done, mut origins, mut others) = (BTreeSet::new(), BTreeSet::new(), 0);
+        let (mut closed, mut origins, mut others) = (BTreeMap::new(), BTreeSet::new(), 0);
         self.read(&bounds, |record| {
             match Kind::of(record) {
                 Kind::Letter(letter) => drop(origins.insert(letter.origin)),
-                Kind::Mark(letter) => drop(done.insert(letter)),
+                // The first counts: what came behind it did nothing.
+                Kind::Mark(letter, how) => drop(closed.entry(letter).or_insert(how)),
                 Kind::Other => others += 1,
             }
             Ok(())
         })?;
-        Ok(Scan { bounds, done, origins, others })
+        Ok(Scan { bounds, closed, origins, others })
     }
 
     /// Visits all letters of the moment of a scan, partition by partition in the order of arrival.
@@ -106,7 +107,7 @@ impl DeadLetterTopic {
     ) -> Result<(), CommandError> {
         self.read(&scan.bounds, |record| match Kind::of(record) {
             Kind::Letter(letter) => visit(*letter),
-            Kind::Mark(_) | Kind::Other => Ok(()),
+            Kind::Mark(..) | Kind::Other => Ok(()),
         })
     }
 

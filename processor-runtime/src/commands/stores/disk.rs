@@ -1,6 +1,7 @@
 //! `stores` on this machine's disk: read-only, without a lock, and without asking a worker or a broker.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::ops::{Bound, ControlFlow};
 use std::path::Path;
@@ -147,10 +148,11 @@ impl<'a> Store<'a> {
         Ok(Progress::of(expected, "entries"))
     }
 
-    /// Tells people how old the oldest of it may be: a task that has moved stays behind as it was, and nothing on this disk
-    /// says that it has. Programs see it in `list`.
-    fn age(&self, as_json: bool) {
-        let written = self.tasks.iter().filter_map(|(_, view)| view.task());
+    /// Tells people how old the oldest of what was shown may be, which is of these tasks: one that has moved stays behind as
+    /// it was, and nothing on this disk says that it has. Programs see it in `list`.
+    fn age(&self, shown: &BTreeSet<&TaskId>, as_json: bool) {
+        let shown = self.tasks.iter().filter(|(task, _)| shown.contains(task));
+        let written = shown.filter_map(|(_, view)| view.task());
         if let (false, Some(oldest)) = (as_json, written.map(|record| record.written_at).min()) {
             let oldest = output::moment(oldest);
             // No part of the answer, and nobody can be told where standard error is closed.
@@ -179,16 +181,19 @@ impl<'a> Store<'a> {
             })?;
         }
         drop(progress);
-        self.age(as_json);
+        self.age(&self.tasks.iter().map(|(task, _)| task).collect(), as_json);
         found::range(self.name, &entries, more, &[], as_json, out)
     }
 }
 
 fn get(store: &Store<'_>, key: &str, as_json: bool, out: &mut impl Write) -> Result<(), CommandError> {
     let bytes = store.key(key)?;
-    let mut found = Vec::new();
+    let (mut found, mut shown) = (Vec::new(), BTreeSet::new());
     for (task, view) in &store.tasks {
-        found.extend(view.get(store.name, &bytes)?.map(|value| store.entry(task, &bytes, &value)));
+        if let Some(value) = view.get(store.name, &bytes)? {
+            found.push(store.entry(task, &bytes, &value));
+            shown.insert(task);
+        }
     }
     if found.is_empty() {
         return Err(CommandError::Failed(format!(
@@ -196,7 +201,7 @@ fn get(store: &Store<'_>, key: &str, as_json: bool, out: &mut impl Write) -> Res
             store.name
         )));
     }
-    store.age(as_json);
+    store.age(&shown, as_json);
     found::entries(store.name, &found, &[], as_json, out)
 }
 
@@ -213,6 +218,6 @@ fn count(store: &Store<'_>, as_json: bool, out: &mut impl Write) -> Result<(), C
         counts.push((task.to_string(), count));
     }
     drop(progress);
-    store.age(as_json);
+    store.age(&store.tasks.iter().map(|(task, _)| task).collect(), as_json);
     found::counts(store.name, &counts, &[], as_json, out)
 }

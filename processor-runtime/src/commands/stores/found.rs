@@ -68,7 +68,15 @@ pub(super) fn list(
         ]
     };
     let columns = ["STORE", "TASK", "ENTRIES (ESTIMATE)", "CHANGELOG POSITION", "BATCH", "STREAM TIME", "WRITTEN"];
-    Ok(output::table(out, &columns, rows.into_iter().map(row).collect())?)
+    let is_estimated = rows.iter().any(|row| row.entries_estimated.is_some());
+    output::table(out, &columns, rows.into_iter().map(row).collect())?;
+    if is_estimated {
+        writeln!(
+            out,
+            "an estimate counts an entry once more for each time it was written lately; `stores count` counts"
+        )?;
+    }
+    Ok(())
 }
 
 /// Writes what a key has.

@@ -45,7 +45,7 @@ enum Verb {
     },
     /// Shows the value of a key. Exits with 1 if it has none.
     #[command(after_help = "Examples:\n  moving-average stores get window sensor-1 --state-dir /var/lib/averages\n  \
-                            moving-average stores get window sensor-1 --url http://worker-1:8080 --token-file token --follow")]
+                            moving-average stores get window sensor-1 --url http://worker-1:8080 \\\n      --token-file token --follow")]
     Get {
         /// The store's name.
         store: String,
@@ -56,7 +56,7 @@ enum Verb {
     },
     /// Shows the entries between two keys, in key order, task by task.
     #[command(
-        after_help = "Example:\n  moving-average stores range window --from sensor-1 --to sensor-2 --limit 10 --state-dir /var/lib/averages"
+        after_help = "Example:\n  moving-average stores range window --from sensor-1 --to sensor-2 --limit 10 \\\n      --state-dir /var/lib/averages"
     )]
     Range {
         /// The store's name.

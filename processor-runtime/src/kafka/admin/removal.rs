@@ -10,7 +10,7 @@ use super::{ANSWER_WAIT_MAX, Admin};
 impl Admin {
     /// The client ids of a group's members; a group that is not there has none.
     pub fn members(&self, group: &str) -> Result<Vec<String>, KafkaError> {
-        match self.ask(ANSWER_WAIT_MAX, |queue, wait| queue.ask_members(group, wait, 0), Event::members) {
+        match self.ask(ANSWER_WAIT_MAX, |queue, _| queue.ask_members(group, 0), Event::members) {
             Ok(members) => Ok(members),
             Err(fault) if fault.code == Code::of(E::RD_KAFKA_RESP_ERR_GROUP_ID_NOT_FOUND) => Ok(Vec::new()),
             Err(fault) => Err(self.error(&format!("cannot read the members of group {group}"), &fault)),
@@ -26,7 +26,7 @@ impl Admin {
         stable: bool,
     ) -> Result<Vec<(TopicPartition, Committed)>, KafkaError> {
         let list = PartitionList::of(partitions.iter().map(|partition| (partition, 0)));
-        let ask = |queue: &EventQueue, wait| queue.ask_committed(group, &list, stable, wait, 0);
+        let ask = |queue: &EventQueue, _| queue.ask_committed(group, &list, stable, 0);
         let entries = self.answer(&format!("cannot read the offsets of group {group}"), ask, Event::committed)?;
         entries.into_iter().map(|entry| Ok((entry.partition.clone(), questions::committed_entry(entry)?))).collect()
     }
@@ -45,7 +45,7 @@ impl Admin {
         for (partition, offset) in offsets {
             list.push_with_metadata(partition, offset.get(), metadata);
         }
-        let ask = |queue: &EventQueue, wait| queue.ask_to_set_offsets(group, &list, wait);
+        let ask = |queue: &EventQueue, _| queue.ask_to_set_offsets(group, &list);
         self.answer(&format!("cannot set the offsets of group {group}"), ask, Event::offsets_set)
     }
 
@@ -54,7 +54,7 @@ impl Admin {
     /// # Errors
     /// Also if it has members.
     pub fn delete_group(&self, group: &str) -> Result<(), KafkaError> {
-        match self.ask(ANSWER_WAIT_MAX, |queue, wait| queue.ask_to_delete_group(group, wait), Event::group_deleted) {
+        match self.ask(ANSWER_WAIT_MAX, |queue, _| queue.ask_to_delete_group(group), Event::group_deleted) {
             Ok(()) => Ok(()),
             Err(fault) if fault.code == Code::of(E::RD_KAFKA_RESP_ERR_GROUP_ID_NOT_FOUND) => Ok(()),
             Err(fault) => Err(self.error(&format!("cannot delete the group {group}"), &fault)),

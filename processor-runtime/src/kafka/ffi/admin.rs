@@ -61,10 +61,24 @@ impl EventQueue {
     }
 }
 
+/// How long a question that its coordinator answers may take at librdkafka: as long as can be said.
+///
+/// IMPORTANT: none may time out there. One that does before it could be sent is used after it was freed as soon as the
+/// coordinator is back (`rd_kafka_admin_coord_request` says that it is gone, and `rd_kafka_coord_req_fail` answers it all the
+/// same, `rdkafka_admin.c:490`, `rdkafka_coord.c:330`; lk#4605): the process aborts, or the client's main thread waits for
+/// ever, and with it whoever asks the client for anything. So whoever asks gives up by himself, asks this client no more
+/// and drops it: what is never asked again cannot get so old.
+const COORDINATOR_WAIT: Duration = Duration::from_hours(1);
+
 /// The options of one question.
 struct Options(NonNull<rd::rd_kafka_AdminOptions_t>);
 
 impl Options {
+    /// Of a question to a coordinator.
+    fn for_coordinator(client: &Client, operation: Op, ticket: usize) -> Self {
+        Self::new(client, operation, COORDINATOR_WAIT, ticket)
+    }
+
     fn new(client: &Client, operation: Op, wait_max: Duration, ticket: usize) -> Self {
         let mut words: [c_char; 256] = [0; 256];
         // SAFETY: the handle is alive, the buffer has the length given; the ticket is a number in a pointer's clothes
@@ -78,7 +92,7 @@ impl Options {
                 words.as_mut_ptr(),
                 words.len(),
             );
-            assert_eq!(Code(code), Code::NONE, "a time-out of seconds is in range");
+            assert_eq!(Code(code), Code::NONE, "a time-out of up to an hour is in range");
             rd::rd_kafka_AdminOptions_set_opaque(options.as_ptr(), ticket as *mut c_void);
             Self(options)
         }
@@ -92,18 +106,13 @@ impl Drop for Options {
     }
 }
 
-/// The questions. `ticket` comes back with the answer; none of them waits.
+/// The questions. `ticket` comes back with the answer; none of them waits. Those that a coordinator answers have no time
+/// limit: see [`COORDINATOR_WAIT`].
 impl EventQueue {
     /// The committed offsets of a group. `stable`: not while a transaction that holds one is open.
-    pub(in crate::kafka) fn ask_committed(
-        &self,
-        group: &str,
-        partitions: &PartitionList,
-        stable: bool,
-        wait_max: Duration,
-        ticket: usize,
-    ) {
-        let options = Options::new(&self.client, Op::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS, wait_max, ticket);
+    pub(in crate::kafka) fn ask_committed(&self, group: &str, partitions: &PartitionList, stable: bool, ticket: usize) {
+        let operation = Op::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS;
+        let options = Options::for_coordinator(&self.client, operation, ticket);
         let group = c_string(group);
         // SAFETY: all pointers are alive through the calls; the question copies what it is given and is freed here.
         unsafe {
@@ -145,8 +154,8 @@ impl EventQueue {
     }
 
     /// The members of a group.
-    pub(in crate::kafka) fn ask_members(&self, group: &str, wait_max: Duration, ticket: usize) {
-        let options = Options::new(&self.client, Op::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS, wait_max, ticket);
+    pub(in crate::kafka) fn ask_members(&self, group: &str, ticket: usize) {
+        let options = Options::for_coordinator(&self.client, Op::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS, ticket);
         let group = c_string(group);
         let mut names = [group.as_ptr()];
         // SAFETY: all pointers are alive through the call; the question copies what it is given.

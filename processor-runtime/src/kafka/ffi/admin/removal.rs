@@ -36,8 +36,8 @@ impl EventQueue {
     }
 
     /// Deletes a group, with all its offsets at once. The broker refuses while it has members.
-    pub(in crate::kafka) fn ask_to_delete_group(&self, group: &str, wait_max: Duration) {
-        let options = Options::new(&self.client, Op::RD_KAFKA_ADMIN_OP_DELETEGROUPS, wait_max, 0);
+    pub(in crate::kafka) fn ask_to_delete_group(&self, group: &str) {
+        let options = Options::for_coordinator(&self.client, Op::RD_KAFKA_ADMIN_OP_DELETEGROUPS, 0);
         let group = c_string(group);
         // SAFETY: as above.
         unsafe {
@@ -49,8 +49,8 @@ impl EventQueue {
     }
 
     /// Sets offsets of a group, with their metadata. The broker refuses while it has members. The list must not be empty.
-    pub(in crate::kafka) fn ask_to_set_offsets(&self, group: &str, offsets: &PartitionList, wait_max: Duration) {
-        let options = Options::new(&self.client, Op::RD_KAFKA_ADMIN_OP_ALTERCONSUMERGROUPOFFSETS, wait_max, 0);
+    pub(in crate::kafka) fn ask_to_set_offsets(&self, group: &str, offsets: &PartitionList) {
+        let options = Options::for_coordinator(&self.client, Op::RD_KAFKA_ADMIN_OP_ALTERCONSUMERGROUPOFFSETS, 0);
         let group = c_string(group);
         // SAFETY: as above.
         unsafe {

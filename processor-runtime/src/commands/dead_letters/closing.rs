@@ -1,4 +1,5 @@
-//! Replaying: each record back to where it came from, and the mark of its letter, in one transaction.
+//! Replaying: each record back to where it came from, and the mark of its letter, in one transaction. Discarding is the same
+//! without the record.
 //!
 //! 1. look which topics are concerned;
 //! 2. initialise a producer with the application's id for replays: that ends what an earlier one left open, and keeps one
@@ -15,7 +16,7 @@ use processor_core::ids::{OutputIndex, Timestamp, TopicPartition};
 use processor_core::record::TargetPartition;
 use serde_json::json;
 
-use super::letter::{Letter, LetterId, REPLAYED};
+use super::letter::{Closed, Letter, LetterId};
 use super::topic::DeadLetterTopic;
 use crate::clock::{Clock as _, SystemClock};
 use crate::commands::{CommandError, output};
@@ -37,13 +38,20 @@ const INIT_WAIT_MAX: Duration = Duration::from_mins(1);
 /// How often the producer is replaced before a person should look at the brokers.
 const PRODUCERS_MAX: usize = 10;
 
-/// What was replayed.
-#[derive(Debug, Default)]
+/// What was closed.
+#[derive(Debug)]
 pub(super) struct Outcome {
+    how: Closed,
     by_topic: BTreeMap<Arc<str>, u64>,
+    /// Those that were named and were closed before.
+    before: BTreeMap<LetterId, Closed>,
 }
 
 impl Outcome {
+    fn new(how: Closed) -> Self {
+        Self { how, by_topic: BTreeMap::new(), before: BTreeMap::new() }
+    }
+
     fn count(&mut self, letters: &[Letter]) {
         for letter in letters {
             *self.by_topic.entry(letter.origin.topic.clone()).or_default() += 1;
@@ -57,47 +65,67 @@ impl Outcome {
             let topics: BTreeMap<&str, u64> = self.by_topic.iter().map(|(topic, count)| (&**topic, *count)).collect();
             return output::json(
                 out,
-                &json!({ "replayed": if dry_run { 0 } else { total }, "letters": total, "by_topic": topics }),
+                &json!({ self.how.word(): if dry_run { 0 } else { total }, "letters": total, "by_topic": topics }),
             );
+        }
+        for (letter, how) in &self.before {
+            writeln!(out, "{letter} was {} before", how.word())?;
         }
         let rows = self.by_topic.iter().map(|(topic, count)| vec![topic.to_string(), count.to_string()]).collect();
         output::table(out, &["TOPIC", "RECORDS"], rows)?;
-        let end = if dry_run { "would be replayed; nothing was written" } else { "replayed" };
-        Ok(writeln!(out, "{total} {end}")?)
+        let word = self.how.word();
+        Ok(if dry_run {
+            writeln!(out, "{total} would be {word}; nothing was written")
+        } else {
+            writeln!(out, "{total} {word}")
+        }?)
     }
 }
 
-/// Replays these letters, or all if there is none of them, that were not replayed before.
-pub(super) fn replay(topic: &DeadLetterTopic, letters: &[LetterId], dry_run: bool) -> Result<Outcome, CommandError> {
+/// Closes these letters, or all if there is none of them, that are open.
+pub(super) fn close(
+    topic: &DeadLetterTopic,
+    letters: &[LetterId],
+    how: Closed,
+    dry_run: bool,
+) -> Result<Outcome, CommandError> {
     let wanted: BTreeSet<LetterId> = letters.iter().copied().collect();
     let is_wanted = |id: &LetterId| wanted.is_empty() || wanted.contains(id);
     let before = topic.scan()?;
-    let mut outcome = Outcome::default();
+    let mut outcome = Outcome::new(how);
     let (mut concerned, mut missing) = (BTreeSet::new(), wanted.clone());
     topic.letters(&before, |letter| {
         missing.remove(&letter.id());
-        if is_wanted(&letter.id()) && !before.is_done(&letter.id()) {
-            concerned.insert(letter.origin.clone());
-            outcome.count(std::slice::from_ref(&letter));
+        let id = letter.id();
+        match before.closed(&id) {
+            None if is_wanted(&id) => {
+                concerned.insert(letter.origin.clone());
+                outcome.count(std::slice::from_ref(&letter));
+            }
+            Some(how) if wanted.contains(&id) => drop(outcome.before.insert(id, how)),
+            _ => {}
         }
         Ok(())
     })?;
     if let Some(missing) = missing.first() {
         return Err(topic.no_letter(missing));
     }
-    require(topic, &concerned)?;
+    if how == Closed::Replayed {
+        require(topic, &concerned)?;
+    }
     if dry_run || concerned.is_empty() {
         return Ok(outcome);
     }
-    let mut outcome = Outcome::default();
-    let mut replay = Replay::new(topic, before.origins());
+    let mut outcome = Outcome { before: outcome.before, ..Outcome::new(how) };
+    let mut closing = Closing::new(topic, before.origins(), how);
     for _ in 0..PRODUCERS_MAX {
-        if replay.attempt(&is_wanted, &mut outcome)? {
+        if closing.attempt(&is_wanted, &mut outcome)? {
             return Ok(outcome);
         }
     }
     Err(CommandError::Failed(format!(
-        "the connection to the brokers broke {PRODUCERS_MAX} times; what was replayed is marked. Look at the brokers, then replay the rest"
+        "the connection to the brokers broke {PRODUCERS_MAX} times; what was {} is marked. Look at the brokers, then run it again for the rest",
+        how.word()
     )))
 }
 
@@ -119,24 +147,25 @@ fn require(topic: &DeadLetterTopic, origins: &BTreeSet<TopicPartition>) -> Resul
     Ok(())
 }
 
-struct Replay<'a> {
+struct Closing<'a> {
     topic: &'a DeadLetterTopic,
+    how: Closed,
     /// The producer's topics: that of the dead letters, then those that letters came from.
     topics: Vec<Arc<str>>,
     clock: SystemClock,
     id: TransactionalId,
 }
 
-impl<'a> Replay<'a> {
-    fn new(topic: &'a DeadLetterTopic, origins: &BTreeSet<TopicPartition>) -> Self {
+impl<'a> Closing<'a> {
+    fn new(topic: &'a DeadLetterTopic, origins: &BTreeSet<TopicPartition>, how: Closed) -> Self {
         let origins: BTreeSet<&Arc<str>> = origins.iter().map(|origin| &origin.topic).collect();
         let topics = [topic.name()].into_iter().chain(origins).cloned().collect();
         // No worker has an id of two parts.
         let id = TransactionalId(format!("{}:replay", topic.cluster().settings().application_id).into());
-        Self { topic, topics, clock: SystemClock::default(), id }
+        Self { topic, how, topics, clock: SystemClock::default(), id }
     }
 
-    /// Replays what is open. `false`: the producer must be replaced, and something may be left.
+    /// Closes what is open. `false`: the producer must be replaced, and something may be left.
     fn attempt(&mut self, is_wanted: &impl Fn(&LetterId) -> bool, outcome: &mut Outcome) -> Result<bool, CommandError> {
         let mut producer = Some(self.initialised()?);
         let scan = self.topic.scan()?;
@@ -144,8 +173,8 @@ impl<'a> Replay<'a> {
         self.topic.letters(&scan, |letter| {
             let id = letter.id();
             // A topic that was not known when the producer was made is of a letter that has come since.
-            if producer.is_none() || !is_wanted(&id) || scan.is_done(&id) || self.output(&letter.origin.topic).is_none()
-            {
+            let is_known = self.output(&letter.origin.topic).is_some();
+            if producer.is_none() || !is_wanted(&id) || scan.closed(&id).is_some() || !is_known {
                 return Ok(());
             }
             bytes += letter.key().map_or(0, <[u8]>::len) + letter.value().map_or(0, <[u8]>::len);
@@ -209,6 +238,18 @@ impl<'a> Replay<'a> {
 
     fn send<P: TransactionalProducer>(&self, open: &mut Open<P>, letter: &Letter) -> Result<(), TxnError> {
         let now = self.clock.wall();
+        if self.how == Closed::Replayed {
+            self.send_back(open, letter, now)?;
+        }
+        self.mark(open, letter.id(), now)
+    }
+
+    fn send_back<P: TransactionalProducer>(
+        &self,
+        open: &mut Open<P>,
+        letter: &Letter,
+        now: Timestamp,
+    ) -> Result<(), TxnError> {
         let headers = letter.headers();
         open.send(&ProducerRecord {
             topic: self.output(&letter.origin.topic).expect("letters of other topics were left out"),
@@ -219,8 +260,28 @@ impl<'a> Replay<'a> {
             headers: RecordHeaders::Read(&headers),
             tag: DeliveryTag::UNTRACKED,
             number: RecordNumber::NONE,
-        })?;
-        mark(open, letter.id(), now)
+        })
+    }
+
+    /// Says, beside a letter, how it was closed.
+    fn mark<P: TransactionalProducer>(
+        &self,
+        open: &mut Open<P>,
+        letter: LetterId,
+        now: Timestamp,
+    ) -> Result<(), TxnError> {
+        let (header, offset) = (self.how.header(), letter.offset.to_string());
+        open.send(&ProducerRecord {
+            topic: OutputIndex::new(0),
+            partition: TargetPartition::Exactly(letter.partition),
+            timestamp: now,
+            // A key of its own, and a value that is not null: compaction keeps it.
+            key: Some(format!("{header}-{letter}").as_bytes()),
+            value: Some(b""),
+            headers: RecordHeaders::One(header, offset.as_bytes()),
+            tag: DeliveryTag::UNTRACKED,
+            number: RecordNumber::NONE,
+        })
     }
 
     fn output(&self, topic: &str) -> Option<OutputIndex> {
@@ -228,22 +289,6 @@ impl<'a> Replay<'a> {
         let place = self.topics.iter().position(|known| **known == *topic)?;
         u16::try_from(place).ok().map(OutputIndex::new)
     }
-}
-
-/// Says, beside a letter, that it was replayed.
-fn mark<P: TransactionalProducer>(open: &mut Open<P>, letter: LetterId, now: Timestamp) -> Result<(), TxnError> {
-    let offset = letter.offset.to_string();
-    open.send(&ProducerRecord {
-        topic: OutputIndex::new(0),
-        partition: TargetPartition::Exactly(letter.partition),
-        timestamp: now,
-        // A key of its own, and a value that is not null: compaction keeps it.
-        key: Some(format!("{REPLAYED}-{letter}").as_bytes()),
-        value: Some(b""),
-        headers: RecordHeaders::One(REPLAYED, offset.as_bytes()),
-        tag: DeliveryTag::UNTRACKED,
-        number: RecordNumber::NONE,
-    })
 }
 
 fn ended<P>(ended: Ended<P>) -> CommandError {
@@ -256,6 +301,6 @@ fn ended<P>(ended: Ended<P>) -> CommandError {
 fn not_replayed(reason: &str, fenced: bool) -> CommandError {
     let what = if fenced { "another replay of this application has taken over" } else { "the replay was cut short" };
     CommandError::Failed(format!(
-        "{what} ({reason}): what was replayed before is marked; run it again for the rest, and no letter is replayed twice"
+        "{what} ({reason}): what was done before is marked; run it again for the rest, and no letter is replayed twice"
     ))
 }

@@ -152,7 +152,7 @@ impl Config {
             kafka: ClientProperties::default(),
             group_protocol: GroupProtocol::Classic,
             session_timeout: Duration::from_secs(6),
-            heartbeat_interval: Duration::from_millis(1_500),
+            heartbeat_interval: Duration::from_secs(1),
             max_poll_interval: Duration::from_mins(5),
             max_task_idle: Duration::from_millis(100),
             transaction_timeout: Duration::from_secs(10),

@@ -46,7 +46,7 @@ pub struct CampaignArgs {
     #[arg(long, value_name = "LIST", value_delimiter = ',', conflicts_with = "sim")]
     faults: Vec<String>,
     /// How many records are produced a second.
-    #[arg(long, default_value_t = 2_500, value_parser = value_parser!(u64).range(100..=50_000), conflicts_with = "sim")]
+    #[arg(long, default_value_t = 2_000, value_parser = value_parser!(u64).range(100..=50_000), conflicts_with = "sim")]
     rate: u64,
     /// Runs the schedule of --seed alone, and shows each of its steps.
     #[arg(long, requires_all = ["sim", "seed"])]

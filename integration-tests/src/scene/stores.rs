@@ -40,7 +40,8 @@ impl Scene {
         self.application_dir(worker).join(self.task(partition).to_string())
     }
 
-    fn task(&self, partition: i32) -> TaskId {
+    /// A task.
+    pub fn task(&self, partition: i32) -> TaskId {
         TaskId::new(self.subject.tasks, Partition::new(partition))
     }
 
@@ -71,11 +72,6 @@ impl Scene {
             })
         };
         (0..self.partitions).filter_map(copy).collect()
-    }
-
-    /// Whether what a worker has of a task can be read, while it does not run.
-    pub fn can_be_read(&self, worker: &str, partition: i32) -> bool {
-        read_task_offline(&self.application_dir(worker), &self.task(partition)).is_ok()
     }
 
     /// The stores of a worker that is frozen: what `kill -9` would leave of them in this moment.

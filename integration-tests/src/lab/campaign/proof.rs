@@ -32,6 +32,7 @@ impl Segment {
     }
 
     fn end_and_verify(&mut self, cluster: &Cluster, interrupt: &Interrupt) -> Result<[u64; 2]> {
+        self.mend_what_is_damaged(interrupt)?;
         let load = self.load.take().expect("a segment is proved once");
         self.scene.produced += load.finish()?;
         let transfers = self.bank.prove(interrupt)?;
@@ -44,7 +45,6 @@ impl Segment {
             }
         }
         self.take_out_of_disks()?;
-        self.leave_out_what_is_damaged()?;
         let watch = self.watch.take().expect("a segment is proved once");
         judged("what was seen meanwhile", || watch.finish(ENDS_MIN))?;
         self.await_answers(interrupt)?;
@@ -97,20 +97,6 @@ impl Segment {
         let input = self.scene.input();
         let answered = interrupt.wait_until(STUCK, || Ok(self.scene.kafka.committed_offsets(&input, true).is_ok()))?;
         if answered { Ok(()) } else { Err(wrong(format!("after {STUCK:?} nobody says what is committed of {input}"))) }
-    }
-
-    /// What was damaged, and is not read again before the end, is no copy of a store. It must say so itself: what can be
-    /// read is judged like any other.
-    fn leave_out_what_is_damaged(&self) -> Result<()> {
-        for (at, partition) in &self.damaged {
-            let name = &self.crew[*at].name;
-            if self.scene.can_be_read(name, *partition) {
-                continue;
-            }
-            let directory = self.scene.task_dir(name, *partition);
-            fs::remove_dir_all(&directory).with_context(|| format!("cannot remove {}", directory.display()))?;
-        }
-        Ok(())
     }
 
     /// The oracles look where the directories would be without disks of their own.

@@ -27,8 +27,8 @@ use crate::lab::interrupt::{Interrupt, Interrupted};
 use crate::oracle::grouped;
 
 /// A segment ends after so many faults, or so many records: everything is read again at its end.
-const FAULTS_A_SEGMENT: usize = 20;
-const RECORDS_A_SEGMENT: u64 = 500_000;
+const FAULTS_A_SEGMENT: usize = 40;
+const RECORDS_A_SEGMENT: u64 = 600_000;
 /// A run that cannot finish a segment so many times in a row is broken itself.
 const BROKEN_MAX: usize = 3;
 

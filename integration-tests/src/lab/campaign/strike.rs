@@ -442,7 +442,7 @@ impl<'a> Striker<'a> {
 
     /// Damages one file of a task's state: flips bits in it or cuts it in half. What it was.
     fn damage_one(&mut self, at: usize, partition: i32) -> Result<Option<String>> {
-        let directory = self.task_dir(at, partition);
+        let directory = self.segment.crew[at].task_dir(&self.segment.scene, partition);
         let files: Vec<PathBuf> = match fs::read_dir(&directory) {
             Ok(files) => files.filter_map(|file| Some(file.ok()?.path())).filter(|file| can_be_damaged(file)).collect(),
             Err(_) => return Ok(None),
@@ -477,7 +477,8 @@ impl<'a> Striker<'a> {
     fn state_stale(&mut self) -> Result<Done> {
         let (at, _) = self.victim();
         self.segment.crew[at].kill()?;
-        let (directory, kept) = (self.application_dir(at), self.segment.scene.dir.join("stale"));
+        let (directory, kept) =
+            (self.segment.crew[at].application_dir(&self.segment.scene), self.segment.scene.dir.join("stale"));
         if kept.exists() {
             fs::remove_dir_all(&kept).with_context(|| format!("cannot remove {}", kept.display()))?;
         }
@@ -566,20 +567,11 @@ impl<'a> Striker<'a> {
     }
 
     fn lose_state(&self, at: usize) -> Result<()> {
-        let directory = self.application_dir(at);
+        let directory = self.segment.crew[at].application_dir(&self.segment.scene);
         if directory.exists() {
             fs::remove_dir_all(&directory).with_context(|| format!("cannot remove {}", directory.display()))?;
         }
         Ok(())
-    }
-
-    fn application_dir(&self, at: usize) -> PathBuf {
-        let (scene, member) = (&self.segment.scene, &self.segment.crew[at]);
-        processor_runtime::state::application_directory(&member.state_dir(scene), &scene.name)
-    }
-
-    fn task_dir(&self, at: usize, partition: i32) -> PathBuf {
-        self.application_dir(at).join(format!("{}_{partition}", self.segment.scene.subject.tasks))
     }
 }
 

@@ -7,9 +7,13 @@ use super::changelog::Changelog;
 use super::client_properties::ClientProperties;
 use super::consumer::Consumer;
 use super::ffi::{Client, Kind};
+use super::patience::Patience;
 use super::producer::Producer;
 use super::properties::{self, Role};
 use super::{Isolation, Kafka, KafkaError, KafkaErrorKind, Member, TransactionalId};
+
+/// How long a producer waits at first until the group's coordinator has taken offsets; in the end for a whole transaction.
+const OFFSETS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How to reach a cluster, and how its clients behave.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +70,8 @@ pub enum GroupProtocol {
 #[derive(Clone, Debug)]
 pub struct Cluster {
     settings: ClusterSettings,
+    /// Of all its producers: one that replaces another has learned from it.
+    offsets_patience: Patience,
 }
 
 impl Cluster {
@@ -75,7 +81,8 @@ impl Cluster {
     /// Kind `Config`: a property that the guarantee does not allow, or time-outs that do not fit each other.
     pub fn new(settings: ClusterSettings) -> Result<Self, KafkaError> {
         properties::check(&settings)?;
-        Ok(Self { settings })
+        let offsets_patience = Patience::new(OFFSETS_PATIENCE, settings.transaction_timeout);
+        Ok(Self { settings, offsets_patience })
     }
 
     /// What it was made with.
@@ -106,12 +113,13 @@ impl Kafka for Cluster {
         let make_own =
             move || cluster.client(Role::Changelog { client_id: &client_id, isolation: Isolation::ReadCommitted });
         let client = self.client(Role::Consumer(member))?;
-        let Self { settings: ClusterSettings { application_id, group_protocol, .. } } = self;
+        let Self { settings: ClusterSettings { application_id, group_protocol, .. }, .. } = self;
         Consumer::new(client, application_id, *group_protocol, inputs, Box::new(make_own))
     }
 
     fn producer(&self, id: &TransactionalId, topics: &[Arc<str>]) -> Result<Producer, KafkaError> {
-        Ok(Producer::new(self.client(Role::Producer(id))?, id.clone(), topics))
+        let patience = self.offsets_patience.clone();
+        Ok(Producer::new(self.client(Role::Producer(id))?, id.clone(), topics, patience))
     }
 
     fn changelog(&self, client_id: &str, isolation: Isolation) -> Result<Changelog, KafkaError> {

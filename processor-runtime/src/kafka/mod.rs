@@ -21,6 +21,7 @@ mod deliveries;
 mod faults;
 mod ffi;
 pub mod owners;
+mod patience;
 pub mod producer;
 mod properties;
 mod questions;

@@ -5,9 +5,11 @@
 //! and a failure has a place), they are served by the calls of the owning thread, and what every request became is
 //! counted (`requests.rs`).
 //!
-//! One call of librdkafka has no bound: `send_offsets` waits for the group's coordinator as long as it takes, which is for
-//! ever where that broker was decommissioned (`rdkafka_txnmgr.c:2038`, `rdkafka_coord.c:242`: the deadline is set and never
-//! read). So it runs on a thread of its own, and a producer that does not come back is given up together with it.
+//! One call of librdkafka has no bound: `send_offsets` waits for the group's coordinator as long as it takes
+//! (`rdkafka_txnmgr.c:2038`, `rdkafka_coord.c:242`: the deadline is set and never read), and it looks for one that has moved
+//! only when a connection comes or goes (`rdkafka_coord.c:530`, lk#3847). That is for ever where the broker was
+//! decommissioned. So it runs on a thread of its own, and a producer that does not come back is given up together with it:
+//! soon at first, and later each time ([`Patience`]).
 //!
 //! IMPORTANT: the taint is forgotten at [`begin`](Producer::begin), which asserts that no control request is open.
 
@@ -23,6 +25,7 @@ use super::consumer::GroupProof;
 use super::deliveries::opaque;
 use super::faults::txn_kind;
 use super::ffi::{Client, Code, Fault, NativeRecord, PartitionList, TopicHandle};
+use super::patience::Patience;
 use super::{
     DeliveryTag, OffsetToCommit, ProducerRecord, Progress, RecordNumber, RefusedRecord, Taint, TransactionalId,
     TransactionalProducer, TxnError, TxnErrorKind,
@@ -54,15 +57,22 @@ pub struct Producer {
     client: Arc<Client>,
     id: TransactionalId,
     sent: u32,
-    /// Where the call without a bound is made.
+    /// Where the call without a bound is made,
     aside: Bounded,
+    /// and for how long.
+    offsets_patience: Patience,
 }
 
 impl Producer {
     /// Wraps a native producer whose output topics are `topics`.
-    pub(super) fn new(client: Arc<Client>, id: TransactionalId, topics: &[Arc<str>]) -> Self {
+    pub(super) fn new(
+        client: Arc<Client>,
+        id: TransactionalId,
+        topics: &[Arc<str>],
+        offsets_patience: Patience,
+    ) -> Self {
         let topics = topics.iter().map(|topic| TopicHandle::new(&client, topic)).collect();
-        Self { topics, client, id, sent: 0, aside: Bounded::new("send-offsets") }
+        Self { topics, client, id, sent: 0, aside: Bounded::new("send-offsets"), offsets_patience }
     }
 
     /// Its `transactional.id`.
@@ -234,12 +244,15 @@ impl TransactionalProducer for Producer {
             list.push_with_metadata(entry.partition, offset, entry.metadata);
         }
         let (client, group) = (self.client.clone(), group.native().clone());
-        let sent = self.aside.call(wait + OVERRUN_MAX, move || client.send_offsets(&list, &group, wait));
+        let patience = self.offsets_patience.now().min(wait + OVERRUN_MAX);
+        let sent = self.aside.call(patience, move || client.send_offsets(&list, &group, wait));
         let Some(sent) = sent else {
+            self.offsets_patience.was_too_short();
             let call = "send_offsets_to_transaction";
-            let message = format!("{}: the client did not come back within {:?}", self.id, wait + OVERRUN_MAX);
+            let message = format!("{}: the client did not come back within {patience:?}", self.id);
             return Err(TxnError { kind: TxnErrorKind::Fatal, call, code: "NO_RETURN".to_owned(), message });
         };
+        self.offsets_patience.was_enough();
         sent.map_err(|fault| self.error("send_offsets_to_transaction", fault))
     }
 

@@ -24,13 +24,17 @@ use processor_core::ids::{Offset, TopicPartition};
 use rdkafka::bindings::rd_kafka_resp_err_t as E;
 
 use super::ffi::{Client, Code, Event, EventQueue, Fault, PartitionEntry, PartitionList, Spec};
+use super::patience::Patience;
 use super::{Answer, Committed, KafkaError, KafkaErrorKind, LogBounds, Question, Ticket};
 
-/// How long the cluster may take over one question.
-const ANSWER_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long leaders may take over one question at librdkafka.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// Questions that have failed for so long are asked by another client. An election is over sooner.
-const STUCK_AFTER: Duration = Duration::from_secs(1);
+/// Questions that have failed for so long are asked by another client, at first and at the most. An election is over sooner
+/// than the first; with the second a long outage costs a new client a quarter of a minute.
+const STUCK_AFTER: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(8)];
+/// A question without an answer has failed when it is this many times as old.
+const NO_ANSWER_AFTER: u32 = 2;
 
 /// A leader that says this has been elected since, and the client that asked does not learn it.
 const OUTDATED: Code = Code::of(E::RD_KAFKA_RESP_ERR_FENCED_LEADER_EPOCH);
@@ -70,6 +74,7 @@ pub(super) struct Questions {
     make_own: MakeClient,
     /// Whether that one asks leaders, too.
     own_asks_leaders: bool,
+    patience: Patience,
     group: String,
     open: HashMap<usize, Asked>,
     /// Answers that need nobody: to questions about no partition, and where nobody can be asked.
@@ -96,12 +101,12 @@ impl FailingSince {
         }
     }
 
-    fn are_leaders_stuck(&self) -> bool {
-        self.outdated || self.leaders.is_some_and(|since| since.elapsed() >= STUCK_AFTER)
+    fn are_leaders_stuck(&self, after: Duration) -> bool {
+        self.outdated || self.leaders.is_some_and(|since| since.elapsed() >= after)
     }
 
-    fn is_stuck(&self) -> bool {
-        self.are_leaders_stuck() || self.coordinator.is_some_and(|since| since.elapsed() >= STUCK_AFTER)
+    fn is_stuck(&self, after: Duration) -> bool {
+        self.are_leaders_stuck(after) || self.coordinator.is_some_and(|since| since.elapsed() >= after)
     }
 }
 
@@ -119,6 +124,7 @@ impl Questions {
             own: None,
             make_own,
             own_asks_leaders: false,
+            patience: Patience::new(STUCK_AFTER[0], STUCK_AFTER[1]),
             group: group.to_owned(),
             open: HashMap::new(),
             ready: Vec::new(),
@@ -171,7 +177,7 @@ impl Questions {
             answers.extend(self.take(&event));
         }
         self.give_up_late_ones(answers);
-        if self.failing_since.is_stuck() {
+        if self.failing_since.is_stuck(self.patience.now()) {
             self.ask_elsewhere(answers);
         }
     }
@@ -181,12 +187,13 @@ impl Questions {
         own.or_else(|| self.members.poll(Duration::ZERO))
     }
 
-    /// What was not answered in time. librdkafka gives up questions to leaders by itself, and those to coordinators never.
+    /// What was not answered in time. Its answer may still come, and nobody waits for it.
     fn give_up_late_ones(&mut self, answers: &mut Vec<(Ticket, Result<Answer, KafkaError>)>) {
-        let is_late = |asked: &Asked| asked.at.elapsed() >= ANSWER_WAIT_MAX;
+        let wait = self.patience.now() * NO_ANSWER_AFTER;
+        let is_late = |asked: &Asked| asked.at.elapsed() >= wait;
         for (_, Asked { at, ticket, open, .. }) in self.open.extract_if(|_, asked| is_late(asked)) {
             self.failing_since.of(&open).get_or_insert(at);
-            answers.push((ticket, Err(again(format!("no answer within {ANSWER_WAIT_MAX:?}")))));
+            answers.push((ticket, Err(again(format!("no answer within {wait:?}")))));
         }
     }
 
@@ -196,8 +203,10 @@ impl Questions {
             Ok(client) => client,
             Err(error) => return tracing::warn!("no other client can be made to ask with: {error}"),
         };
-        self.own_asks_leaders |= self.failing_since.are_leaders_stuck();
-        tracing::info!(?client, "questions to the cluster have failed for {STUCK_AFTER:?}: another client asks");
+        let after = self.patience.now();
+        self.own_asks_leaders |= self.failing_since.are_leaders_stuck(after);
+        tracing::info!(?client, "questions to the cluster have failed for {after:?}: another client asks");
+        self.patience.was_too_short();
         self.failing_since = FailingSince::default();
         self.own = Some(EventQueue::new(&client));
         let own_asks_leaders = self.own_asks_leaders;
@@ -237,8 +246,9 @@ impl Questions {
                 }
             }
         };
-        if answer.is_err() {
-            failing_since.get_or_insert(at);
+        match &answer {
+            Ok(_) => self.patience.was_enough(),
+            Err(_) => drop(failing_since.get_or_insert(at)),
         }
         Some((ticket, answer))
     }
@@ -408,7 +418,7 @@ mod tests {
     fn what_the_coordinator_answers_does_not_hide_that_leaders_do_not() {
         let fenced = Code::of(E::RD_KAFKA_RESP_ERR_FENCED_LEADER_EPOCH);
         let unstable = Code::of(E::RD_KAFKA_RESP_ERR_UNSTABLE_OFFSET_COMMIT);
-        let long_ago = Instant::now().checked_sub(STUCK_AFTER).expect("the machine is up for longer");
+        let long_ago = Instant::now().checked_sub(STUCK_AFTER[0]).expect("the machine is up for longer");
         let mut failing_since = FailingSince::default();
         let leaders = failing_since.of(&Open::Bounds { start: None, end: None });
         let ends = log_ends(vec![entry(0, -1, fenced)]).expect("it may pass");
@@ -417,9 +427,9 @@ mod tests {
         let coordinator = failing_since.of(&Open::Committed);
         let offsets = committed(vec![entry(1, -1001, unstable)]).expect("it is answered");
         offsets.told(Instant::now(), coordinator, Answer::Committed).expect("it is answered");
-        assert!(failing_since.is_stuck());
+        assert!(failing_since.is_stuck(STUCK_AFTER[0]));
         *failing_since.of(&Open::Bounds { start: None, end: None }) = None;
-        assert!(!failing_since.is_stuck());
+        assert!(!failing_since.is_stuck(STUCK_AFTER[0]));
     }
 
     #[test]

@@ -183,7 +183,7 @@ impl<'a> Run<'a> {
         segment.with_stacks(all_struck)?;
         self.stand(&segment, struck, "verifying");
         let began = Instant::now();
-        let (held, kills) = (segment.resources.held, segment.bank.kills);
+        let (held, kills) = (segment.resources.held(), segment.bank.kills);
         let topics: Vec<String> = segment.topics().into_iter().chain(segment.bank.topics()).collect();
         let directories = [segment.scene.dir.clone(), segment.bank.scene.dir.clone()];
         let records = segment.prove(cluster, self.interrupt).with_context(|| format!("at the end of {name}"))?;
@@ -217,7 +217,7 @@ impl<'a> Run<'a> {
         while !self.is_over() && struck.len() < FAULTS_A_SEGMENT && segment.visible.count()? < RECORDS_A_SEGMENT {
             let fault = self.schedule.next(&mut self.random);
             segment.await_visible(COMMITTED_MIN, self.interrupt)?;
-            Self::look_at_workers(segment)?;
+            self.look_at_workers(segment)?;
             self.stand(segment, struck, &format!("now {}", fault.name()));
             if self.random.below(2) == 0 {
                 segment.bank.strike(&mut self.random)?;
@@ -235,11 +235,12 @@ impl<'a> Run<'a> {
     }
 
     /// O10.
-    fn look_at_workers(segment: &mut Segment) -> Result<()> {
+    fn look_at_workers(&self, segment: &mut Segment) -> Result<()> {
+        let seconds = self.began.map_or(0.0, |began| began.elapsed().as_secs_f64());
         let pids: Vec<u32> =
             segment.crew.iter().filter_map(|member| member.worker.as_ref().map(crate::worker::Worker::pid)).collect();
         for pid in pids {
-            segment.resources.sample(pid).map_err(super::wrong)?;
+            segment.resources.sample(pid, seconds).map_err(super::wrong)?;
         }
         Ok(())
     }

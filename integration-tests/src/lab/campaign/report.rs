@@ -181,6 +181,19 @@ impl Tally {
             self.held.resident_mib_max,
             grouped(self.held.samples)
         ));
+        let growth = |of: usize| {
+            let mut grown: Vec<f64> = self.held.growth_a_minute.iter().map(|growth| growth[of]).collect();
+            grown.sort_unstable_by(f64::total_cmp);
+            let at = |percent: usize| grown.get((grown.len() * percent).div_ceil(100).saturating_sub(1));
+            let tell = |value: Option<&f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
+            format!("p50 {}, p90 {}", tell(at(50)), tell(at(90)))
+        };
+        line(format_args!(
+            "\nGrowth a minute over the second half of their lives, of {} that lived for a minute or longer: {} MiB; {} descriptors.",
+            self.held.growth_a_minute.len(),
+            growth(0),
+            growth(1)
+        ));
         for (fault, why) in &self.not_run {
             line(format_args!("\nNot run: {fault}: {why}."));
         }

@@ -123,7 +123,9 @@ fn step(world: &mut World, random: &mut SplitMix64) -> Option<Blow> {
             }
         }
         86..90 => {}
-        90 => drop(world.cluster.deliver_late_requests()),
+        90 if random.below(2) == 0 => drop(world.cluster.deliver_late_requests()),
+        90 if world.cluster.lacks_a_broker() => world.cluster.elect(),
+        90 => world.cluster.lose_broker(random.below(3) as usize, random.below(2) == 0),
         91 if random.below(2) == 0 => world.cluster.release_markers(),
         91 => (0..=random.below(3)).for_each(|_| world.cluster.release_marker(random.below(1 << 16) as usize)),
         92 => {

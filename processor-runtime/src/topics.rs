@@ -63,6 +63,9 @@ pub fn check(
 ) -> Result<CheckedTopics, ConfigError> {
     let cluster_id = admin.cluster_id().map_err(|error| ConfigError(error.message))?;
     // Those that are not the application's to make come first: a name that is wrong leaves nothing behind.
+    for input in topology.inputs().iter().filter(|input| !is_internal(topology, input)) {
+        existing(config, topology, admin, input, "input")?;
+    }
     let mut outputs = BTreeMap::new();
     for output in topology.outputs().iter().filter(|output| !is_internal(topology, output)) {
         outputs.insert(output, existing(config, topology, admin, output, "output")?);

@@ -5,6 +5,7 @@
 //! (magic 2) and "Control Batches"; the records of `__consumer_offsets`: `OffsetCommitKey.json` and
 //! `OffsetCommitValue.json` in Kafka's source, of which every version begins alike.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -95,6 +96,19 @@ impl RawLog {
     /// The offset behind its last record.
     pub fn end(&self) -> i64 {
         self.batches.last().map_or(0, |batch| batch.offset + batch.records as i64)
+    }
+
+    /// Whether a transaction in it has not come to its end.
+    pub fn has_an_open_transaction(&self) -> bool {
+        let mut open = BTreeSet::new();
+        for RawBatch { producer, kind, .. } in &self.batches {
+            match kind {
+                RawKind::Plain => {}
+                RawKind::InTransaction => drop(open.insert(producer.0)),
+                RawKind::Marker { .. } => drop(open.remove(&producer.0)),
+            }
+        }
+        !open.is_empty()
     }
 
     fn take(&mut self, mut segment: &[u8], with_offsets: bool) -> Result<()> {

@@ -12,6 +12,7 @@ use processor_runtime::kafka::{Committed, LogBounds, Membership, TransactionalId
 
 use crate::client::SplitMix64;
 
+use super::brokers::Brokers;
 use super::group::{Group, NotAMember, Standing};
 use super::log::{Log, ProducerNumber, Written};
 
@@ -66,6 +67,8 @@ pub struct Happened {
     pub late_ends_taken: u64,
     /// How many late offsets were taken into a later transaction.
     pub late_offsets_taken: u64,
+    /// How many brokers were lost.
+    pub brokers_lost: u64,
 }
 
 /// The call that a fault waits for.
@@ -131,6 +134,8 @@ pub(super) enum Refusal {
     Group(NotAMember),
     /// `UNKNOWN_TOPIC_OR_PARTITION`.
     UnknownPartition,
+    /// Nobody leads the partition, or coordinates what was asked for: there is no answer.
+    Away,
 }
 
 /// An epoch of a transactional id.
@@ -180,6 +185,7 @@ pub(super) struct Model {
     topics: BTreeMap<Arc<str>, Vec<Log>>,
     coordinators: BTreeMap<TransactionalId, Coordinator>,
     pub(super) group: Group,
+    pub(super) brokers: Brokers,
     late: Vec<Late>,
     /// Whether offsets are taken without a look at the transaction (`transaction.partition.verification.enable=false`).
     pub(super) lenient: bool,
@@ -271,6 +277,9 @@ impl Model {
 
     /// `InitProducerId`: fences every older producer of the id and ends what it left open.
     pub(super) fn init(&mut self, id: &TransactionalId) -> Result<Epoch, Refusal> {
+        if self.brokers.lost_coordinator(id).is_some() {
+            return Err(Refusal::Away);
+        }
         let number = ProducerNumber(1000 + self.coordinators.len() as i64);
         let coordinator = self.coordinators.entry(id.clone()).or_insert_with(|| Coordinator::new(number));
         match coordinator.state {
@@ -281,8 +290,7 @@ impl Model {
             TransactionState::Ongoing => {
                 // The old producer is fenced at once, and the abort is the coordinator's own.
                 coordinator.epoch.0 += 1;
-                coordinator.state = TransactionState::Ending { commit: false };
-                self.write_markers(id);
+                self.decide(id, false, false);
                 self.init(id)
             }
             TransactionState::Ending { .. } if coordinator.markers_held => Err(Refusal::Concurrent),
@@ -306,6 +314,9 @@ impl Model {
         if self.log(partition).is_none() {
             return Err(Refusal::UnknownPartition);
         }
+        if self.brokers.is_leaderless(partition) || self.brokers.lost_coordinator(id).is_some() {
+            return Err(Refusal::Away);
+        }
         let coordinator = self.ongoing(id, epoch)?;
         coordinator.partitions.insert(partition.clone());
         let producer = coordinator.producer;
@@ -321,6 +332,9 @@ impl Model {
         membership: &Membership,
         offsets: Vec<(TopicPartition, Offset, String)>,
     ) -> Result<(), Refusal> {
+        if self.brokers.is_group_away() || self.brokers.lost_coordinator(id).is_some() {
+            return Err(Refusal::Away);
+        }
         self.ongoing(id, epoch)?;
         self.group.check(membership).map_err(Refusal::Group)?;
         self.ongoing(id, epoch)?.add(offsets, epoch);
@@ -329,17 +343,26 @@ impl Model {
 
     /// `EndTxn`. A transaction to which nothing was added ends without the broker.
     pub(super) fn end(&mut self, id: &TransactionalId, epoch: Epoch, commit: bool, hold: bool) -> Result<(), Refusal> {
+        if self.current(id, epoch)?.state == TransactionState::Empty {
+            return Ok(());
+        }
+        match self.brokers.lost_coordinator(id) {
+            None => {}
+            Some(false) => return Err(Refusal::Away),
+            // It is decided, and its markers wait for whoever is elected.
+            Some(true) => return self.end_here(id, epoch, commit, true).and(Err(Refusal::Away)),
+        }
+        self.end_here(id, epoch, commit, hold)
+    }
+
+    fn end_here(&mut self, id: &TransactionalId, epoch: Epoch, commit: bool, hold: bool) -> Result<(), Refusal> {
         let coordinator = self.current(id, epoch)?;
         match coordinator.state {
             TransactionState::Empty => Ok(()),
             TransactionState::Ending { commit: decided } if decided == commit => Ok(()),
             TransactionState::Ending { .. } => Err(Refusal::InvalidState),
             TransactionState::Ongoing => {
-                coordinator.state = TransactionState::Ending { commit };
-                coordinator.markers_held = hold;
-                if !hold {
-                    self.write_markers(id);
-                }
+                self.decide(id, commit, hold);
                 Ok(())
             }
         }
@@ -374,7 +397,7 @@ impl Model {
         match &late.request {
             LateRequest::End { commit } if ongoing => {
                 self.happened.late_ends_taken += 1;
-                self.end(&late.id, late.epoch, *commit, false).expect("an ongoing transaction can end");
+                self.end_here(&late.id, late.epoch, *commit, false).expect("an ongoing transaction can end");
                 true
             }
             LateRequest::Offsets(membership, offsets)
@@ -391,13 +414,13 @@ impl Model {
 
     /// Writes all markers that were held back.
     pub(super) fn release_markers(&mut self) {
-        let held: Vec<_> = self
-            .coordinators
-            .iter()
-            .filter(|(_, coordinator)| coordinator.markers_held)
-            .map(|(id, _)| id.clone())
-            .collect();
-        for id in held {
+        let held = self.coordinators.iter().filter(|(id, coordinator)| {
+            let mut partitions = coordinator.partitions.iter();
+            coordinator.markers_held
+                && partitions.all(|partition| self.can_be_marked(id, Some(partition)))
+                && self.can_be_marked(id, None)
+        });
+        for id in held.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
             self.write_markers(&id);
         }
     }
@@ -410,6 +433,7 @@ impl Model {
             markers.extend(coordinator.partitions.iter().map(|partition| (id.clone(), Some(partition.clone()))));
             markers.extend((!coordinator.offsets.is_empty()).then(|| (id.clone(), None)));
         }
+        markers.retain(|(id, partition)| self.can_be_marked(id, partition.as_ref()));
         if markers.is_empty() {
             return;
         }
@@ -431,8 +455,7 @@ impl Model {
             return false;
         }
         coordinator.epoch.0 += 1;
-        coordinator.state = TransactionState::Ending { commit: false };
-        self.write_markers(id);
+        self.decide(id, false, false);
         true
     }
 
@@ -454,6 +477,28 @@ impl Model {
     pub(super) fn partitions_written(&self, id: &TransactionalId) -> Vec<TopicPartition> {
         let coordinator = self.coordinators.get(id);
         coordinator.map(|coordinator| coordinator.partitions.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Decides a transaction. Its markers are written at once, unless they are to wait, or have to: for a leader, or for the
+    /// group's coordinator.
+    fn decide(&mut self, id: &TransactionalId, commit: bool, hold: bool) {
+        let coordinator = self.coordinators.get_mut(id).expect("a transaction that is decided is known");
+        coordinator.state = TransactionState::Ending { commit };
+        let waits = coordinator.partitions.iter().any(|partition| self.brokers.is_leaderless(partition))
+            || !coordinator.offsets.is_empty() && self.brokers.is_group_away();
+        coordinator.markers_held = hold || waits;
+        if !coordinator.markers_held {
+            self.write_markers(id);
+        }
+    }
+
+    /// Whether nothing keeps the coordinator from writing these markers.
+    fn can_be_marked(&self, id: &TransactionalId, partition: Option<&TopicPartition>) -> bool {
+        let is_away = match partition {
+            Some(partition) => self.brokers.is_leaderless(partition),
+            None => self.brokers.is_group_away(),
+        };
+        !is_away && self.brokers.lost_coordinator(id).is_none()
     }
 
     fn write_markers(&mut self, id: &TransactionalId) {

@@ -116,6 +116,9 @@ impl FakeConsumer {
         if self.hangs {
             return Ok(Followed::Waits);
         }
+        if model.brokers.is_group_away() {
+            return Ok(if self.owns.is_some() { Followed::Reads } else { Followed::Waits });
+        }
         let Some(id) = self.member_id.clone() else {
             self.member_id = Some(model.group.join(&self.member, &self.inputs));
             return Ok(Followed::Waits);
@@ -181,6 +184,9 @@ impl FakeConsumer {
         self.turn = self.turn.wrapping_add(1);
         for place in 0..count {
             let partition = &partitions[(self.turn + place) % count];
+            if model.brokers.is_leaderless(partition) {
+                continue;
+            }
             let log = model.log(partition).expect("only known partitions are fetched");
             let position = self.fetching.get_mut(partition).expect("it is being fetched");
             if *position < log.start() || *position > log.high_watermark() {
@@ -213,7 +219,9 @@ impl FakeConsumer {
 }
 
 fn answer(model: &Model, question: &Question) -> Result<Answer, KafkaError> {
+    let nobody = || kafka_error(KafkaErrorKind::Retry, "a broker is away".to_owned());
     match question {
+        Question::Committed { .. } | Question::Members if model.brokers.is_group_away() => Err(nobody()),
         Question::Committed { partitions, stable } => {
             let committed = |partition: &TopicPartition| (partition.clone(), model.committed(partition, *stable));
             Ok(Answer::Committed(partitions.iter().map(committed).collect()))
@@ -223,7 +231,12 @@ fn answer(model: &Model, question: &Question) -> Result<Answer, KafkaError> {
                 let unknown = || kafka_error(KafkaErrorKind::Config, format!("there is no partition {partition}"));
                 Ok((partition.clone(), model.bounds(partition).ok_or_else(unknown)?))
             };
-            partitions.iter().map(bounds).collect::<Result<_, _>>().map(Answer::Bounds)
+            // Logs without a leader hold up no other.
+            let led: Vec<_> = partitions.iter().filter(|partition| !model.brokers.is_leaderless(partition)).collect();
+            if led.is_empty() && !partitions.is_empty() {
+                return Err(nobody());
+            }
+            led.into_iter().map(bounds).collect::<Result<_, _>>().map(Answer::Bounds)
         }
         Question::Members => Ok(Answer::Members(model.group.client_ids())),
     }

@@ -59,7 +59,8 @@ pub enum NotAMember {
 
 impl Group {
     /// A client joins; returns its member id. One with a known `group.instance.id` takes the place of that member, and
-    /// nothing moves.
+    /// nothing moves. Of any other client the member that it was before is no more: it was given up, and its session is over
+    /// before the group has waited for it for long.
     pub fn join(&mut self, member: &Member, topics: &[Arc<str>]) -> String {
         self.members_made += 1;
         let id = format!("{}-{:04}", member.client_id, self.members_made);
@@ -74,7 +75,12 @@ impl Group {
                 self.replaced.insert(before);
                 joining.assignment = known.assignment;
             }
-            None => self.begin_rebalance(),
+            None => {
+                for before in self.members_of(&member.client_id) {
+                    self.members.remove(&before);
+                }
+                self.begin_rebalance();
+            }
         }
         self.members.insert(id.clone(), joining);
         id

@@ -9,6 +9,7 @@
 //! [`FakeDirectory::crash`] takes away the newest batches, and the test drops the thread. The cluster does not
 //! notice by itself: the test ends its session, and the timeout of its transaction, when it likes.
 
+mod brokers;
 mod changelog;
 mod clock;
 pub mod cluster;
@@ -237,6 +238,24 @@ impl FakeCluster {
     /// Writes one of them, the so-manieth: they come in any order.
     pub fn release_marker(&self, nth: usize) {
         self.model.lock().release_marker(nth);
+    }
+
+    /// A broker is away, until [`elect`](Self::elect): the one before is back, if there was one. `decides`: it has decided
+    /// the ends of transactions that it is asked for and does not answer.
+    pub fn lose_broker(&self, broker: usize, decides: bool) {
+        let mut model = self.model.lock();
+        model.happened.brokers_lost += 1;
+        model.brokers.lose(broker, decides);
+    }
+
+    /// Somebody leads every partition, and coordinates every transaction and the group.
+    pub fn elect(&self) {
+        self.model.lock().brokers.elect();
+    }
+
+    /// Whether a broker is away.
+    pub fn lacks_a_broker(&self) -> bool {
+        self.model.lock().brokers.is_any_away()
     }
 
     /// Lets copies of requests arrive that faults have left under way; returns how many changed something.

@@ -82,6 +82,7 @@ impl FakeProducer {
             Refusal::Group(NotAMember::OtherGeneration) => (TxnErrorKind::Moved, "ILLEGAL_GENERATION"),
             Refusal::Group(NotAMember::Replaced) => (TxnErrorKind::FencedInstance, "FENCED_INSTANCE_ID"),
             Refusal::UnknownPartition => (TxnErrorKind::Refused, "UNKNOWN_TOPIC_OR_PARTITION"),
+            Refusal::Away => (TxnErrorKind::TimedOut, "_TIMED_OUT"),
         };
         if matches!(kind, TxnErrorKind::Fenced | TxnErrorKind::Fatal) {
             self.stage = Stage::Dead;
@@ -100,7 +101,7 @@ impl FakeProducer {
         while let Some((partition, written, tag)) = self.waiting.first().cloned() {
             match model.produce(&self.id, epoch, &partition, written) {
                 Ok(offset) => self.note_delivery(tag, offset),
-                Err(Refusal::Concurrent) => return,
+                Err(Refusal::Concurrent | Refusal::Away) => return,
                 Err(refusal) => {
                     let refused = self.refused("produce", refusal);
                     self.failed.get_or_insert(refused);
@@ -153,7 +154,7 @@ impl TransactionalProducer for FakeProducer {
                 self.stage = Stage::Ready(epoch);
                 Ok(Progress::Done)
             }
-            Err(Refusal::Concurrent) => Ok(Progress::Pending),
+            Err(Refusal::Concurrent | Refusal::Away) => Ok(Progress::Pending),
             Err(refusal) => Err(self.refused("init_transactions", refusal)),
         }
     }
@@ -217,7 +218,11 @@ impl TransactionalProducer for FakeProducer {
         match &self.failed {
             Some(failed) => Err(failed.clone()),
             None if self.waiting.is_empty() => Ok(()),
-            None => Err(error("flush", TxnErrorKind::TimedOut, "the transaction before is not through yet")),
+            None => Err(error(
+                "flush",
+                TxnErrorKind::TimedOut,
+                "the transaction before is not through, or a broker is away",
+            )),
         }
     }
 
@@ -287,8 +292,15 @@ impl TransactionalProducer for FakeProducer {
             }
             _ => {}
         }
-        let ended = model.end(&self.id, epoch, true, fault == Some(Fault::CommitHoldsMarkers));
-        ended.map_err(|refusal| self.refused(call, refusal))?;
+        match model.end(&self.id, epoch, true, fault == Some(Fault::CommitHoldsMarkers)) {
+            Ok(()) => {}
+            // Asked again, it waits for the answer to the same request, and there is none.
+            Err(Refusal::Away) => {
+                self.stage = Stage::Unanswered;
+                return Err(timed_out());
+            }
+            Err(refusal) => return Err(self.refused(call, refusal)),
+        }
         if fault == Some(Fault::CommitTimesOut { took_effect: true }) {
             self.stage = Stage::Unanswered;
             return Err(timed_out());

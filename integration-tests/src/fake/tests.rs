@@ -638,3 +638,49 @@ fn wipes_last_and_failed_applies_write_nothing() {
     disk.discard(discarded).expect("discarded");
     assert_eq!(disk.tasks(), []);
 }
+
+/// The broker that coordinates the transactions of `one`, and that which leads partition 0 of the outputs: by their names.
+const OF_ONE: usize = 1;
+const OF_OUT: usize = 2;
+
+#[test]
+fn a_coordinator_that_is_lost_has_decided_or_not_and_says_neither() {
+    for decides in [true, false] {
+        let cluster = cluster();
+        let mut one = producer(&cluster, "one");
+        begin_and_send(&mut one, "unanswered");
+        cluster.lose_broker(OF_ONE, decides);
+        assert_eq!(one.commit(NO_WAIT).expect_err("nobody answers").kind, TxnErrorKind::TimedOut);
+        cluster.release_markers();
+        assert_eq!(values(&cluster), Vec::<String>::new(), "its markers wait");
+        let mut next = cluster.worker("one").producer(&id("one"), &[Arc::from(OUT)]).expect("the worker lives");
+        assert_eq!(next.init(NO_WAIT).expect("it waits"), Progress::Pending);
+        cluster.elect();
+        cluster.release_markers();
+        assert_eq!(next.init(NO_WAIT).expect("it is answered"), Progress::Done);
+        assert_eq!(values(&cluster), if decides { vec!["unanswered"] } else { Vec::new() });
+    }
+}
+
+#[test]
+fn a_partition_without_a_leader_takes_and_gives_nothing() {
+    let cluster = cluster();
+    let mut one = producer(&cluster, "one");
+    begin_and_send(&mut one, "first");
+    one.commit(NO_WAIT).expect("commits");
+    let mut committed = reader(&cluster, Isolation::ReadCommitted, 0);
+    cluster.lose_broker(OF_OUT, true);
+    assert_eq!(read(&mut committed), Vec::<String>::new());
+    one.begin().expect("it is ready");
+    send(&mut one, "second").expect("it waits in the client");
+    assert_eq!(one.drain(NO_WAIT).expect_err("nobody acknowledges").kind, TxnErrorKind::TimedOut);
+    cluster.elect();
+    one.drain(NO_WAIT).expect("it is acknowledged");
+    cluster.lose_broker(OF_OUT, true);
+    one.commit(NO_WAIT).expect("the coordinator is there");
+    cluster.release_markers();
+    assert_eq!(values(&cluster), ["first"], "the marker waits for a leader");
+    cluster.elect();
+    cluster.release_markers();
+    assert_eq!(read(&mut committed), ["first", "second", "end@4"]);
+}

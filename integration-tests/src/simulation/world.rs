@@ -225,7 +225,8 @@ impl World {
                 Initialised::Pending(same) => initialising = same,
                 Initialised::GivenUp => panic!("initialising never ends"),
             }
-            // Markers of an earlier life may be held back; a start waits for them as long as it takes.
+            // Markers of an earlier life may be held back, or a broker away; a start waits as long as it takes.
+            self.cluster.elect();
             self.cluster.release_markers();
         };
         let directory = Arc::new(self.workers[worker].directory.clone());
@@ -331,6 +332,7 @@ impl World {
     /// # Panics
     /// If that never comes.
     pub fn finish(&mut self) {
+        self.cluster.elect();
         self.cluster.release_markers();
         self.cluster.delay_answers(0);
         for worker in 0..self.workers.len() {

@@ -116,14 +116,21 @@ pub(crate) fn run(
     match refused {
         None if options.dry_run => writeln!(out, "nothing was changed")?,
         Some(why) => writeln!(out, "nothing was changed, and now nothing could be: {why}")?,
-        None => writeln!(out, "done: the next `run` begins anew")?,
+        None => {
+            writeln!(out, "done: the next `run` begins anew")?;
+            tell_what_stays(topology, out)?;
+        }
     }
+    Ok(())
+}
+
+fn tell_what_stays(topology: &ApplicationTopology, out: &mut impl Write) -> Result<(), CommandError> {
     let letters = topology.dead_letter_topics().into_iter().collect::<Vec<_>>().join(", ");
     if !letters.is_empty() {
         writeln!(
             out,
-            "dead letters stay ({letters}), and so do records that were replayed in the inputs: what fails again is a second letter, and \
-             records whose letters were replayed are there twice. Discard or replay the open letters first, or read docs/operating.md"
+            "dead letters stay ({letters}), and so do records in the inputs that were replayed: what fails again is a second letter of the \
+             same record, and a record that was replayed is there twice. See \"When a record fails\" in docs/operating.md"
         )?;
     }
     Ok(())

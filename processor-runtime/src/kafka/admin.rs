@@ -27,7 +27,7 @@ const CHANGED_POLL: Duration = Duration::from_millis(50);
 /// How often a question that waits looks at what keeps its client from the brokers.
 const TROUBLE_POLL: Duration = Duration::from_millis(50);
 /// How long it may take over who owns what: somebody waits for an answer to another question.
-const OWNERS_WAIT_MAX: Duration = Duration::from_secs(2);
+const OWNERS_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// What a topic is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -246,7 +246,7 @@ impl Admin {
             let left = deadline.saturating_duration_since(Instant::now());
             ask(&self.queue, left);
             match self.wait(left).and_then(|event| read(&event)) {
-                Err(fault) if fault.code == CONNECTION_LOST && Instant::now() < deadline => {
+                Err(fault) if ASKED_AGAIN.contains(&fault.code) && Instant::now() < deadline => {
                     std::thread::sleep(CHANGED_POLL);
                 }
                 outcome => return outcome,
@@ -298,6 +298,8 @@ impl Admin {
 /// What a question ends with that no broker has answered.
 const LATE: [Code; 2] = [Code::of(E::RD_KAFKA_RESP_ERR__TIMED_OUT), CONNECTION_LOST];
 const CONNECTION_LOST: Code = Code::of(E::RD_KAFKA_RESP_ERR__TRANSPORT);
+/// Behind what a question is asked again. "All brokers are down" may be the newest that is known of a lost connection.
+const ASKED_AGAIN: [Code; 2] = [CONNECTION_LOST, Code::of(E::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)];
 /// What is said of brokers that were not reached.
 const UNREACHABLE: [Code; 3] = [LATE[0], LATE[1], Code::of(E::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)];
 

@@ -342,6 +342,7 @@ impl GroupConsumer for Consumer {
         records: &mut Vec<ConsumedRecord>,
         events: &mut Vec<GroupEvent>,
     ) -> Result<(), KafkaError> {
+        self.questions.serve();
         // Events that were held back count as having happened now: there is nothing to wait for.
         let opening: Vec<GroupEvent> = self.held_back.drain(..).collect();
         let wait = if opening.is_empty() { wait } else { Duration::ZERO };

@@ -36,7 +36,7 @@ impl Owners {
         Self { settings, known: Mutex::default() }
     }
 
-    /// Who owns what, as the group's coordinator says. Waits two seconds for it at the most, and for those who asked before.
+    /// Who owns what, as the group's coordinator says. Waits a little over two seconds for it at the most, and for those who asked before.
     ///
     /// # Errors
     /// The coordinator does not answer, or the right to describe the group is missing.

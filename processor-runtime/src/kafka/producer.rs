@@ -244,15 +244,19 @@ impl TransactionalProducer for Producer {
             list.push_with_metadata(entry.partition, offset, entry.metadata);
         }
         let (client, group) = (self.client.clone(), group.native().clone());
-        let patience = self.offsets_patience.now().min(wait + OVERRUN_MAX);
-        let sent = self.aside.call(patience, move || client.send_offsets(&list, &group, wait));
+        let patience = self.offsets_patience.now();
+        let wait_max = patience.min(wait + OVERRUN_MAX);
+        let asked_at = Instant::now();
+        let sent = self.aside.call(wait_max, move || client.send_offsets(&list, &group, wait));
         let Some(sent) = sent else {
-            self.offsets_patience.was_too_short();
+            if wait_max == patience {
+                self.offsets_patience.was_too_short(patience);
+            }
             let call = "send_offsets_to_transaction";
-            let message = format!("{}: the client did not come back within {patience:?}", self.id);
+            let message = format!("{}: the client did not come back within {wait_max:?}", self.id);
             return Err(TxnError { kind: TxnErrorKind::Fatal, call, code: "NO_RETURN".to_owned(), message });
         };
-        self.offsets_patience.was_enough();
+        self.offsets_patience.was_enough(asked_at.elapsed());
         sent.map_err(|fault| self.error("send_offsets_to_transaction", fault))
     }
 

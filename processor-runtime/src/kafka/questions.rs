@@ -1,14 +1,13 @@
 //! Questions to the cluster, asked and answered without waiting.
 //!
 //! Leaders answer where logs begin and end: over the group member's connections, until these fail for longer than a leader
-//! takes to move. The coordinator answers what is committed and who is in the group: over those of a client of their own
-//! from the start, since a question that was given up can break its client ([`COORDINATOR_WAIT`]). That client is made anew
-//! whenever questions fail for too long, and leaders are asked by it, too, from then on. librdkafka's admin requests can be
-//! stuck for as long as their client lives: they go on asking a coordinator that has moved (only the transaction manager
-//! drops it from the cache that both use, `rdkafka_txnmgr.c:1565`, and each look-up renews it, `rdkafka_coord.c:82`), a
-//! leader of an outdated epoch (`rdkafka_admin.c:4240`), or a broker that was decommissioned.
-//!
-//! [`COORDINATOR_WAIT`]: super::ffi
+//! takes to move. The coordinator answers what is committed and who is in the group: over those of a client of its own
+//! from the start, since a question that nobody answered can break its client (`ffi/admin.rs`, `COORDINATOR_WAIT`). Whenever
+//! questions of a kind fail for too long, another client is made for that kind, and the one before is dropped with all
+//! that it still waits for. librdkafka's admin requests can be stuck for as long as their client lives: they go on asking a
+//! coordinator that has moved (only the transaction manager drops it from the cache that both use,
+//! `rdkafka_txnmgr.c:1565`, and each look-up renews it, `rdkafka_coord.c:82`), a leader of an outdated epoch
+//! (`rdkafka_admin.c:4240`), or a broker that was decommissioned.
 //!
 //! The committed offsets come from `OffsetFetch` with `require_stable` where that is asked for. librdkafka does not
 //! repeat such a request by itself here: a partition whose offset is held by an open transaction comes back with
@@ -27,14 +26,10 @@ use super::ffi::{Client, Code, Event, EventQueue, Fault, PartitionEntry, Partiti
 use super::patience::Patience;
 use super::{Answer, Committed, KafkaError, KafkaErrorKind, LogBounds, Question, Ticket};
 
-/// How long leaders may take over one question at librdkafka.
-const ANSWER_WAIT_MAX: Duration = Duration::from_secs(30);
-
 /// Questions that have failed for so long are asked by another client, at first and at the most. An election is over sooner
-/// than the first; with the second a long outage costs a new client a quarter of a minute.
-const STUCK_AFTER: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(8)];
-/// A question without an answer has failed when it is this many times as old.
-const NO_ANSWER_AFTER: u32 = 2;
+/// than the first; with the second a long outage costs a client every eight seconds, since one without an answer counts as
+/// failed when it is twice as old.
+const STUCK_AFTER: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
 
 /// A leader that says this has been elected since, and the client that asked does not learn it.
 const OUTDATED: Code = Code::of(E::RD_KAFKA_RESP_ERR_FENCED_LEADER_EPOCH);
@@ -50,8 +45,6 @@ struct Asked {
     at: Instant,
     ticket: Ticket,
     open: Open,
-    /// By the client of our own.
-    by_own: bool,
 }
 
 #[derive(Debug)]
@@ -65,192 +58,233 @@ enum Open {
     Members,
 }
 
-/// The open questions of one group member.
-pub(super) struct Questions {
-    /// Of the group member.
-    members: EventQueue,
-    /// Of a client of our own, once there is one.
-    own: Option<EventQueue>,
-    make_own: MakeClient,
-    /// Whether that one asks leaders, too.
-    own_asks_leaders: bool,
-    patience: Patience,
-    group: String,
-    open: HashMap<usize, Asked>,
-    /// Answers that need nobody: to questions about no partition, and where nobody can be asked.
-    ready: Vec<(Ticket, Result<Answer, KafkaError>)>,
-    last_number: usize,
-    /// When the first question was asked that failed, of those that leaders answer and of those that the coordinator does,
-    /// if none of the same kind has been answered in full since: the one can be stuck while the other works.
-    failing_since: FailingSince,
+/// Who answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Leaders,
+    Coordinator,
 }
 
-#[derive(Debug, Default)]
-struct FailingSince {
-    leaders: Option<Instant>,
-    coordinator: Option<Instant>,
-    /// A leader has said that it will never answer this client.
-    outdated: bool,
-}
+impl Kind {
+    const ALL: [Self; 2] = [Self::Leaders, Self::Coordinator];
 
-impl FailingSince {
-    fn of(&mut self, open: &Open) -> &mut Option<Instant> {
+    fn of(open: &Open) -> Self {
         match open {
-            Open::Bounds { .. } => &mut self.leaders,
-            Open::Committed | Open::Members => &mut self.coordinator,
+            Open::Bounds { .. } => Self::Leaders,
+            Open::Committed | Open::Members => Self::Coordinator,
         }
     }
+}
 
-    fn are_leaders_stuck(&self, after: Duration) -> bool {
-        self.outdated || self.leaders.is_some_and(|since| since.elapsed() >= after)
+/// How one kind of questions fares: the one can be stuck while the other works.
+struct Line {
+    /// Where they are asked; `None` before the first, and where no client could be made.
+    queue: Option<EventQueue>,
+    patience: Patience,
+    /// When the first question was asked that failed, if none has been answered in full since.
+    failing_since: Option<Instant>,
+    /// A leader has said that it will never answer this client.
+    outdated: bool,
+    made_at: Option<Instant>,
+}
+
+impl Line {
+    fn new(queue: Option<EventQueue>) -> Self {
+        let patience = Patience::new(STUCK_AFTER[0], STUCK_AFTER[1]);
+        Self { queue, patience, failing_since: None, outdated: false, made_at: None }
     }
 
-    fn is_stuck(&self, after: Duration) -> bool {
-        self.are_leaders_stuck(after) || self.coordinator.is_some_and(|since| since.elapsed() >= after)
+    fn is_stuck(&self) -> bool {
+        let is_new = self.made_at.is_some_and(|made_at| made_at.elapsed() < STUCK_AFTER[0]);
+        self.outdated && !is_new || self.failing_since.is_some_and(|since| since.elapsed() >= self.patience.now())
     }
+
+    /// A question without an answer has failed when it is as old as this.
+    fn wait_max(&self) -> Duration {
+        self.patience.now() * 2
+    }
+}
+
+/// The open questions of one group member.
+pub(super) struct Questions {
+    leaders: Line,
+    coordinator: Line,
+    make_client: MakeClient,
+    group: String,
+    open: HashMap<usize, Asked>,
+    ready: Vec<(Ticket, Result<Answer, KafkaError>)>,
+    last_number: usize,
 }
 
 impl fmt::Debug for Questions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Questions").field("members", &self.members).field("open", &self.open).finish_non_exhaustive()
+        f.debug_struct("Questions").field("group", &self.group).field("open", &self.open).finish_non_exhaustive()
     }
 }
 
 impl Questions {
-    /// Asks leaders over the connections of `client`, and everything else by one that `make_own` makes.
-    pub(super) fn new(client: &Arc<Client>, group: &str, make_own: MakeClient) -> Self {
+    /// Asks leaders over the connections of `client`, and everything else by one that `make_client` makes.
+    pub(super) fn new(client: &Arc<Client>, group: &str, make_client: MakeClient) -> Self {
         Self {
-            members: EventQueue::new(client),
-            own: None,
-            make_own,
-            own_asks_leaders: false,
-            patience: Patience::new(STUCK_AFTER[0], STUCK_AFTER[1]),
+            leaders: Line::new(Some(EventQueue::new(client))),
+            coordinator: Line::new(None),
+            make_client,
             group: group.to_owned(),
             open: HashMap::new(),
             ready: Vec::new(),
             last_number: 0,
-            failing_since: FailingSince::default(),
+        }
+    }
+
+    fn line(&mut self, kind: Kind) -> &mut Line {
+        match kind {
+            Kind::Leaders => &mut self.leaders,
+            Kind::Coordinator => &mut self.coordinator,
         }
     }
 
     /// Asks. The number that goes along is even for the first request of a question and odd for the second.
     pub(super) fn ask(&mut self, ticket: Ticket, question: &Question) {
-        self.last_number += 2;
-        let number = self.last_number;
-        let by_own = self.own_asks_leaders || !matches!(question, Question::Bounds { .. });
-        if by_own && self.own.is_none() {
-            match (self.make_own)() {
-                Ok(client) => self.own = Some(EventQueue::new(&client)),
-                Err(error) => return self.ready.push((ticket, Err(error))),
-            }
-        }
-        let queue = self.own.as_ref().filter(|_| by_own).unwrap_or(&self.members);
-        let open = match question {
+        let (open, kind) = match question {
             Question::Committed { partitions, .. } if partitions.is_empty() => {
                 return self.ready.push((ticket, Ok(Answer::Committed(Vec::new()))));
             }
             Question::Bounds { partitions } if partitions.is_empty() => {
                 return self.ready.push((ticket, Ok(Answer::Bounds(Vec::new()))));
             }
+            Question::Committed { .. } => (Open::Committed, Kind::Coordinator),
+            Question::Members => (Open::Members, Kind::Coordinator),
+            Question::Bounds { .. } => (Open::Bounds { start: None, end: None }, Kind::Leaders),
+        };
+        if self.line(kind).queue.is_none()
+            && let Err(error) = self.make(kind)
+        {
+            return self.ready.push((ticket, Err(error)));
+        }
+        self.last_number += 2;
+        let (number, group) = (self.last_number, self.group.clone());
+        let Line { queue, patience, .. } = self.line(kind);
+        let queue = queue.as_ref().expect("it was made if it was not there");
+        match question {
             Question::Committed { partitions, stable } => {
                 let list = PartitionList::of(partitions.iter().map(|partition| (partition, 0)));
-                queue.ask_committed(&self.group, &list, *stable, number);
-                Open::Committed
+                queue.ask_committed(&group, &list, *stable, number);
             }
+            Question::Members => queue.ask_members(&group, number),
             Question::Bounds { partitions } => {
-                queue.ask_log_offsets(partitions.iter(), Spec::Start, ANSWER_WAIT_MAX, number);
-                queue.ask_log_offsets(partitions.iter(), Spec::End, ANSWER_WAIT_MAX, number + 1);
-                Open::Bounds { start: None, end: None }
+                // A leader that does not answer in time holds up no other: each has this long, and all are waited for.
+                let wait = patience.now();
+                queue.ask_log_offsets(partitions.iter(), Spec::Start, wait, number);
+                queue.ask_log_offsets(partitions.iter(), Spec::End, wait, number + 1);
             }
-            Question::Members => {
-                queue.ask_members(&self.group, number);
-                Open::Members
-            }
-        };
-        self.open.insert(number, Asked { at: Instant::now(), ticket, open, by_own });
+        }
+        self.open.insert(number, Asked { at: Instant::now(), ticket, open });
     }
 
     /// Takes what has been answered.
     pub(super) fn answers(&mut self, answers: &mut Vec<(Ticket, Result<Answer, KafkaError>)>) {
+        self.serve();
         answers.append(&mut self.ready);
-        while let Some(event) = self.next_event() {
-            answers.extend(self.take(&event));
+    }
+
+    /// Collects answers, gives up what has none, and replaces clients that are of no use. To be called all the time, also
+    /// where nobody waits for an answer any more: a question to a coordinator must not grow old.
+    pub(super) fn serve(&mut self) {
+        if self.open.is_empty() && Kind::ALL.iter().all(|kind| self.line(*kind).failing_since.is_none()) {
+            return;
         }
-        self.give_up_late_ones(answers);
-        if self.failing_since.is_stuck(self.patience.now()) {
-            self.ask_elsewhere(answers);
+        while let Some(event) = self.next_event() {
+            let answered = self.take(&event);
+            self.ready.extend(answered);
+        }
+        for kind in Kind::ALL {
+            self.give_up_late_ones(kind);
+            if self.line(kind).is_stuck() {
+                self.ask_elsewhere(kind);
+            }
         }
     }
 
     fn next_event(&self) -> Option<Event> {
-        let own = self.own.as_ref().and_then(|own| own.poll(Duration::ZERO));
-        own.or_else(|| self.members.poll(Duration::ZERO))
+        let mut queues = [&self.leaders, &self.coordinator].into_iter().filter_map(|line| line.queue.as_ref());
+        queues.find_map(|queue| queue.poll(Duration::ZERO))
     }
 
     /// What was not answered in time. Its answer may still come, and nobody waits for it.
-    fn give_up_late_ones(&mut self, answers: &mut Vec<(Ticket, Result<Answer, KafkaError>)>) {
-        let wait = self.patience.now() * NO_ANSWER_AFTER;
-        let is_late = |asked: &Asked| asked.at.elapsed() >= wait;
-        for (_, Asked { at, ticket, open, .. }) in self.open.extract_if(|_, asked| is_late(asked)) {
-            self.failing_since.of(&open).get_or_insert(at);
-            answers.push((ticket, Err(again(format!("no answer within {wait:?}")))));
+    fn give_up_late_ones(&mut self, kind: Kind) {
+        let wait = self.line(kind).wait_max();
+        let is_late = |asked: &Asked| Kind::of(&asked.open) == kind && asked.at.elapsed() >= wait;
+        let late: Vec<Asked> = self.open.extract_if(|_, asked| is_late(asked)).map(|(_, asked)| asked).collect();
+        for Asked { at, ticket, .. } in late {
+            self.line(kind).failing_since.get_or_insert(at);
+            self.ready.push((ticket, Err(again(format!("no answer within {wait:?}")))));
         }
     }
 
-    /// Another client asks from now on. What is open and was to be answered by the one before is to be asked again.
-    fn ask_elsewhere(&mut self, answers: &mut Vec<(Ticket, Result<Answer, KafkaError>)>) {
-        let client = match (self.make_own)() {
-            Ok(client) => client,
-            Err(error) => return tracing::warn!("no other client can be made to ask with: {error}"),
-        };
-        let after = self.patience.now();
-        self.own_asks_leaders |= self.failing_since.are_leaders_stuck(after);
-        tracing::info!(?client, "questions to the cluster have failed for {after:?}: another client asks");
-        self.patience.was_too_short();
-        self.failing_since = FailingSince::default();
-        self.own = Some(EventQueue::new(&client));
-        let own_asks_leaders = self.own_asks_leaders;
-        let is_lost = |asked: &Asked| asked.by_own || own_asks_leaders && matches!(asked.open, Open::Bounds { .. });
-        for (_, asked) in self.open.extract_if(|_, asked| is_lost(asked)) {
-            answers.push((asked.ticket, Err(again("another client asks".to_owned()))));
+    /// Another client asks from now on. What is open is to be asked again.
+    fn ask_elsewhere(&mut self, kind: Kind) {
+        let line = self.line(kind);
+        let waited = line.patience.now();
+        line.patience.was_too_short(waited);
+        (line.failing_since, line.outdated) = (None, false);
+        match self.make(kind) {
+            Ok(client) => tracing::info!(?client, "questions to the cluster fail: another client asks"),
+            Err(error) => tracing::warn!("questions to the cluster fail, and no other client can be made: {error}"),
         }
+        let lost = self.open.extract_if(|_, asked| Kind::of(&asked.open) == kind);
+        self.ready.extend(lost.map(|(_, asked)| (asked.ticket, Err(again("another client asks".to_owned())))));
     }
 
-    /// Takes one event; `None` where more is to come, or the other half of the question has failed already.
+    /// Makes a client for one kind, in place of the one before. Without it there is none: the one before has failed.
+    fn make(&mut self, kind: Kind) -> Result<Arc<Client>, KafkaError> {
+        let made = (self.make_client)().map_err(|error| again(error.message));
+        let line = self.line(kind);
+        line.made_at = Some(Instant::now());
+        line.queue = made.as_ref().ok().map(EventQueue::new);
+        made
+    }
+
+    /// Takes one event; `None` where more is to come, or nobody waits for it any more.
     fn take(&mut self, event: &Event) -> Option<(Ticket, Result<Answer, KafkaError>)> {
         let number = event.ticket() & !1;
         let is_second = event.ticket() & 1 == 1;
-        let Asked { at, ticket, open, by_own } = self.open.remove(&number)?;
-        if matches!(open, Open::Bounds { .. }) {
-            let ends = event.log_offsets();
-            self.failing_since.outdated |= ends.is_ok_and(|ends| ends.iter().any(|end| end.code == OUTDATED));
-        }
-        let failing_since = self.failing_since.of(&open);
+        let Asked { at, ticket, open } = self.open.remove(&number)?;
+        let line = self.line(Kind::of(&open));
         let answer = match open {
             Open::Committed => {
                 let entries = event.committed().map_err(about_offsets);
-                entries.and_then(committed).and_then(|found| found.told(at, failing_since, Answer::Committed))
+                entries.and_then(committed).and_then(|found| found.told(at, line, Answer::Committed))
             }
-            Open::Members => members(event).inspect(|_| *failing_since = None),
+            Open::Members => members(event).inspect(|_| line.answered(at)),
             Open::Bounds { mut start, mut end } => {
-                let half = event.log_offsets().map_err(about_logs).and_then(log_ends);
+                let half = event.log_offsets().map_err(about_logs);
+                let is_outdated = |ends: &Vec<PartitionEntry>| ends.iter().any(|end| end.code == OUTDATED);
+                line.outdated |= half.as_ref().is_ok_and(is_outdated);
+                let half = half.and_then(log_ends);
                 match half.map(|half| *(if is_second { &mut end } else { &mut start }) = Some(half)) {
                     Err(error) => Err(error),
                     Ok(()) => match (start, end) {
-                        (Some(start), Some(end)) => bounds(start, end).told(at, failing_since, Answer::Bounds),
+                        (Some(start), Some(end)) => bounds(start, end).told(at, line, Answer::Bounds),
                         (start, end) => {
-                            self.open.insert(number, Asked { at, ticket, open: Open::Bounds { start, end }, by_own });
+                            self.open.insert(number, Asked { at, ticket, open: Open::Bounds { start, end } });
                             return None;
                         }
                     },
                 }
             }
         };
-        match &answer {
-            Ok(_) => self.patience.was_enough(),
-            Err(_) => drop(failing_since.get_or_insert(at)),
+        if answer.is_err() {
+            line.failing_since.get_or_insert(at);
         }
         Some((ticket, answer))
+    }
+}
+
+impl Line {
+    /// A question was answered in full.
+    fn answered(&mut self, asked_at: Instant) {
+        self.failing_since = None;
+        self.patience.was_enough(asked_at.elapsed());
     }
 }
 
@@ -282,14 +316,14 @@ impl<T> Found<T> {
     fn told(
         self,
         asked_at: Instant,
-        failing_since: &mut Option<Instant>,
+        line: &mut Line,
         answer: impl FnOnce(Vec<T>) -> Answer,
     ) -> Result<Answer, KafkaError> {
         match self.failure {
-            None => *failing_since = None,
+            None => line.answered(asked_at),
             Some(failure) if self.answers.is_empty() => return Err(failure),
             Some(failure) => {
-                failing_since.get_or_insert(asked_at);
+                line.failing_since.get_or_insert(asked_at);
                 tracing::debug!("{failure}");
             }
         }
@@ -412,24 +446,35 @@ mod tests {
         assert!(error.message.contains("in-1"), "{error}");
     }
 
-    /// Offsets are asked for over and over while an open transaction holds one; that they are answered says nothing about
-    /// the questions that go to leaders.
+    fn long_ago() -> Instant {
+        Instant::now().checked_sub(STUCK_AFTER[0]).expect("the machine is up for longer")
+    }
+
     #[test]
-    fn what_the_coordinator_answers_does_not_hide_that_leaders_do_not() {
-        let fenced = Code::of(E::RD_KAFKA_RESP_ERR_FENCED_LEADER_EPOCH);
-        let unstable = Code::of(E::RD_KAFKA_RESP_ERR_UNSTABLE_OFFSET_COMMIT);
-        let long_ago = Instant::now().checked_sub(STUCK_AFTER[0]).expect("the machine is up for longer");
-        let mut failing_since = FailingSince::default();
-        let leaders = failing_since.of(&Open::Bounds { start: None, end: None });
-        let ends = log_ends(vec![entry(0, -1, fenced)]).expect("it may pass");
-        ends.told(long_ago, leaders, |_| Answer::Bounds(Vec::new())).expect_err("nothing was answered");
-        leaders.get_or_insert(long_ago);
-        let coordinator = failing_since.of(&Open::Committed);
-        let offsets = committed(vec![entry(1, -1001, unstable)]).expect("it is answered");
-        offsets.told(Instant::now(), coordinator, Answer::Committed).expect("it is answered");
-        assert!(failing_since.is_stuck(STUCK_AFTER[0]));
-        *failing_since.of(&Open::Bounds { start: None, end: None }) = None;
-        assert!(!failing_since.is_stuck(STUCK_AFTER[0]));
+    fn a_line_is_stuck_when_it_fails_for_long_and_not_when_it_was_answered() {
+        let mut line = Line::new(None);
+        let leaderless = Code::of(E::RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE);
+        let some = || log_ends(vec![entry(0, 3, Code::NONE), entry(1, -1, leaderless)]).expect("it passes");
+        some().told(long_ago(), &mut line, |_| Answer::Bounds(Vec::new())).expect("one is answered");
+        assert!(line.is_stuck(), "a part of the answer does not hide that the other part is missing");
+        line.patience.was_too_short(STUCK_AFTER[0]);
+        assert!(!line.is_stuck(), "the next client has more time");
+        some().told(Instant::now(), &mut line, |_| Answer::Bounds(Vec::new())).expect("one is answered");
+        assert_eq!(line.patience.now(), STUCK_AFTER[0] * 2, "nor does it make the next client's time short again");
+        let all = log_ends(vec![entry(0, 3, Code::NONE)]).expect("nothing failed");
+        all.told(Instant::now(), &mut line, |_| Answer::Bounds(Vec::new())).expect("all are answered");
+        assert_eq!((line.failing_since, line.patience.now()), (None, STUCK_AFTER[0]));
+    }
+
+    #[test]
+    fn a_client_that_no_leader_will_answer_is_replaced_at_once_but_not_again_and_again() {
+        let mut line = Line::new(None);
+        line.outdated = true;
+        assert!(line.is_stuck());
+        line.made_at = Some(Instant::now());
+        assert!(!line.is_stuck());
+        line.made_at = Some(long_ago());
+        assert!(line.is_stuck());
     }
 
     #[test]

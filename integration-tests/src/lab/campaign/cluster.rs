@@ -36,7 +36,9 @@ impl Cluster {
     pub(super) fn start(directory: &Path) -> Result<Self> {
         let proxies = (0..3).map(|_| Proxy::bind()).collect::<Result<Vec<_>>>()?;
         let proxy_ports = proxies.iter().map(Proxy::port).collect();
-        let kafka = KafkaCluster::start(ClusterConfig { proxy_ports, ..ClusterConfig::three(directory) })?;
+        // O8 reads every offset that was ever committed: none may be compacted away, which happens to closed segments.
+        let config = ClusterConfig::three(directory).with("offsets.topic.segment.bytes", i32::MAX.to_string());
+        let kafka = KafkaCluster::start(ClusterConfig { proxy_ports, ..config })?;
         for (node, proxy) in kafka.node_ids().zip(&proxies) {
             proxy.forward_to(kafka.ports(node).behind_proxy);
         }

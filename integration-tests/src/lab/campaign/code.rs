@@ -5,14 +5,15 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 /// What is tried, and what tries it. Documents and the deployment's files may change between two runs.
-const TRIED: [&str; 7] = [
-    "Cargo.toml",
-    "Cargo.lock",
-    "rust-toolchain.toml",
-    "processor-core",
-    "processor-runtime",
-    "examples",
-    "integration-tests/src",
+const TRIED: [&str; 8] = [
+    ":/Cargo.toml",
+    ":/Cargo.lock",
+    ":/rust-toolchain.toml",
+    ":/processor-core",
+    ":/processor-runtime",
+    ":/examples",
+    ":/integration-tests/src",
+    ":/integration-tests/Cargo.toml",
 ];
 
 /// The commit that this was built from, with a `+` if the tree holds more, or where there is no git.

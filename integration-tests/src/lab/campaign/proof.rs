@@ -50,12 +50,12 @@ impl Segment {
         self.await_answers(interrupt)?;
         let names: Vec<&str> = self.crew.iter().map(|member| member.name.as_str()).collect();
         judged("what is there at the end", || self.scene.verify(&names))?;
-        self.verify_transactions(cluster)?;
+        self.verify_transactions(cluster, interrupt)?;
         Ok([self.scene.produced, transfers])
     }
 
     /// O8.
-    fn verify_transactions(&self, cluster: &Cluster) -> Result<()> {
+    fn verify_transactions(&self, cluster: &Cluster, interrupt: &Interrupt) -> Result<()> {
         let (input, output, changelog) = (self.scene.input(), self.scene.output(), self.scene.changelog());
         let read = |partition| {
             let read = |topic| cluster.kafka.raw_log(topic, partition, false);
@@ -66,7 +66,11 @@ impl Segment {
             .iter()
             .map(|(partition, output, changelog)| TaskFiles { partition: *partition, output, changelog })
             .collect();
-        let offsets = cluster.offsets_of(&self.scene.name)?;
+        let mut offsets = RawLog::default();
+        interrupt.wait_until(CLOSED_WITHIN, || {
+            offsets = cluster.offsets_of(&self.scene.name)?;
+            Ok(!offsets.has_an_open_transaction())
+        })?;
         judged("O8: what the brokers' files say", || {
             let verdict = oracle::check_transactions(&self.scene.name, &input, &offsets, &tasks);
             verdict.assert_ok();

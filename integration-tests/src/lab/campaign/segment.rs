@@ -173,19 +173,26 @@ impl Segment {
     }
 
     /// What was damaged and lies there unread is removed, as a person would who has found it, and made again from the
-    /// changelog. It says itself that it is damaged: what can be read is judged at the end, like any other.
+    /// changelog. It must say itself that it is damaged: what can be read is judged at the end, like any other.
     pub(super) fn mend_what_is_damaged(&mut self, interrupt: &Interrupt) -> Result<()> {
-        for (at, partition) in std::mem::take(&mut self.damaged) {
-            let (member, scene) = (&mut self.crew[at], &self.scene);
-            if read_task_offline(&member.application_dir(scene), &scene.task(partition)).is_ok() {
+        let damaged = std::mem::take(&mut self.damaged);
+        for (at, member) in self.crew.iter_mut().enumerate() {
+            let mut partitions = damaged.iter().filter(|(of, _)| *of == at).map(|(_, partition)| *partition).peekable();
+            if partitions.peek().is_none() {
                 continue;
             }
+            // Only the state of a worker that does not run can be looked at.
             let runs = member.worker.is_some();
             if runs {
                 member.kill()?;
             }
-            let directory = member.task_dir(scene, partition);
-            fs::remove_dir_all(&directory).with_context(|| format!("cannot remove {}", directory.display()))?;
+            for partition in partitions {
+                let task = self.scene.task(partition);
+                if read_task_offline(&member.application_dir(&self.scene), &task).is_err() {
+                    let directory = member.task_dir(&self.scene, partition);
+                    fs::remove_dir_all(&directory).with_context(|| format!("cannot remove {}", directory.display()))?;
+                }
+            }
             if runs {
                 member.start();
             }

@@ -184,6 +184,7 @@ impl Done {
         ended.struck.iter().for_each(|(at, times)| add(format!("killed at {}", at.name()), *times));
         for (name, times) in [
             ("rebalances", happened.rebalances),
+            ("brokers lost", happened.brokers_lost),
             ("changelog records replayed", happened.replayed),
             ("late requests delivered", happened.late),
             ("late ends that ended a later transaction", happened.late_ends_taken),

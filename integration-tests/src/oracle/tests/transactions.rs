@@ -123,11 +123,27 @@ fn an_offset_that_goes_back_is_seen() {
 #[test]
 fn two_transactions_of_a_task_at_once_are_seen() {
     let mut files = sound();
-    files.open(WRITER, 2, 11);
-    files.open(OTHER, 1, 12);
-    files.end(WRITER, true);
-    files.end(OTHER, true);
+    put(&mut files.output, WRITER, 1, RawKind::InTransaction);
+    put(&mut files.output, OTHER, 1, RawKind::InTransaction);
+    put(&mut files.output, WRITER, 1, RawKind::InTransaction);
+    for (producer, offset) in [(WRITER, 11), (OTHER, 12)] {
+        put(&mut files.changelog, producer, 2, RawKind::InTransaction);
+        files.offset(producer, offset);
+        files.end(producer, true);
+    }
     assert_eq!(files.kinds(), [false, true]);
+}
+
+#[test]
+fn a_successor_that_writes_before_the_marker_of_a_decided_transaction_is_in_its_right() {
+    let mut files = sound();
+    files.open(WRITER, 2, 11);
+    end(&mut files.offsets, WRITER, true);
+    files.open(OTHER, 1, 12);
+    end(&mut files.output, WRITER, true);
+    end(&mut files.changelog, WRITER, true);
+    files.end(OTHER, true);
+    assert_eq!(files.kinds(), [false, false]);
 }
 
 #[test]

@@ -65,7 +65,10 @@ impl Outcome {
             let topics: BTreeMap<&str, u64> = self.by_topic.iter().map(|(topic, count)| (&**topic, *count)).collect();
             return output::json(
                 out,
-                &json!({ self.how.word(): if dry_run { 0 } else { total }, "letters": total, "by_topic": topics }),
+                &json!({
+                    self.how.word(): if dry_run { 0 } else { total }, "letters": total, "by_topic": topics,
+                    "before": self.before.iter().map(|(letter, how)| (letter.to_string(), how.word())).collect::<BTreeMap<_, _>>(),
+                }),
             );
         }
         for (letter, how) in &self.before {
@@ -221,7 +224,7 @@ impl<'a> Closing<'a> {
         let budget = transaction::budget(self.topic.cluster().settings().transaction_timeout);
         let mut open = match producer.begin(&self.clock, budget) {
             Ok(open) => open,
-            Err(broken) => return Err(not_replayed(&broken.reason, broken.fenced)),
+            Err(broken) => return Err(cut_short(&broken.reason, broken.fenced)),
         };
         for letter in letters {
             if let Err(error) = self.send(&mut open, letter) {
@@ -232,7 +235,7 @@ impl<'a> Closing<'a> {
         match prepared.commit(&self.clock) {
             Ok((_receipt, Next::Clean(producer))) => Ok(Some(producer)),
             Ok((_receipt, Next::Spent(_))) => Ok(None),
-            Err(broken) => Err(not_replayed(&broken.reason, broken.fenced)),
+            Err(broken) => Err(cut_short(&broken.reason, broken.fenced)),
         }
     }
 
@@ -293,14 +296,14 @@ impl<'a> Closing<'a> {
 
 fn ended<P>(ended: Ended<P>) -> CommandError {
     match ended {
-        Ended::Aborted { why, .. } => not_replayed(&why.to_string(), false),
-        Ended::Broken(broken) => not_replayed(&broken.reason, broken.fenced),
+        Ended::Aborted { why, .. } => cut_short(&why.to_string(), false),
+        Ended::Broken(broken) => cut_short(&broken.reason, broken.fenced),
     }
 }
 
-fn not_replayed(reason: &str, fenced: bool) -> CommandError {
-    let what = if fenced { "another replay of this application has taken over" } else { "the replay was cut short" };
+fn cut_short(reason: &str, fenced: bool) -> CommandError {
+    let what = if fenced { "another replay of this application has taken over" } else { "it was cut short" };
     CommandError::Failed(format!(
-        "{what} ({reason}): what was done before is marked; run it again for the rest, and no letter is replayed twice"
+        "{what} ({reason}): what was done before is marked; run it again for the rest, and no letter is closed twice"
     ))
 }

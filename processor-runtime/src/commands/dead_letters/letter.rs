@@ -85,15 +85,20 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// Looks at a record. Anybody may write to the topic: what does not read as ours is not.
+    /// Looks at a record. Anybody may write to the topic: what does not read as ours is not. A letter comes first: its
+    /// record may have had any headers, also those of a mark, and a mark has none of a letter's.
     pub(super) fn of(record: StoredRecord) -> Self {
+        let record = match Letter::of(record) {
+            Ok(letter) => return Self::Letter(Box::new(letter)),
+            Err(record) => record,
+        };
         for closed in Closed::ALL {
             if let Some(offset) = record.header(closed.header()) {
                 let id = |offset| LetterId { partition: record.partition, offset: Offset::new(offset) };
                 return number(offset).map_or(Self::Other, |offset| Self::Mark(id(offset), closed));
             }
         }
-        Letter::of(record).map_or(Self::Other, |letter| Self::Letter(Box::new(letter)))
+        Self::Other
     }
 }
 
@@ -112,13 +117,12 @@ pub(super) struct Letter {
 }
 
 impl Letter {
-    fn of(record: StoredRecord) -> Option<Self> {
+    /// The record, if it is none.
+    fn of(record: StoredRecord) -> Result<Self, StoredRecord> {
+        let Some((origin, offset)) = origin(&record) else { return Err(record) };
         let text = |name: &str| record.header(name).unwrap_or_default().to_owned();
-        let topic = record.header(TOPIC).filter(|topic| is_topic(topic))?;
-        let origin = TopicPartition::new(topic, Partition::new(number(record.header(PARTITION)?)?));
-        let offset = Offset::new(number(record.header(OFFSET)?)?);
         let (task, node, kind, error) = (text(TASK), text(NODE), text(KIND), text(ERROR));
-        Some(Self { record, origin, offset, task, node, kind, error })
+        Ok(Self { record, origin, offset, task, node, kind, error })
     }
 
     /// Its place.
@@ -153,6 +157,13 @@ impl Letter {
         }
         headers
     }
+}
+
+/// Where a letter's record came from, as its headers say.
+fn origin(record: &StoredRecord) -> Option<(TopicPartition, Offset)> {
+    let topic = record.header(TOPIC).filter(|topic| is_topic(topic))?;
+    let partition = Partition::new(number(record.header(PARTITION)?)?);
+    Some((TopicPartition::new(topic, partition), Offset::new(number(record.header(OFFSET)?)?)))
 }
 
 /// Kafka's rule for the names of topics: another one would never be answered for.
@@ -214,6 +225,13 @@ mod tests {
         assert_eq!(Kind::of(record(&[("processor-replayed", "9")])), Kind::Mark(id, Closed::Replayed));
         assert_eq!(Kind::of(record(&[("processor-discarded", "9")])), Kind::Mark(id, Closed::Discarded));
         assert_eq!("2:9".parse(), Ok(id));
+    }
+
+    #[test]
+    fn a_letter_whose_record_had_the_headers_of_a_mark_closes_nothing() {
+        let forged = [&[("processor-discarded", "9"), ("processor-replayed", "8")], &OF_ORDERS[1..]].concat();
+        let letter = letter(&forged);
+        assert_eq!(letter.headers(), record(&forged[..2]).headers, "and it goes back as it was");
     }
 
     #[test]

@@ -90,7 +90,7 @@ impl DeadLetterTopic {
         self.read(&bounds, |record| {
             match Kind::of(record) {
                 Kind::Letter(letter) => drop(origins.insert(letter.origin)),
-                // The first counts: what came behind it did nothing.
+                // The first counts. Behind it there can be another only of another application's id.
                 Kind::Mark(letter, how) => drop(closed.entry(letter).or_insert(how)),
                 Kind::Other => others += 1,
             }

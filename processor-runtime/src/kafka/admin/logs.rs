@@ -6,7 +6,7 @@ use processor_core::ids::{Partition, TopicPartition};
 
 use super::super::ffi::{Code, Event, EventQueue, Fault, Spec};
 use super::super::{KafkaError, LogBounds};
-use super::Admin;
+use super::{Admin, CONNECTION_LOST};
 
 impl Admin {
     /// The bounds of all partitions of a topic for a reader that sees everything; `None` where there is no such topic.
@@ -30,7 +30,16 @@ impl Admin {
     ) -> Result<BTreeMap<Partition, i64>, KafkaError> {
         let what = format!("cannot read where the logs of {topic} begin and end");
         let ask = |queue: &EventQueue, wait| queue.ask_log_offsets(partitions.iter(), spec, wait, 0);
-        let entries = self.answer(&what, ask, Event::log_offsets)?;
+        // A leader whose connection was lost has said nothing, and the answer of all counts as one.
+        let read = |event: &Event| {
+            let entries = event.log_offsets()?;
+            let silent = entries.iter().find(|entry| entry.code == Code::NONE && entry.offset < 0);
+            match silent {
+                Some(silent) => Err(Fault::bare(CONNECTION_LOST, format!("no answer about {}", silent.partition))),
+                None => Ok(entries),
+            }
+        };
+        let entries = self.answer(&what, ask, read)?;
         if let Some(failed) = entries.iter().find(|entry| entry.code != Code::NONE) {
             return Err(self.error(&what, &Fault::bare(failed.code, failed.code.text())));
         }

@@ -87,7 +87,10 @@ impl Admin {
     pub fn delete_topic(&self, name: &str) -> Result<(), KafkaError> {
         match self.ask(ANSWER_WAIT_MAX, |queue, wait| queue.ask_to_delete_topic(name, wait), Event::topic_deleted) {
             Ok(()) => self.await_topic(name, false),
-            Err(fault) if fault.code == Code::of(E::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => Ok(()),
+            // It was not there, or an answer was lost and it is gone since.
+            Err(fault) if fault.code == Code::of(E::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => {
+                self.await_topic(name, false)
+            }
             Err(fault) => Err(self.error(&format!("cannot delete the topic {name}"), &fault)),
         }
     }

@@ -70,17 +70,14 @@ impl Group {
         let before = self.members.iter().find(|(_, known)| same_instance(known)).map(|(id, _)| id.clone());
         let mut joining =
             GroupMember { member: member.clone(), topics: topics.to_vec(), joined: true, assignment: Vec::new() };
-        match before.and_then(|before| Some((self.members.remove(&before)?, before))) {
-            Some((known, before)) => {
-                self.replaced.insert(before);
-                joining.assignment = known.assignment;
+        if let Some((known, before)) = before.and_then(|before| Some((self.members.remove(&before)?, before))) {
+            self.replaced.insert(before);
+            joining.assignment = known.assignment;
+        } else {
+            for before in self.members_of(&member.client_id) {
+                self.members.remove(&before);
             }
-            None => {
-                for before in self.members_of(&member.client_id) {
-                    self.members.remove(&before);
-                }
-                self.begin_rebalance();
-            }
+            self.begin_rebalance();
         }
         self.members.insert(id.clone(), joining);
         id

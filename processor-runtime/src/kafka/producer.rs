@@ -9,7 +9,7 @@
 //! (`rdkafka_txnmgr.c:2038`, `rdkafka_coord.c:242`: the deadline is set and never read), and it looks for one that has moved
 //! only when a connection comes or goes (`rdkafka_coord.c:530`, lk#3847). That is for ever where the broker was
 //! decommissioned. So it runs on a thread of its own, and a producer that does not come back is given up together with it:
-//! soon at first, and later each time ([`Patience`]).
+//! soon at first, and later each time (`patience.rs`).
 //!
 //! IMPORTANT: the taint is forgotten at [`begin`](Producer::begin), which asserts that no control request is open.
 

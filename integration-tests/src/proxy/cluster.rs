@@ -44,6 +44,11 @@ impl Proxies {
         self.0.iter().map(Proxy::bootstrap).collect::<Vec<_>>().join(",")
     }
 
+    /// Each of them.
+    pub fn each(&self) -> &[Proxy] {
+        &self.0
+    }
+
     /// Installs a rule on all of them; see [`Proxy::inject`].
     pub fn inject(&self, rule: Rule) -> Arc<Injection> {
         let injection = Injection::new(rule);

@@ -10,7 +10,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use crate::broker::{ClusterConfig, KafkaCluster, RawLog};
 use crate::lab::interrupt::Interrupt;
-use crate::proxy::Proxy;
+use crate::proxy::{Proxies, Proxy};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long replicas may take to catch up with their leaders.
@@ -22,7 +22,7 @@ const OFFSETS: &str = "__consumer_offsets";
 pub(super) struct Cluster {
     pub(super) kafka: KafkaCluster,
     /// One for each node, in their order.
-    pub(super) proxies: Vec<Proxy>,
+    pub(super) proxies: Proxies,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -34,25 +34,23 @@ impl std::fmt::Debug for Cluster {
 impl Cluster {
     /// A new one, in an empty directory.
     pub(super) fn start(directory: &Path) -> Result<Self> {
-        let proxies = (0..3).map(|_| Proxy::bind()).collect::<Result<Vec<_>>>()?;
-        let proxy_ports = proxies.iter().map(Proxy::port).collect();
+        let proxies = Proxies::bind(3)?;
+        let proxy_ports = proxies.ports();
         // O8 reads every offset that was ever committed: none may be compacted away, which happens to closed segments.
         let config = ClusterConfig::three(directory).with("offsets.topic.segment.bytes", i32::MAX.to_string());
         let kafka = KafkaCluster::start(ClusterConfig { proxy_ports, ..config })?;
-        for (node, proxy) in kafka.node_ids().zip(&proxies) {
-            proxy.forward_to(kafka.ports(node).behind_proxy);
-        }
+        proxies.forward_to(kafka.node_ids().map(|node| kafka.ports(node).behind_proxy));
         Ok(Self { kafka, proxies })
     }
 
     /// How the workers reach it.
     pub(super) fn proxied(&self) -> String {
-        self.proxies.iter().map(Proxy::bootstrap).collect::<Vec<_>>().join(",")
+        self.proxies.bootstrap()
     }
 
     /// The proxy before a node.
     pub(super) fn proxy(&self, node: u16) -> &Proxy {
-        &self.proxies[usize::from(node) - 1]
+        &self.proxies.each()[usize::from(node) - 1]
     }
 
     /// How often brokers have dropped the end of a decided transaction: see [`KafkaCluster::dropped_markers`].
@@ -74,7 +72,7 @@ impl Cluster {
                 let partitions = topic.partitions().iter().filter(lagging);
                 behind.extend(partitions.map(|partition| format!("{}-{}", topic.name(), partition.id())));
             }
-            Ok(metadata.brokers().len() == self.proxies.len() && behind.is_empty())
+            Ok(metadata.brokers().len() == self.proxies.each().len() && behind.is_empty())
         })?;
         anyhow::ensure!(in_sync, "after {IN_SYNC_TIMEOUT:?} not all replicas are in sync: {behind:?}");
         Ok(())

@@ -333,7 +333,7 @@ impl<'a> Striker<'a> {
 
     /// The proxies before one broker or all of them.
     fn one_or_all(&mut self) -> (Vec<&'a Proxy>, String) {
-        let proxies = &self.cluster.proxies;
+        let proxies = self.cluster.proxies.each();
         let choice = self.random.below(proxies.len() as u64 + 1) as usize;
         match proxies.get(choice) {
             Some(proxy) => (vec![proxy], format!("broker {}", choice + 1)),
@@ -342,7 +342,7 @@ impl<'a> Striker<'a> {
     }
 
     fn cut_all(&self) {
-        self.cluster.proxies.iter().for_each(Proxy::cut);
+        self.cluster.proxies.each().iter().for_each(Proxy::cut);
     }
 
     fn answer_lost(&mut self) -> Result<Done> {

@@ -39,7 +39,7 @@ pub struct ClusterSettings {
 }
 
 impl ClusterSettings {
-    /// The defaults: 6 s session, 1 s heartbeat, 5 min between polls, 10 s transaction.
+    /// The defaults: 6 s session, a heartbeat every 500 ms, 5 min between polls, 10 s transaction.
     pub fn new(bootstrap_servers: impl Into<String>, application_id: impl Into<String>) -> Self {
         Self {
             bootstrap_servers: bootstrap_servers.into(),
@@ -47,7 +47,7 @@ impl ClusterSettings {
             properties: ClientProperties::default(),
             group_protocol: GroupProtocol::Classic,
             session_timeout: Duration::from_secs(6),
-            heartbeat_interval: Duration::from_secs(1),
+            heartbeat_interval: Duration::from_millis(500),
             max_poll_interval: Duration::from_mins(5),
             transaction_timeout: Duration::from_secs(10),
             measures: false,

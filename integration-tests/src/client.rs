@@ -8,7 +8,6 @@ mod admin;
 mod live;
 mod observer;
 mod paced;
-mod random;
 mod read;
 mod workload;
 
@@ -22,7 +21,6 @@ pub use self::admin::{alter_topic, block_on, create_topic, delete_topic, describ
 pub use self::live::ConcurrentReader;
 pub use self::observer::{Observer, Uncommitted, Watermarks};
 pub use self::paced::{Deliveries, Pace, PacedProducer};
-pub use self::random::SplitMix64;
 pub use self::workload::{
     Workload, partition_of, produce_ledger, produce_lines, produce_orders, produce_readings, produce_transfers,
 };

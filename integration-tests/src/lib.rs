@@ -3,7 +3,6 @@
 pub mod broker;
 pub mod client;
 pub mod disk;
-pub mod fake;
 pub mod http;
 pub mod in_process;
 pub mod lab;

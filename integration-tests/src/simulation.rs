@@ -1,212 +1,221 @@
-//! The real loop, rebalance, restore and transactions on a cluster and disks in memory: one thread, one seed, no Kafka.
-//!
-//! Workers take turns in an order that a seed decides; the seed also decides when a commit times out (and whether it
-//! took effect), when a request comes late, when a worker dies inside a transaction or loses its newest state, when the
-//! group rebalances. At the end everything is healed, and outputs, stores, changelogs and offsets must be what the
-//! input says. The same seed gives the same schedule, to the byte.
-
-mod search;
-mod stories;
-mod strike;
-mod world;
+//! The application that is simulated by the hundred thousand schedules: it adds up and counts by key, in stores of every kind,
+//! and its oracle is plain sums over what was produced, which share nothing with the engine.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
-use processor_core::protocol::outcome::TxnErrorKind;
+use processor_core::prelude::*;
+use processor_core::topology::ApplicationTopology;
+use processor_simulator::fake::Entries;
+use processor_simulator::{Brokers, Ended, InputRecord, Members, SplitMix64, Workload, World};
 
-use self::world::{COUNTS_CHANGELOG, OUTPUT};
-use crate::client::SplitMix64;
-use crate::fake::{Fault, Happened};
-use processor_runtime::failpoints::Failpoint;
-
-pub use self::search::{Search, Wrong, search};
-pub use self::world::{Brokers, CHANGELOG, Members, PARTITIONS, World};
-
+const SUMS: KeyValueStoreDef<String, i64> = KeyValueStoreDef::new("sums");
+const COUNTS: KeyValueStoreDef<String, i64> = KeyValueStoreDef::new("counts").in_memory().with_json_values();
+/// A record with this value deletes the sum of its key.
+const FORGETS: i64 = -30;
+/// Counts since it was last empty; under the empty key, the offset at which that was.
+const LOCAL: KeyValueStoreDef<String, i64> = KeyValueStoreDef::new("local").without_changelog();
+const INPUT: &str = "in";
+const OUTPUT: &str = "out";
+/// The changelog of the sums.
+pub const CHANGELOG: &str = "app-sums-changelog";
+const COUNTS_CHANGELOG: &str = "app-counts-changelog";
+/// How many partitions every topic has.
+pub const PARTITIONS: i32 = 3;
 const KEYS: u64 = 7;
 
-/// What a schedule has come to.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Ended {
-    /// What has happened to the cluster.
-    pub happened: Happened,
-    /// What has happened to the workers.
-    pub blows: BTreeMap<Blow, u64>,
-    /// How often a worker has died at each failpoint.
-    pub struck: BTreeMap<Failpoint, u64>,
-    /// Everything that was ever written, aborted and control records included.
-    logs: [Vec<String>; 3],
+/// Adds up and counts by key, in stores of every kind; the output says which record it comes from.
+struct Sum;
+
+/// Adds one and says how many that makes.
+fn count(mut store: Store<'_, String, i64>, key: &String) -> Result<i64, StoreError> {
+    store.update(key, |count| {
+        *count += 1;
+        *count
+    })
 }
 
-/// What can happen to a worker besides the faults of single calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Blow {
-    /// `kill -9`, or a power loss.
-    Died,
-    /// It was thought dead and was not.
-    SessionExpired,
-    /// Its open transaction was aborted by the broker.
-    TransactionTimedOut,
-    /// Its client lost its place and said nothing any more.
-    Hung,
-    /// Its directory was lost while it did not run.
-    DirectoryLost,
-    /// Its disk refused to write until it was opened again.
-    DiskRefused,
-    /// It was stopped, as SIGTERM does.
-    Stopped,
-    /// Its machine was lost for good.
-    MachineLost,
-    /// A store of one of its tasks was damaged on disk.
-    StateDamaged,
+impl Operator for Sum {
+    type KeyIn = String;
+    type ValueIn = i64;
+    type KeyOut = String;
+    type ValueOut = Vec<u8>;
+
+    fn process(
+        &mut self,
+        record: Record<String, i64>,
+        ctx: &mut Context<'_, String, Vec<u8>>,
+    ) -> Result<(), OperatorError> {
+        let mut sums = ctx.store(&SUMS);
+        let sum = if record.value == FORGETS {
+            sums.delete(&record.key);
+            0
+        } else {
+            sums.update(&record.key, |sum| {
+                *sum += record.value;
+                *sum
+            })?
+        };
+        let from = ctx.metadata().expect("a record is in process").offset.get();
+        let counted = count(ctx.store(&COUNTS), &record.key)?;
+        let local = count(ctx.store(&LOCAL), &record.key)?;
+        let since = ctx.store(&LOCAL).modify(&String::new(), |since| *since.get_or_insert(from))?;
+        ctx.forward(record.with_value([from, sum, counted, since, local].map(i64::to_be_bytes).concat()))
+    }
 }
 
-/// One schedule: everything that may happen, in an order that only the seed decides. Every other one has brokers that
-/// verify nothing.
+fn topology() -> ApplicationTopology {
+    let mut topology = Topology::builder();
+    topology
+        .source("numbers", INPUT, (Utf8, JavaLong))
+        .process("sum", || Sum)
+        .with_store(&SUMS)
+        .with_store(&COUNTS)
+        .with_store(&LOCAL)
+        .sink("sums", OUTPUT, (Utf8, Raw))
+        .to_source_partition();
+    topology.build().and_then(|topology| topology.for_application("app")).expect("the topology is right")
+}
+
+/// The workload.
+#[derive(Debug)]
+pub struct Sums(ApplicationTopology);
+
+impl Sums {
+    /// It is the same one always.
+    pub fn get() -> &'static Self {
+        static SUMS: OnceLock<Sums> = OnceLock::new();
+        SUMS.get_or_init(|| Self(topology()))
+    }
+}
+
+impl Workload for Sums {
+    fn topology(&self) -> &ApplicationTopology {
+        &self.0
+    }
+
+    fn partitions(&self) -> u32 {
+        PARTITIONS.unsigned_abs()
+    }
+
+    fn record(&self, _topic: &str, random: &mut SplitMix64) -> InputRecord {
+        let partition = random.below(PARTITIONS as u64) as i32;
+        let (key, value) = (format!("k{}", random.below(KEYS)), random.below(100) as i64 - 30);
+        InputRecord { partition, key: Some(key.into_bytes()), value: Some(value.to_be_bytes().to_vec()) }
+    }
+
+    fn verify(&self, world: &World) {
+        verify_sums(world);
+    }
+}
+
+/// Runs one schedule.
 ///
 /// # Panics
 /// If it ends wrong.
 pub fn run(seed: u64) -> Ended {
-    let brokers = if seed.is_multiple_of(2) { Brokers::Verify } else { Brokers::VerifyNothing };
-    let mut random = SplitMix64::new(seed);
-    let members = if random.below(3) == 0 { Members::Static } else { Members::Dynamic };
-    let mut world = World::new(1 + random.below(3) as usize, brokers, members);
-    for worker in 0..world.workers() {
-        world.start(worker);
-    }
-    if world.workers() > 1 && members == Members::Dynamic && random.below(16) == 0 {
-        stories::an_answer_of_another_assignment(&mut world);
-    }
-    world.cluster.delay_answers_between(0, random.below(4) as usize);
-    let mut blows = BTreeMap::new();
-    for _ in 0..(100 + random.below(300)) {
-        if let Some(blow) = step(&mut world, &mut random) {
-            *blows.entry(blow).or_default() += 1;
-        }
-        world.watch_offsets();
-    }
-    world.finish();
-    world.verify();
-    let logs = [OUTPUT, CHANGELOG, COUNTS_CHANGELOG]
-        .map(|topic| (0..PARTITIONS).map(|p| format!("{:?}", world.cluster.entries(topic, p))).collect());
-    Ended { happened: world.cluster.happened(), blows, struck: world.struck, logs }
+    processor_simulator::run(Sums::get(), seed)
 }
 
-fn step(world: &mut World, random: &mut SplitMix64) -> Option<Blow> {
-    let worker = random.below(world.workers() as u64) as usize;
-    let what = random.below(100);
-    tracing::debug!(worker, what, "step");
-    match what {
-        0..30 => {
-            for _ in 0..random.below(12) {
-                let partition = random.below(PARTITIONS as u64) as i32;
-                let (key, value) = (format!("k{}", random.below(KEYS)), random.below(100) as i64 - 30);
-                world.produce(partition, &key, value);
-            }
-        }
-        30..78 => {
-            if let Some(reason) = world.turn(worker) {
-                assert!(may_stop(&reason), "O6: worker {worker} stopped: {reason}");
-            }
-        }
-        78..86 => {
-            let fault = any_fault(random);
-            tracing::debug!(worker, ?fault, "scripted");
-            world.cluster.script_for(&World::id(worker), fault);
-        }
-        86..90 if world.runs(worker) => {
-            let at = Failpoint::ALL[random.below(Failpoint::ALL.len() as u64) as usize];
-            if at == Failpoint::InClose {
-                world.strike(worker, at, 0);
-                world.stop(worker);
+/// A world with so many workers, none of which runs yet.
+pub fn world(workers: usize, brokers: Brokers, members: Members) -> World {
+    World::new(topology(), PARTITIONS.unsigned_abs(), workers, brokers, members)
+}
+
+/// Writes a record into the input.
+pub fn produce(world: &World, partition: i32, key: &str, value: i64) {
+    world.produce(INPUT, partition, Some(key.as_bytes().to_vec()), Some(value.to_be_bytes().to_vec()));
+}
+
+/// How many records a partition of the input holds.
+pub fn produced(world: &World, partition: i32) -> i64 {
+    world.cluster.high_watermark(INPUT, partition)
+}
+
+/// What a schedule does at its end.
+///
+/// # Panics
+/// If something is wrong.
+pub fn verify(world: &World) {
+    world.verify_stores();
+    verify_sums(world);
+}
+
+/// The oracle: plain sums over what was produced. Every record has one output, in order (EO-6).
+fn verify_sums(world: &World) {
+    for partition in 0..PARTITIONS {
+        let records = visible(world, INPUT, partition);
+        let records: Vec<(String, i64)> = records
+            .into_iter()
+            .map(|(key, value)| (key, i64::from_be_bytes(value.try_into().expect("it has 8 bytes"))))
+            .collect();
+        let (mut sums, mut counts) = (BTreeMap::<&str, i64>::new(), BTreeMap::<&str, i64>::new());
+        let expected = records.iter().zip(0_i64..).map(|((key, value), offset)| {
+            let count = counts.entry(key).or_default();
+            *count += 1;
+            let sum = if *value == FORGETS {
+                sums.remove(key.as_str());
+                0
             } else {
-                world.strike(worker, at, random.below(4) as u32);
-            }
+                let sum = sums.entry(key).or_default();
+                *sum += value;
+                *sum
+            };
+            (key.as_str(), [offset, sum, *count])
+        });
+        let expected: Vec<_> = expected.collect();
+        let outputs = outputs(world, partition);
+        assert_eq!(outputs.len(), expected.len(), "O1: partition {partition}: outputs and inputs differ in number");
+        for ((key, [offset, sum, count, since, local]), expected) in outputs.iter().zip(expected) {
+            assert_eq!((key.as_str(), [*offset, *sum, *count]), expected, "O1: partition {partition}: outputs");
+            assert!((0..=*offset).contains(since), "O2: partition {partition}@{offset}: the local store is of {since}");
+            let seen = &records[*since as usize..=*offset as usize];
+            let seen = seen.iter().filter(|(of, _)| of == key).count() as i64;
+            assert_eq!(*local, seen, "O2: partition {partition}@{offset}: the local store is exact since {since}");
         }
-        86..90 => {}
-        90 if random.below(2) == 0 => drop(world.cluster.deliver_late_requests()),
-        90 if world.cluster.lacks_a_broker() => world.cluster.elect(),
-        90 => world.cluster.lose_broker(random.below(3) as usize, random.below(2) == 0),
-        91 if random.below(2) == 0 => world.cluster.release_markers(),
-        91 => (0..=random.below(3)).for_each(|_| world.cluster.release_marker(random.below(1 << 16) as usize)),
-        92 => {
-            if random.below(2) == 0 {
-                world.cluster.overtake(&World::id(worker).to_string(), random.below(20) as u32);
-            }
-            world.cluster.rebalance();
-        }
-        93..=98 => return strike(world, worker, what, random),
-        _ => {
-            if !world.runs(worker) && !world.is_gone(worker) {
-                // A static member may be back before its session is over, and then takes its own place.
-                if world.members() == Members::Dynamic || random.below(2) == 0 {
-                    world.expire(worker);
-                }
-                world.start(worker);
-            }
-        }
-    }
-    None
-}
-
-fn strike(world: &mut World, worker: usize, what: u64, random: &mut SplitMix64) -> Option<Blow> {
-    let runs = world.runs(worker);
-    match what {
-        93 => {
-            world.expire(worker);
-            runs.then_some(Blow::SessionExpired)
-        }
-        94 => world.cluster.time_out_transaction(&World::id(worker)).then_some(Blow::TransactionTimedOut),
-        95 => {
-            world.cluster.hang_member(&World::id(worker).to_string());
-            runs.then_some(Blow::Hung)
-        }
-        96 if random.below(3) == 0 => {
-            world.stop(worker);
-            runs.then_some(Blow::Stopped)
-        }
-        97 if random.below(8) == 0 => world.lose(worker).then_some(Blow::MachineLost),
-        96..98 => {
-            let lost = random.below(3) as usize;
-            world.die(worker, lost);
-            runs.then_some(Blow::Died)
-        }
-        _ if random.below(3) == 0 => world.damage(worker, random.below(1 << 16) as usize).then_some(Blow::StateDamaged),
-        _ if runs => {
-            world.directory(worker).refuse_writes_until_reopened();
-            Some(Blow::DiskRefused)
-        }
-        _ => {
-            world.directory(worker).lose_all();
-            Some(Blow::DirectoryLost)
-        }
+        let by_bytes = |map: BTreeMap<&str, i64>| map.into_iter().map(|(key, n)| (key.into(), n)).collect();
+        let (sums, counts): (BTreeMap<Vec<u8>, _>, BTreeMap<_, _>) = (by_bytes(sums), by_bytes(counts));
+        let decoded = |fold: &Entries| fold.iter().map(|(key, value)| (key.clone(), decode(value))).collect();
+        let fold = |changelog| world.fold(changelog, Partition::new(partition));
+        assert_eq!(sums, decoded(&fold(CHANGELOG)), "O2: partition {partition}: changelog of sums");
+        assert_eq!(counts, decoded(&fold(COUNTS_CHANGELOG)), "O2: partition {partition}: changelog of counts");
     }
 }
 
-/// A worker may stop where it was fenced too often.
-fn may_stop(reason: &str) -> bool {
-    reason.contains("fenced")
+/// What was written for each record of a partition: key; offset, sum, count, and since when the local store counts what.
+pub fn outputs(world: &World, partition: i32) -> Vec<(String, [i64; 5])> {
+    let decoded = visible(world, OUTPUT, partition).into_iter().map(|(key, value)| {
+        let (numbers, rest) = value.as_chunks::<8>();
+        assert!(rest.is_empty(), "the sink writes whole numbers");
+        let numbers: Vec<_> = numbers.iter().map(|bytes| i64::from_be_bytes(*bytes)).collect();
+        (key, numbers.try_into().expect("the sink writes five numbers"))
+    });
+    decoded.collect()
 }
 
-fn any_fault(random: &mut SplitMix64) -> Fault {
-    let kinds = [
-        TxnErrorKind::Abortable,
-        TxnErrorKind::Fatal,
-        TxnErrorKind::Moved,
-        TxnErrorKind::Retriable,
-        TxnErrorKind::TimedOut,
-    ];
-    let kind = kinds[random.below(kinds.len() as u64) as usize];
-    match random.below(11) {
-        0 => Fault::CommitTimesOut { took_effect: true },
-        1 => Fault::CommitTimesOut { took_effect: false },
-        2 => Fault::CommitFails(kind),
-        3 => Fault::CommitLeavesLateCopy,
-        4 => Fault::CommitHoldsMarkers,
-        5 => Fault::SendFails(kind),
-        6 => Fault::DrainFails(kind),
-        7 => Fault::SendOffsetsFails(kind),
-        8 => Fault::AbortLeavesLateCopy,
-        9 => Fault::SendOffsetsLeavesLateCopy,
-        _ => Fault::AbortFails(TxnErrorKind::Fatal),
+/// Keys and values of a partition, as a `read_committed` reader sees them.
+fn visible(world: &World, topic: &str, partition: i32) -> Vec<(String, Vec<u8>)> {
+    let records = world.cluster.read_committed(topic).into_iter().filter(|(of, _, _)| of.get() == partition);
+    let decoded = records.map(|(_, _, written)| {
+        let key = String::from_utf8(written.key.unwrap_or_default()).expect("keys are UTF-8");
+        (key, written.value.unwrap_or_default())
+    });
+    decoded.collect()
+}
+
+fn decode(value: &[u8]) -> i64 {
+    if value[0] == b' ' {
+        return std::str::from_utf8(value)
+            .ok()
+            .and_then(|json| json.trim_start().parse().ok())
+            .expect("JSON of a number");
     }
+    // Format 1, then bincode's zigzag varint; sums here stay below its one-byte bound or take the two-byte form.
+    assert_eq!(value[0], 1);
+    let zigzag = match value[1] {
+        251 => u64::from(u16::from_le_bytes([value[2], value[3]])),
+        252 => u64::from(u32::from_le_bytes([value[2], value[3], value[4], value[5]])),
+        small => u64::from(small),
+    };
+    (zigzag >> 1) as i64 ^ -((zigzag & 1) as i64)
 }

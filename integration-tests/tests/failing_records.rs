@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use processor_core::prelude::*;
 use processor_core::task::dead_letter::{ERROR_HEADER, KIND_HEADER, NODE_HEADER, OFFSET_HEADER};
-use processor_integration_tests::fake::{FakeClock, FakeCluster, FakeDirectory, FakeKafka, Fault, thread_plan};
 use processor_runtime::kafka::Kafka;
 use processor_runtime::stream_thread::{StreamThread, producer_topics};
 use processor_runtime::transaction::{Initialised, Initialising};
+use processor_simulator::fake::{FakeClock, FakeCluster, FakeDirectory, FakeKafka, Fault, thread_plan};
 
 const INPUT: &str = "in";
 const PARTITIONS: i32 = 2;

@@ -7,7 +7,6 @@ use std::time::Duration;
 use processor_core::prelude::*;
 use processor_integration_tests::broker;
 use processor_integration_tests::client::{Observer, Pace, PacedProducer, create_topic};
-use processor_integration_tests::fake::{FakeClock, FakeCluster, FakeDirectory, FakeKafka, thread_plan};
 use processor_integration_tests::in_process::{Application, await_outputs};
 use processor_runtime::config::Config;
 use processor_runtime::kafka::{
@@ -15,6 +14,7 @@ use processor_runtime::kafka::{
 };
 use processor_runtime::stream_thread::{StreamThread, producer_topics};
 use processor_runtime::transaction::{Initialised, Initialising};
+use processor_simulator::fake::{FakeClock, FakeCluster, FakeDirectory, FakeKafka, thread_plan};
 
 /// Reads two topics and writes each record, its timestamp unchanged, to the same partition of one.
 fn merging(left: &str, right: &str, out: &str) -> Topology {

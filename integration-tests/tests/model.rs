@@ -10,7 +10,6 @@ use anyhow::{Result, bail, ensure};
 use processor_core::ids::{ChangelogOffset, Offset, OutputIndex, Partition, Timestamp, TopicPartition};
 use processor_core::record::{InputRecord, TargetPartition};
 use processor_integration_tests::broker::shared;
-use processor_integration_tests::fake::FakeCluster;
 use processor_runtime::kafka::admin::Admin;
 use processor_runtime::kafka::cluster::{Cluster, ClusterSettings};
 use processor_runtime::kafka::{
@@ -18,6 +17,7 @@ use processor_runtime::kafka::{
     Isolation, Kafka, Member, Membership, OffsetToCommit, ProducerRecord, Progress, Question, RecordHeaders,
     RecordNumber, Ticket, TransactionalId, TransactionalProducer, TxnError,
 };
+use processor_simulator::fake::FakeCluster;
 
 /// Within this, everything that a scenario waits for has happened.
 const SOON: Duration = Duration::from_secs(30);

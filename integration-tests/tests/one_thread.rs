@@ -8,36 +8,37 @@ use processor_core::ids::OutputIndex;
 use processor_core::prelude::*;
 use processor_core::protocol::outcome::TxnErrorKind;
 use processor_core::record::TargetPartition;
-use processor_integration_tests::fake::Fault;
-use processor_integration_tests::simulation::{Blow, Brokers, CHANGELOG, Ended, Members, PARTITIONS, World, run};
+use processor_integration_tests::simulation::{CHANGELOG, PARTITIONS, outputs, produce, produced, run, verify, world};
 use processor_runtime::failpoints::Failpoint;
 use processor_runtime::kafka::{
     DeliveryTag, Kafka, ProducerRecord, Progress, RecordHeaders, RecordNumber, TransactionalId, TransactionalProducer,
 };
+use processor_simulator::fake::Fault;
+use processor_simulator::{Blow, Brokers, Ended, Members, World};
 
 /// A client that has lost its place and never says anything again is replaced, and everything goes on.
 #[test]
 fn a_member_that_hangs_is_replaced() {
-    let mut world = World::new(1, Brokers::Verify, Members::Dynamic);
+    let mut world = world(1, Brokers::Verify, Members::Dynamic);
     world.start(0);
-    world.produce(0, "a", 1);
+    produce(&world, 0, "a", 1);
     while !world.is_done() {
         assert_eq!(world.turn(0), None);
     }
-    world.cluster.hang_member(&World::id(0).to_string());
-    world.produce(1, "b", 2);
+    world.cluster.hang_member(&world.id(0).to_string());
+    produce(&world, 1, "b", 2);
     world.finish();
-    world.verify();
+    verify(&world);
 }
 
 /// A transaction of nobody known hangs in a changelog whose partition moves. The successor waits, and may fence the owner
 /// before it, in case that one is dead: once, for a second time would end nothing, and who is fenced again and again stops.
 #[test]
 fn a_living_owner_is_not_fenced_until_it_stops() {
-    let mut world = World::new(2, Brokers::Verify, Members::Dynamic);
+    let mut world = world(2, Brokers::Verify, Members::Dynamic);
     world.start(0);
     for partition in 0..PARTITIONS {
-        world.produce(partition, "a", 1);
+        produce(&world, partition, "a", 1);
     }
     while !world.is_done() {
         assert_eq!(world.turn(0), None);
@@ -60,17 +61,17 @@ fn a_living_owner_is_not_fenced_until_it_stops() {
     world.start(1);
     for turn in 0..3_000 {
         if turn % 10 == 0 {
-            world.produce(0, "b", 1);
+            produce(&world, 0, "b", 1);
         }
         assert_eq!(world.turn(0), None);
         assert_eq!(world.turn(1), None);
     }
-    let epoch = world.cluster.epoch(&World::id(0));
+    let epoch = world.cluster.epoch(&world.id(0));
     assert!(epoch <= 3, "started, fenced and started again make three epochs, and there are {epoch}");
     assert!(!world.all_run(), "the last partition's task waits for the transaction that hangs");
     hanging.abort(Duration::ZERO).expect("it ends");
     world.finish();
-    world.verify();
+    verify(&world);
 }
 
 /// A worker asks for the committed offset of a task that never had one, and is slow to hear that the task has moved on.
@@ -78,13 +79,13 @@ fn a_living_owner_is_not_fenced_until_it_stops() {
 #[test]
 fn a_zombie_that_restores_does_not_take_another_ones_commits_for_lost_offsets() {
     const LAST: i32 = PARTITIONS - 1;
-    let mut world = World::new(2, Brokers::Verify, Members::Dynamic);
+    let mut world = world(2, Brokers::Verify, Members::Dynamic);
     world.cluster.delay_answers(200);
     world.start(0);
     (0..10).for_each(|_| assert_eq!(world.turn(0), None));
     world.cluster.delay_answers(0);
-    world.cluster.overtake(&World::id(0).to_string(), 300);
-    world.produce(LAST, "a", 1);
+    world.cluster.overtake(&world.id(0).to_string(), 300);
+    produce(&world, LAST, "a", 1);
     world.start(1);
     let committed = (0..1_000).any(|_| {
         assert_eq!(world.turn(0), None);
@@ -94,7 +95,7 @@ fn a_zombie_that_restores_does_not_take_another_ones_commits_for_lost_offsets() 
     assert!(committed, "the new owner has committed");
     (0..400).for_each(|_| assert_eq!(world.turn(0), None, "it goes on until it is told"));
     world.finish();
-    world.verify();
+    verify(&world);
 }
 
 #[test]
@@ -198,17 +199,17 @@ impl Toll {
 /// A store without a changelog goes on where it is exactly what was committed, and begins empty where it is not.
 #[test]
 fn a_store_without_a_changelog_is_exact_or_empty() {
-    let mut world = World::new(2, Brokers::Verify, Members::Dynamic);
+    let mut world = world(2, Brokers::Verify, Members::Dynamic);
     world.start(0);
     let produce = |world: &mut World| {
-        let records = world.produced(0);
-        (0..3).for_each(|_| world.produce(0, "k", 1));
+        let records = produced(world, 0);
+        (0..3).for_each(|_| produce(world, 0, "k", 1));
         records
     };
     let run = |world: &mut World, worker| {
         (0..200).for_each(|_| assert_eq!(world.turn(worker), None, "worker {worker} goes on"));
         assert!(world.is_done(), "everything is processed");
-        let (_, [_, _, _, since, _]) = world.outputs(0).last().cloned().expect("something was written");
+        let (_, [_, _, _, since, _]) = outputs(world, 0).last().cloned().expect("something was written");
         since
     };
     let restart = |world: &mut World, worker, batches_lost| {
@@ -234,7 +235,7 @@ fn a_store_without_a_changelog_is_exact_or_empty() {
     world.start(0);
     let back_at = produce(&mut world);
     assert_eq!(run(&mut world, 0), back_at, "coming back, what was left there is too old");
-    world.verify();
+    verify(&world);
 }
 
 /// EO-7: the same records, state and time give the same writes, to the byte.

@@ -9,12 +9,12 @@ use std::time::Duration;
 use processor_core::prelude::*;
 use processor_core::protocol::batch::BatchBounds;
 use processor_core::protocol::slow::SlowLimits;
-use processor_integration_tests::fake::{FakeClock, FakeCluster, FakeDirectory, FakeKafka, thread_plan};
 use processor_runtime::kafka::Kafka;
 use processor_runtime::metrics::{Gauges, Metrics};
 use processor_runtime::status::{ThreadStatus, Watcher};
 use processor_runtime::stream_thread::{Instruments, StreamThread, ThreadPlan, producer_topics};
 use processor_runtime::transaction::{self, Initialised, Initialising};
+use processor_simulator::fake::{FakeClock, FakeCluster, FakeDirectory, FakeKafka, thread_plan};
 
 const IN: &str = "in";
 const OUT: &str = "out";

@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const CRATES: [&str; 4] = ["processor-core", "processor-runtime", "examples", "integration-tests"];
+const CRATES: [&str; 5] =
+    ["processor-core", "processor-runtime", "processor-simulator", "examples", "integration-tests"];
 /// The one module with unsafe code: this file, and those below the directory of its name.
 const FFI: &str = "processor-runtime/src/kafka/ffi.rs";
 const LAWS: std::ops::RangeInclusive<u32> = 1..=12;
@@ -255,10 +256,11 @@ impl File {
         self.path.iter().any(|part| part == "tests" || part == "tests.rs")
     }
 
-    /// What ships, and what tests it: the end of a file from `#[cfg(test)]` on, and whole files of tests.
+    /// What ships, and what tests it: the end of a file from `#[cfg(test)]` on, whole files of tests, and the simulator.
     fn source_and_tests(&self) -> (&str, &str) {
         let this_file = self.path.ends_with("tests/tidy.rs");
-        let all_tests = self.starts_with("integration-tests") || self.is_test();
+        let all_tests = ["integration-tests", "processor-simulator"].iter().any(|tests| self.starts_with(tests));
+        let all_tests = all_tests || self.is_test();
         match self.code.find("#[cfg(test)]") {
             _ if this_file => ("", ""),
             _ if all_tests => ("", &self.text),

@@ -105,16 +105,22 @@ fn main() -> ExitCode {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use processor_core::testing::{TopologyTestDriver, secs};
+    use processor_simulator::Simulation;
 
     use super::*;
 
-    #[test]
-    fn money_moves_and_the_sum_stays() -> Result<(), Box<dyn std::error::Error>> {
+    fn args() -> Args {
         let [transfers, balances, refused, unreadable] =
             ["transfers", "balances", "refused", "unreadable"].map(str::to_owned);
-        let args = Args { transfers, balances, refused, unreadable };
-        let mut driver = TopologyTestDriver::with_partitions(&topology(&args)?, 4)?;
+        Args { transfers, balances, refused, unreadable }
+    }
+
+    #[test]
+    fn money_moves_and_the_sum_stays() -> Result<(), Box<dyn std::error::Error>> {
+        let mut driver = TopologyTestDriver::with_partitions(&topology(&args())?, 4)?;
         let transfers = driver.input::<String, Transfer>("transfers");
         let pay = |second, from: &str, to: &str, amount| {
             transfers.pipe_at(secs(second), from, Transfer { to: to.to_owned(), amount });
@@ -138,6 +144,26 @@ mod tests {
         let unreadable = driver.dead_letters();
         assert_eq!(unreadable.len(), 1, "{unreadable:?}");
         assert_eq!((&*unreadable[0].topic, unreadable[0].value.as_deref()), ("unreadable", Some(&b"10 to anna"[..])));
+        Ok(())
+    }
+
+    #[test]
+    fn no_money_is_made_or_lost_whatever_goes_wrong() -> Result<(), TopologyError> {
+        Simulation::new(&topology(&args())?)?
+            .input("transfers", (Utf8, Json), |random| {
+                let account = |number| if number == 0 { BANK.to_owned() } else { format!("account-{number}") };
+                let transfer = Transfer { to: account(1 + random.below(6)), amount: 1 + random.below(100) as u32 };
+                (account(random.below(7)), transfer)
+            })
+            // Debits and credits of an account are merged as they arrive, so who is refused is chance. The sum is not.
+            .without_reference()
+            .check(|world| {
+                let steps = world.cluster.read_committed("balances").into_iter().map(|(_, _, it)| (it.key, it.value));
+                let last: BTreeMap<_, _> = steps.collect();
+                let balance = |bytes: &Vec<u8>| i64::from_be_bytes(bytes[..].try_into().expect("it has 8 bytes"));
+                assert_eq!(last.values().flatten().map(balance).sum::<i64>(), 0);
+            })
+            .run(100);
         Ok(())
     }
 }

@@ -60,6 +60,7 @@ fn main() -> ExitCode {
 #[cfg(test)]
 mod tests {
     use processor_core::testing::{TopologyTestDriver, secs};
+    use processor_simulator::Simulation;
 
     use super::*;
 
@@ -76,6 +77,17 @@ mod tests {
         let counts = driver.store(&COUNTS);
         let of = |word: &str| counts.get(&word.to_owned());
         assert_eq!((of("to"), of("be"), of("or"), of("not")), (Some(6), Some(6), Some(3), Some(3)));
+        Ok(())
+    }
+
+    #[test]
+    fn each_word_counts_once_whatever_goes_wrong() -> Result<(), TopologyError> {
+        let args = Args { input: "lines".to_owned(), output: "counts".to_owned() };
+        Simulation::new(&topology(&args)?)?
+            .input("lines", (Optional(Raw), Utf8), |random| {
+                (None::<Vec<u8>>, format!("word{} and word{}", random.below(9), random.below(9)))
+            })
+            .run(100);
         Ok(())
     }
 }

@@ -4,9 +4,9 @@
 //! partition share one, and goes to the partition that a Java producer would choose.
 
 use anyhow::Result;
+use processor_simulator::SplitMix64;
 
 use super::paced::{Pace, PacedProducer};
-use super::random::SplitMix64;
 
 /// Records share requests for so long.
 const LINGER_MS: u64 = 5;

@@ -17,9 +17,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::{Args, value_parser};
+use processor_simulator::SplitMix64;
 
 use self::report::Report;
-use crate::client::SplitMix64;
 use crate::late::{Case, Outcome, Round, SetUp, Stage, VARIANTS_OF_A_GATE, panic_text, round};
 
 /// How many cases go through one application before the oracles look.
@@ -58,8 +58,8 @@ pub struct LateArgs {
 pub fn run(args: &LateArgs, target: &Path) -> Result<()> {
     let directory = target.join("late");
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    // What the oracles say comes as a panic, and is told by us.
-    std::panic::set_hook(Box::new(|_| {}));
+    // What the oracles say comes as a panic of a set-up's thread, and is told by us.
+    super::print_panics_of_the_first_thread_only();
     let with_rule = !args.without_rule;
     let report = Report::new(&directory, with_rule, args.seed, args.nodes)?;
     let run = Run { args: args.clone(), report: Mutex::new(report), begun: Instant::now() };

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
+use processor_simulator::SplitMix64;
+
 use super::{ApiKey, Fault, Rule};
-use crate::client::SplitMix64;
 
 /// Rules that nobody has to release.
 #[derive(Clone, Debug)]

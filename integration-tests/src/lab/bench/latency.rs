@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use processor_simulator::SplitMix64;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
@@ -20,7 +21,7 @@ use serde::Serialize;
 use super::figures::percentile;
 use super::subject::{Subject, hand_loop, moving_average};
 use super::{Bench, TOPIC, WINDOW};
-use crate::client::{Observer, Pace, PacedProducer, SplitMix64, create_topic};
+use crate::client::{Observer, Pace, PacedProducer, create_topic};
 use crate::lab::interrupt::Interrupt;
 use crate::lab::program::Running;
 use crate::oracle::check_moving_average;

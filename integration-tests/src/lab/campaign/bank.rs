@@ -6,12 +6,12 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use processor_simulator::SplitMix64;
 
 use super::cluster::Cluster;
 use super::proof::{await_processed, judged};
 use super::segment::{Member, STUCK, Setting, ensure_alive};
 use super::wrong;
-use crate::client::SplitMix64;
 use crate::lab::interrupt::Interrupt;
 use crate::oracle::{self, BankBooks, PartitionLog};
 use crate::scene::{Load, PARTITIONS, Scene, Subject};

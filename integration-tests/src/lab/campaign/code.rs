@@ -5,12 +5,13 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 /// What is tried, and what tries it. Documents and the deployment's files may change between two runs.
-const TRIED: [&str; 8] = [
+const TRIED: [&str; 9] = [
     ":/Cargo.toml",
     ":/Cargo.lock",
     ":/rust-toolchain.toml",
     ":/processor-core",
     ":/processor-runtime",
+    ":/processor-simulator",
     ":/examples",
     ":/integration-tests/src",
     ":/integration-tests/Cargo.toml",

@@ -8,8 +8,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow, ensure};
+use processor_simulator::SplitMix64;
 
-use crate::client::{Pace, PacedProducer, SplitMix64};
+use crate::client::{Pace, PacedProducer};
 use crate::scene::Scene;
 
 const LINGER_MS: u64 = 5;

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
+use processor_simulator::SplitMix64;
 
 use super::cluster::Cluster;
 use super::faults::{Fault, Means};
@@ -22,7 +23,7 @@ use super::segment::{Segment, Setting};
 use super::strike::{Striker, Struck};
 use super::view::View;
 use super::{CampaignArgs, Wrong, panic_text};
-use crate::client::{SplitMix64, delete_topic};
+use crate::client::delete_topic;
 use crate::lab::interrupt::{Interrupt, Interrupted};
 use crate::oracle::grouped;
 

@@ -1,7 +1,8 @@
 //! Which fault comes next: a seed decides, and the weights of those that can be done here.
 
+use processor_simulator::SplitMix64;
+
 use super::faults::Fault;
-use crate::client::SplitMix64;
 
 /// Chooses faults.
 #[derive(Debug)]

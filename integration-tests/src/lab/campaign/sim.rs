@@ -13,12 +13,14 @@ use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use processor_runtime::failpoints::Failpoint;
 use processor_runtime::seeded_bugs::{Rule, switch_off};
+use processor_simulator::{Blow, Ended, Search, Wrong, search};
 use serde::{Deserialize, Serialize};
 
 use super::{CampaignArgs, code};
 use crate::lab::interrupt::Interrupt;
+use crate::lab::print_panics_of_the_first_thread_only;
 use crate::oracle::grouped;
-use crate::simulation::{self, Blow, Ended, Search, Wrong, search};
+use crate::simulation;
 
 /// A schedule takes about 10 ms; one that was stopped by Ctrl-C is waited for.
 const SLICE: u64 = 512;
@@ -52,7 +54,7 @@ pub(super) fn run(args: &CampaignArgs, target: &Path) -> Result<()> {
         return trace(seed);
     }
     // Schedules that go wrong are told by us, with their seed.
-    std::panic::set_hook(Box::new(|_| {}));
+    print_panics_of_the_first_thread_only();
     match args.without {
         Some(rule) => without(rule, args),
         None => explore(args, target),
@@ -83,7 +85,7 @@ fn without(rule: Rule, args: &CampaignArgs) -> Result<()> {
         stop_at_first: true,
         threads: 1,
     };
-    let schedules = search(&looking, |_, outcome| {
+    let schedules = search(&looking, simulation::run, |_, outcome| {
         if let Err(wrong) = outcome {
             caught.lock().expect("nobody panics with it").get_or_insert_with(|| wrong.clone());
         }
@@ -103,11 +105,13 @@ fn explore(args: &CampaignArgs, target: &Path) -> Result<()> {
     let interrupt = Interrupt::watch()?;
     let directory = target.join("campaign");
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    let file = directory.join("sim.json");
-    let mut done = Done::continued(&file)?;
-    if let Some(seed) = args.seed {
-        done.next_seed = seed;
-    }
+    // Seeds that were asked for may have been run before, and count for themselves.
+    let name = args.seed.map_or("sim".to_owned(), |seed| format!("sim-from-{seed}"));
+    let file = directory.join(name).with_extension("json");
+    let mut done = match args.seed {
+        Some(seed) => Done { next_seed: seed, ..Done::new()? },
+        None => Done::continued(&file)?,
+    };
     println!(
         "campaign --sim: {} minute(s) from seed {}, on {} threads; every schedule twice. Ctrl-C ends it and keeps what was done",
         args.minutes,
@@ -131,7 +135,8 @@ fn explore(args: &CampaignArgs, target: &Path) -> Result<()> {
             threads: threads(),
         };
         let ended = Mutex::new(&mut done);
-        let ran = search(&slice, |_, outcome| ended.lock().expect("nobody panics with it").add(outcome));
+        let ran =
+            search(&slice, simulation::run, |_, outcome| ended.lock().expect("nobody panics with it").add(outcome));
         done.next_seed += ran;
         done.schedules += ran;
         done.seconds += slice_began.elapsed().as_secs_f64();
@@ -147,7 +152,7 @@ fn explore(args: &CampaignArgs, target: &Path) -> Result<()> {
     }
     bar.finish_and_clear();
     let report = done.report();
-    let markdown = directory.join("sim.md");
+    let markdown = file.with_extension("md");
     fs::write(&markdown, &report).with_context(|| format!("cannot write {}", markdown.display()))?;
     println!("{report}\n{} and {} have it", markdown.display(), file.display());
     let wrong = done.wrong.len();
@@ -164,12 +169,15 @@ fn threads() -> usize {
 }
 
 impl Done {
-    /// What was done by this commit before; nothing, if the last campaign was of another one.
+    fn new() -> Result<Self> {
+        Ok(Self { commit: code::commit()?, ..Self::default() })
+    }
+
+    /// What was done by this code before; nothing, if the last campaign was of another one.
     fn continued(file: &Path) -> Result<Self> {
-        let commit = code::commit()?;
+        let new = Self::new()?;
         let known = fs::read(file).ok().and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok());
-        let same = known.filter(|known| code::is_same(&known.commit, &commit));
-        Ok(same.unwrap_or(Self { commit, ..Self::default() }))
+        Ok(known.filter(|known| code::is_same(&known.commit, &new.commit)).unwrap_or(new))
     }
 
     fn add(&mut self, outcome: &Result<Ended, Wrong>) {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use processor_runtime::failpoints::Failpoint;
+use processor_simulator::SplitMix64;
 
 use super::cluster::Cluster;
 use super::faults::{Fault, Means};
@@ -13,7 +14,6 @@ use super::load::now_ms;
 use super::network::Lost;
 use super::segment::{EXTRA, ON_DISK, Segment, all_partitions};
 use super::wrong;
-use crate::client::SplitMix64;
 use crate::lab::interrupt::Interrupt;
 use crate::proxy::{Fault as NetworkFault, Proxy, Rule};
 use crate::scene::copy_directory;

@@ -10,8 +10,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow};
 use clap::ValueEnum;
+use processor_simulator::SplitMix64;
 
-use crate::client::{Deliveries, Pace, PacedProducer, SplitMix64};
+use crate::client::{Deliveries, Pace, PacedProducer};
 use crate::oracle::PartitionLog;
 
 /// Readings share requests for so long.

@@ -7,15 +7,15 @@ use processor_runtime::failpoints::{Failpoint, strike_on_this_thread};
 
 /// Where a worker is to die.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Strike {
-    pub(super) at: Failpoint,
+pub(crate) struct Strike {
+    pub(crate) at: Failpoint,
     /// How often it comes past that place before.
-    pub(super) passes_left: u32,
+    pub(crate) passes_left: u32,
 }
 
 /// Where a worker has died.
 #[derive(Debug)]
-pub(super) struct Killed(pub(super) Failpoint);
+pub(crate) struct Killed(pub(crate) Failpoint);
 
 thread_local! {
     static DUE: RefCell<Option<Strike>> = const { RefCell::new(None) };
@@ -23,7 +23,7 @@ thread_local! {
 }
 
 /// Runs a part of a worker's life, which may end at the strike. One that was not met stays due.
-pub(super) fn run<T>(strike: &mut Option<Strike>, life: impl FnOnce() -> T) -> Result<T, Killed> {
+pub(crate) fn run<T>(strike: &mut Option<Strike>, life: impl FnOnce() -> T) -> Result<T, Killed> {
     if strike.is_none() {
         return Ok(life());
     }

@@ -1,22 +1,25 @@
 //! What chance would seldom tell: a few turns in a given order, with which a schedule may begin.
 
-use super::{PARTITIONS, World};
+use crate::random::SplitMix64;
+use crate::schedule::Workload;
+use crate::world::World;
 
 /// How many turns a part of a story may take.
 const TURNS_MAX: usize = 400;
+/// How many records are drawn until one is of the last partition.
+const DRAWN_MAX: usize = 200;
 
 /// A worker asks for the committed offset of a task, and the answer is long in coming. Meanwhile the task moves to a new
 /// worker, which commits, dies, and the task comes back: the answer is of another assignment, and too old.
 ///
 /// # Panics
 /// If a worker stops.
-pub(super) fn an_answer_of_another_assignment(world: &mut World) {
-    const LAST: i32 = PARTITIONS - 1;
+pub(crate) fn an_answer_of_another_assignment(world: &mut World, workload: &impl Workload, random: &mut SplitMix64) {
     let newcomer = world.workers() - 1;
     let owner = newcomer - 1;
     world.die(newcomer, 0);
     world.expire(newcomer);
-    world.produce(LAST, "k0", 1);
+    produce_in_the_last_partition(world, workload, random);
     until(world, &(0..newcomer).collect::<Vec<_>>(), World::is_done);
     world.cluster.delay_answers(100);
     world.cluster.rebalance();
@@ -27,12 +30,23 @@ pub(super) fn an_answer_of_another_assignment(world: &mut World) {
     }
     world.cluster.delay_answers(0);
     world.start(newcomer);
-    world.produce(LAST, "k0", 1);
+    produce_in_the_last_partition(world, workload, random);
     until(world, &(0..=newcomer).collect::<Vec<_>>(), World::is_done);
     world.die(newcomer, 0);
     world.expire(newcomer);
-    world.produce(LAST, "k0", 1);
+    produce_in_the_last_partition(world, workload, random);
     until(world, &(0..=owner).collect::<Vec<_>>(), World::is_done);
+}
+
+/// A record of each input for the last partition, which the last worker has.
+fn produce_in_the_last_partition(world: &World, workload: &impl Workload, random: &mut SplitMix64) {
+    for topic in world.external_inputs() {
+        let last = world.cluster.partitions(topic) - 1;
+        let mut drawn = (0..DRAWN_MAX).map(|_| workload.record(topic, random));
+        if let Some(record) = drawn.find(|record| record.partition == last) {
+            world.produce(topic, last, record.key, record.value);
+        }
+    }
 }
 
 /// Turns these workers until something holds, or long enough.

@@ -92,8 +92,37 @@ impl FakeCluster {
             timestamp: Timestamp::new(timestamp),
             headers: Vec::new(),
         };
+        self.write(topic, partition, written)
+    }
+
+    /// As [`produce`](Self::produce), any record.
+    ///
+    /// # Panics
+    /// If there is no such partition.
+    pub fn write(&self, topic: &str, partition: i32, written: Written) -> i64 {
         let partition = TopicPartition::new(topic, Partition::new(partition));
         self.model.lock().log_mut(&partition).expect("the partition exists").append(written, None)
+    }
+
+    /// Copies a topic of another cluster, as it is.
+    ///
+    /// # Panics
+    /// If that one has no such topic.
+    pub fn copy_topic(&self, from: &Self, topic: &str) {
+        self.model.lock().copy_topic(&from.model.lock(), topic);
+    }
+
+    /// From now on, what workers write to a topic goes to a new one of this name, and nobody reads it.
+    ///
+    /// # Panics
+    /// If there is one of this name.
+    pub fn divert(&self, topic: &str, into: &str) {
+        self.model.lock().divert(topic, into);
+    }
+
+    /// How many partitions a topic has; none, if there is no such topic.
+    pub fn partitions(&self, topic: &str) -> i32 {
+        self.model.lock().partitions(topic)
     }
 
     /// What a `read_committed` reader sees of a topic now: partition, offset, record.
@@ -115,6 +144,24 @@ impl FakeCluster {
         self.with_log(topic, partition, |log| {
             log.from(log.start()).map(|(offset, entry)| (offset, entry.clone())).collect()
         })
+    }
+
+    /// As [`entries`](Self::entries).
+    ///
+    /// # Panics
+    /// If there is no such partition.
+    pub fn entries_of(&self, partition: &TopicPartition) -> Vec<(i64, Entry)> {
+        self.entries(&partition.topic, partition.partition.get())
+    }
+
+    /// Whether there is such an entry in a partition, from an offset on.
+    ///
+    /// # Panics
+    /// If there is no such partition.
+    pub fn any_from(&self, partition: &TopicPartition, from: i64, is_it: impl Fn(&Entry) -> bool) -> bool {
+        let model = self.model.lock();
+        let log = model.log(partition).expect("the partition exists");
+        log.from(from).any(|(_, entry)| is_it(entry))
     }
 
     /// The offset behind the last entry of a partition.

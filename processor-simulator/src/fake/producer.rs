@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use processor_core::ids::{Partition, TopicPartition};
+use processor_core::partition;
 use processor_core::record::TargetPartition;
 use processor_runtime::kafka::{
     DeliveryTag, GroupMetadata as _, OffsetToCommit, ProducerRecord, Progress, RecordNumber, RefusedRecord, Taint,
@@ -15,7 +16,6 @@ use super::cluster::{Call, Epoch, Fault, Model, Refusal};
 use super::consumer::FakeMetadata;
 use super::group::NotAMember;
 use super::log::Written;
-use crate::client::partition_of;
 
 /// A producer with a transactional id.
 ///
@@ -126,7 +126,9 @@ impl FakeProducer {
         let topic = &self.topics[record.topic.slot()];
         let partition = match (record.partition, record.key) {
             (TargetPartition::Exactly(partition), _) => partition,
-            (TargetPartition::ByKey, Some(key)) => Partition::new(partition_of(key, model.partitions(topic).max(1))),
+            (TargetPartition::ByKey, Some(key)) => {
+                partition::of_key(key, model.partitions(topic).max(1).unsigned_abs())
+            }
             (TargetPartition::ByKey, None) => Partition::new(0),
         };
         TopicPartition::new(topic.clone(), partition)

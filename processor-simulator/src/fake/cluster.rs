@@ -10,7 +10,7 @@ use std::sync::Arc;
 use processor_core::ids::{Offset, Partition, TopicPartition};
 use processor_runtime::kafka::{Committed, LogBounds, Membership, TransactionalId, TxnErrorKind};
 
-use crate::client::SplitMix64;
+use crate::random::SplitMix64;
 
 use super::brokers::Brokers;
 use super::group::{Group, NotAMember, Standing};
@@ -183,6 +183,8 @@ enum LateRequest {
 #[derive(Debug, Default)]
 pub(super) struct Model {
     topics: BTreeMap<Arc<str>, Vec<Log>>,
+    /// Topics whose records go elsewhere, and where.
+    diverted: BTreeMap<Arc<str>, Arc<str>>,
     coordinators: BTreeMap<TransactionalId, Coordinator>,
     pub(super) group: Group,
     pub(super) brokers: Brokers,
@@ -217,6 +219,18 @@ impl Model {
         let logs = (0..partitions).map(|_| Log::default()).collect();
         let before = self.topics.insert(Arc::from(topic), logs);
         assert!(before.is_none(), "topic {topic} is made once");
+    }
+
+    /// From now on, what producers write to a topic goes to another one, which is made.
+    pub(super) fn divert(&mut self, topic: &str, into: &str) {
+        self.create_topic(into, self.partitions(topic));
+        self.diverted.insert(topic.into(), into.into());
+    }
+
+    /// The logs of a topic of another cluster, as they are.
+    pub(super) fn copy_topic(&mut self, from: &Self, topic: &str) {
+        let (topic, logs) = from.topics.get_key_value(topic).expect("the topic is there");
+        self.topics.insert(topic.clone(), logs.clone());
     }
 
     pub(super) fn partitions(&self, topic: &str) -> i32 {
@@ -311,6 +325,9 @@ impl Model {
         partition: &TopicPartition,
         written: Written,
     ) -> Result<i64, Refusal> {
+        let elsewhere = self.diverted.get(&partition.topic);
+        let elsewhere = elsewhere.map(|topic| TopicPartition::new(topic.clone(), partition.partition));
+        let partition = elsewhere.as_ref().unwrap_or(partition);
         if self.log(partition).is_none() {
             return Err(Refusal::UnknownPartition);
         }
@@ -560,13 +577,13 @@ impl Coordinator {
         }
     }
 
-    /// Offsets that count when the transaction commits.
     /// Whether its transaction commits.
     fn decision(&self) -> bool {
         let TransactionState::Ending { commit } = self.state else { panic!("markers follow a decision") };
         commit
     }
 
+    /// Offsets that count when the transaction commits.
     fn add(&mut self, offsets: Vec<(TopicPartition, Offset, String)>, epoch: Epoch) {
         let offsets = offsets.into_iter().map(|(partition, offset, metadata)| (partition, (offset, metadata)));
         self.offsets.extend(offsets);

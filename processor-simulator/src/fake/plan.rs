@@ -9,10 +9,9 @@ use processor_core::topology::ApplicationTopology;
 use processor_runtime::config::{member, transactional_id};
 use processor_runtime::stream_thread::ThreadPlan;
 
-/// Plans the only thread of a worker of the application `app`. Its topics have so many partitions each; stores are up to
-/// the caller.
+/// Plans the only thread of a worker. The application's outputs have so many partitions each; stores are up to the caller.
 pub fn thread_plan(worker: &str, topology: ApplicationTopology, partitions: u32) -> ThreadPlan {
-    let id = transactional_id("app", worker, 0);
+    let id = transactional_id(topology.application_id(), worker, 0);
     ThreadPlan {
         output_partitions: topology.outputs().iter().map(|_| partitions).collect(),
         topology,

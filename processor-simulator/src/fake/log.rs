@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use processor_core::ids::Timestamp;
 
 /// A record as a client wrote it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Written {
     /// The key.
     pub key: Option<Vec<u8>>,

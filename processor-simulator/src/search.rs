@@ -1,13 +1,13 @@
 //! Many schedules: on all cores, each twice, until one goes wrong or the time is up.
 
-use std::panic::catch_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Ended, run};
+use crate::schedule::Ended;
 
 /// What to look for.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +48,11 @@ impl Wrong {
 /// Runs schedules and tells `each` what became of them: how many have been run, and what the last one came to.
 ///
 /// Panics of schedules are caught; where they are printed is up to the process's panic hook.
-pub fn search(search: &Search, each: impl Fn(u64, &Result<Ended, Wrong>) + Sync) -> u64 {
+pub fn search(
+    search: &Search,
+    run: impl Fn(u64) -> Ended + Sync,
+    each: impl Fn(u64, &Result<Ended, Wrong>) + Sync,
+) -> u64 {
     let (next, done, stop) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
     let begun = Instant::now();
     let telling = Mutex::new(());
@@ -60,7 +64,7 @@ pub fn search(search: &Search, each: impl Fn(u64, &Result<Ended, Wrong>) + Sync)
                     if number >= search.schedules {
                         return;
                     }
-                    let outcome = outcome(search.first + number, search.twice);
+                    let outcome = outcome(&run, search.first + number, search.twice);
                     let _one_at_a_time = telling.lock().unwrap_or_else(PoisonError::into_inner);
                     each(done.fetch_add(1, Ordering::Relaxed) + 1, &outcome);
                     if outcome.is_err() && search.stop_at_first {
@@ -73,9 +77,10 @@ pub fn search(search: &Search, each: impl Fn(u64, &Result<Ended, Wrong>) + Sync)
     done.into_inner()
 }
 
-fn outcome(seed: u64, twice: bool) -> Result<Ended, Wrong> {
+fn outcome(run: impl Fn(u64) -> Ended, seed: u64, twice: bool) -> Result<Ended, Wrong> {
     let once = || {
-        catch_unwind(|| run(seed)).map_err(|payload| {
+        // What it leaves half done is its own world, and gone.
+        catch_unwind(AssertUnwindSafe(|| run(seed))).map_err(|payload| {
             let text = payload.downcast_ref::<String>().map(String::as_str);
             let what = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("it panicked");
             Wrong { seed, what: what.to_owned() }

@@ -72,7 +72,7 @@ pub enum Blow {
     Stopped,
     /// Its machine was lost for good.
     MachineLost,
-    /// A store of one of its tasks was damaged on disk.
+    /// A store of one of its tasks was damaged on disk, or a file of the state was torn.
     StateDamaged,
 }
 

@@ -216,13 +216,17 @@ impl World {
         false
     }
 
-    /// Damages a store that a worker has on disk; whether it has one.
+    /// Damages a store that a worker has on disk, or a file of it; whether it has one.
     pub fn damage(&self, worker: usize, nth: usize) -> bool {
         let directory = &self.workers[worker].directory;
         let tasks = directory.tasks();
         let Some(task) = tasks.get(nth % tasks.len().max(1)) else { return false };
+        if (nth >> 8).is_multiple_of(2) {
+            directory.tear(task);
+            return true;
+        }
         let stores = self.topology.subtopology_of(task).stores.len();
-        directory.damage(task, StoreIndex::new((nth % stores) as u16));
+        directory.damage(task, StoreIndex::new(((nth >> 9) % stores) as u16));
         true
     }
 

@@ -46,6 +46,8 @@ struct Stored {
     undo: VecDeque<Undo>,
     /// Stores whose bytes are damaged.
     damaged: BTreeSet<usize>,
+    /// A file is torn, so that the state does not open any more.
+    torn: bool,
 }
 
 #[derive(Debug)]
@@ -101,6 +103,15 @@ impl FakeDirectory {
         self.disk().tasks.get_mut(task).expect("the task is on disk").damaged.insert(store.slot());
     }
 
+    /// Tears a file that is read when a task's state is opened: whoever opens it the next time finds damage, and an empty
+    /// state in its place.
+    ///
+    /// # Panics
+    /// If the disk has no such task.
+    pub fn tear(&self, task: &TaskId) {
+        self.disk().tasks.get_mut(task).expect("the task is on disk").torn = true;
+    }
+
     /// What is on disk of a task: its stores by name, and its positions.
     pub fn dump(&self, task: &TaskId) -> Option<(BTreeMap<Arc<str>, Entries>, Positions)> {
         let disk = self.disk();
@@ -127,7 +138,7 @@ impl StateDirectory for FakeDirectory {
         if disk.open.contains(task) {
             return Ok(None);
         }
-        let stored = match disk.tasks.remove(task) {
+        let stored = match disk.tasks.remove(task).filter(|stored| !stored.torn) {
             Some(stored) => stored.fitted_to(task, layout),
             None => Ok(Stored::empty(layout)),
         };
@@ -166,6 +177,7 @@ impl Stored {
             layout: layout.clone(),
             undo: VecDeque::new(),
             damaged: BTreeSet::new(),
+            torn: false,
         }
     }
 

@@ -639,6 +639,18 @@ fn wipes_last_and_failed_applies_write_nothing() {
     assert_eq!(disk.tasks(), []);
 }
 
+#[test]
+fn what_is_torn_serves_while_it_is_open_and_opens_empty() {
+    let disk = FakeDirectory::new();
+    let mut state = open(&disk, &layout(&["a", "b"]));
+    apply(&mut state, 1).expect("the disk takes it");
+    disk.tear(&task());
+    apply(&mut state, 2).expect("nothing reads the file");
+    assert_eq!(state.positions().batch, BatchId::new(2));
+    drop(state);
+    assert_eq!(*open(&disk, &layout(&["a", "b"])).positions(), Positions::empty(2));
+}
+
 /// The broker that coordinates the transactions of `one`, and that which leads partition 0 of the outputs: by their names.
 const OF_ONE: usize = 1;
 const OF_OUT: usize = 2;

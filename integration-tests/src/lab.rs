@@ -8,6 +8,7 @@ pub mod late;
 
 pub mod group;
 pub mod interrupt;
+mod machine;
 pub mod outputs;
 pub mod program;
 

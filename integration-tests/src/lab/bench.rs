@@ -10,7 +10,6 @@ mod figures;
 pub mod hand_loop;
 mod latency;
 mod load;
-pub(super) mod machine;
 mod subject;
 mod throughput;
 
@@ -25,10 +24,10 @@ use serde::Serialize;
 use self::figures::Spread;
 use self::latency::Latency;
 use self::load::{Load, OTHERS_PERCENT_MAX};
-use self::machine::Machine;
 use self::subject::Subject;
 use self::throughput::{Run, Throughput};
 use super::interrupt::Interrupt;
+use super::machine::Machine;
 use crate::broker::{ClusterConfig, KafkaCluster};
 use crate::oracle::grouped;
 

@@ -4,8 +4,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-/// What is tried, and what tries it. Documents and the deployment's files may change between two runs.
-const TRIED: [&str; 9] = [
+/// What is tried, and what tries it. Documents, the deployment's files and the benchmarks may change between two runs.
+const TRIED: [&str; 10] = [
     ":/Cargo.toml",
     ":/Cargo.lock",
     ":/rust-toolchain.toml",
@@ -14,6 +14,7 @@ const TRIED: [&str; 9] = [
     ":/processor-simulator",
     ":/examples",
     ":/integration-tests/src",
+    ":(top,exclude)integration-tests/src/lab/bench*",
     ":/integration-tests/Cargo.toml",
 ];
 

@@ -15,7 +15,7 @@ use super::code;
 use super::faults::Fault;
 use super::resources::Held;
 use super::strike::Struck;
-use crate::lab::bench::machine::Machine;
+use crate::lab::machine::Machine;
 use crate::oracle::grouped;
 
 /// So many outputs must have become visible since the last fault for one to count.

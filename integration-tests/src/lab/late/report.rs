@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use crate::lab::bench::machine::Machine;
+use crate::lab::machine::Machine;
 use crate::late::{Case, Failure, LateRequest, Outcome, Point, Round, SetUp, Stage};
 use crate::oracle::grouped;
 

@@ -28,7 +28,7 @@ impl Machine {
             cores: thread::available_parallelism().map_or(0, usize::from),
             memory_gib: kilobytes / f64::from(1 << 20),
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
-            kafka: include_str!("../../../kafka.version").trim().to_owned(),
+            kafka: include_str!("../../kafka.version").trim().to_owned(),
             build: "cargo's dev profile of this workspace, opt-level 3",
         }
     }

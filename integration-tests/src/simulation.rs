@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use processor_core::prelude::*;
 use processor_core::topology::ApplicationTopology;
 use processor_simulator::fake::Entries;
+use processor_simulator::fake::log::Written;
 use processor_simulator::{Brokers, Ended, InputRecord, Members, SplitMix64, Workload, World};
 
 const SUMS: KeyValueStoreDef<String, i64> = KeyValueStoreDef::new("sums");
@@ -94,14 +95,14 @@ impl Workload for Sums {
         &self.0
     }
 
-    fn partitions(&self) -> u32 {
+    fn partitions(&self, _topic: &str) -> u32 {
         PARTITIONS.unsigned_abs()
     }
 
-    fn record(&self, _topic: &str, random: &mut SplitMix64) -> InputRecord {
+    fn record(&self, world: &World, _topic: &str, random: &mut SplitMix64) -> InputRecord {
         let partition = random.below(PARTITIONS as u64) as i32;
         let (key, value) = (format!("k{}", random.below(KEYS)), random.below(100) as i64 - 30);
-        InputRecord { partition, key: Some(key.into_bytes()), value: Some(value.to_be_bytes().to_vec()) }
+        InputRecord { partition, record: number(world, partition, &key, value) }
     }
 
     fn verify(&self, world: &World) {
@@ -119,12 +120,21 @@ pub fn run(seed: u64) -> Ended {
 
 /// A world with so many workers, none of which runs yet.
 pub fn world(workers: usize, brokers: Brokers, members: Members) -> World {
-    World::new(topology(), PARTITIONS.unsigned_abs(), workers, brokers, members)
+    World::new(topology(), |_| PARTITIONS.unsigned_abs(), workers, brokers, members)
 }
 
 /// Writes a record into the input.
 pub fn produce(world: &World, partition: i32, key: &str, value: i64) {
-    world.produce(INPUT, partition, Some(key.as_bytes().to_vec()), Some(value.to_be_bytes().to_vec()));
+    world.cluster.write(INPUT, partition, number(world, partition, key, value));
+}
+
+fn number(world: &World, partition: i32, key: &str, value: i64) -> Written {
+    Written {
+        key: Some(key.as_bytes().to_vec()),
+        value: Some(value.to_be_bytes().to_vec()),
+        timestamp: world.next_timestamp(INPUT, partition),
+        headers: Vec::new(),
+    }
 }
 
 /// How many records a partition of the input holds.

@@ -124,7 +124,7 @@ fn every_schedule_ends_exactly_once() {
 }
 
 /// The faults that a schedule can ask for.
-const SCRIPTED: [Fault; 11] = [
+const SCRIPTED: [Fault; 12] = [
     Fault::CommitTimesOut { took_effect: true },
     Fault::CommitTimesOut { took_effect: false },
     Fault::CommitFails(TxnErrorKind::Fatal),
@@ -136,6 +136,7 @@ const SCRIPTED: [Fault; 11] = [
     Fault::AbortFails(TxnErrorKind::Fatal),
     Fault::AbortLeavesLateCopy,
     Fault::SendOffsetsLeavesLateCopy,
+    Fault::InitTakes(1),
 ];
 const BLOWS: [Blow; 9] = [
     Blow::Died,

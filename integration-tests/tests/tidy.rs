@@ -36,8 +36,21 @@ const CORE_LAYERS: [&[&str]; 6] = [
     &["task"],
     &["testing", "prelude", "lib"],
 ];
-const LAYERED: [(&str, &[&[&str]]); 2] =
-    [("processor-core/src", &CORE_LAYERS), ("processor-runtime/src", &RUNTIME_LAYERS)];
+const SIMULATOR_LAYERS: [&[&str]; 8] = [
+    &["fake", "random", "strike"],
+    &["world"],
+    &["workload"],
+    &["stories"],
+    &["schedule"],
+    &["search", "reference"],
+    &["simulation"],
+    &["lib"],
+];
+const LAYERED: [(&str, &[&[&str]]); 3] = [
+    ("processor-core/src", &CORE_LAYERS),
+    ("processor-runtime/src", &RUNTIME_LAYERS),
+    ("processor-simulator/src", &SIMULATOR_LAYERS),
+];
 
 /// Modules that see a fixed few others: crate, module, what it may name beside itself.
 const NARROW_VIEWS: [(&str, &str, &[&str]); 2] = [

@@ -63,15 +63,15 @@ pub fn check(
 ) -> Result<CheckedTopics, ConfigError> {
     let cluster_id = admin.cluster_id().map_err(|error| ConfigError(error.message))?;
     // Those that are not the application's to make come first: a name that is wrong leaves nothing behind.
-    for input in topology.inputs().iter().filter(|input| !is_internal(topology, input)) {
+    for input in topology.inputs().iter().filter(|input| !topology.is_internal(input)) {
         existing(config, topology, admin, input, "input")?;
     }
     let mut outputs = BTreeMap::new();
-    for output in topology.outputs().iter().filter(|output| !is_internal(topology, output)) {
+    for output in topology.outputs().iter().filter(|output| !topology.is_internal(output)) {
         outputs.insert(output, existing(config, topology, admin, output, "output")?);
     }
     make_internal_topics(config, topology, admin)?;
-    for output in topology.outputs().iter().filter(|output| is_internal(topology, output)) {
+    for output in topology.outputs().iter().filter(|output| topology.is_internal(output)) {
         outputs.insert(output, existing(config, topology, admin, output, "internal")?);
     }
     let partitions = |output| u32::try_from(outputs[output].partitions).expect("Kafka counts partitions in 31 bits");
@@ -123,7 +123,7 @@ fn existing(
     what: &str,
 ) -> Result<TopicShape, ConfigError> {
     // An internal one was made before this, here or by another worker, and the broker that is asked may not know it yet.
-    let found = if is_internal(topology, topic) { admin.made_topic_shape(topic) } else { admin.topic_shape(topic) };
+    let found = if topology.is_internal(topic) { admin.made_topic_shape(topic) } else { admin.topic_shape(topic) };
     let is_for_letters = topology.dead_letter_topics().contains(&topic);
     let for_what = if is_for_letters { ", and dead letters go there" } else { "" };
     found.map_err(|error| ConfigError(error.message))?.ok_or_else(|| {
@@ -133,10 +133,6 @@ fn existing(
             config.bootstrap_servers
         ))
     })
-}
-
-fn is_internal(topology: &ApplicationTopology, topic: &str) -> bool {
-    topology.internal_topics().iter().any(|internal| &*internal.topic == topic)
 }
 
 /// Makes the internal topics that are missing, and checks those that are there.

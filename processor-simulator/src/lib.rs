@@ -14,10 +14,12 @@ mod search;
 mod simulation;
 mod stories;
 mod strike;
+mod workload;
 mod world;
 
 pub use self::random::SplitMix64;
-pub use self::schedule::{Blow, Ended, InputRecord, Workload, run};
+pub use self::schedule::{Blow, Ended, run};
 pub use self::search::{Search, Wrong, search};
-pub use self::simulation::{Simulation, Told};
+pub use self::simulation::{Simulation, Summary};
+pub use self::workload::{InputRecord, Workload};
 pub use self::world::{Brokers, Members, World};

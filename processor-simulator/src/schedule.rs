@@ -3,42 +3,13 @@
 use std::collections::BTreeMap;
 
 use processor_core::protocol::outcome::TxnErrorKind;
-use processor_core::topology::ApplicationTopology;
 use processor_runtime::failpoints::Failpoint;
 
 use crate::fake::{Fault, Happened};
 use crate::random::SplitMix64;
 use crate::stories;
+use crate::workload::{InputRecord, Workload};
 use crate::world::{Brokers, Members, World, may_stop};
-
-/// What runs in a schedule, what it reads, and what must come of it.
-pub trait Workload: Sync {
-    /// The topology.
-    fn topology(&self) -> &ApplicationTopology;
-
-    /// How many partitions its topics have.
-    fn partitions(&self) -> u32;
-
-    /// A record for an input topic.
-    fn record(&self, topic: &str, random: &mut SplitMix64) -> InputRecord;
-
-    /// What must hold at the end, when everything is processed, beside what holds for any topology.
-    ///
-    /// # Panics
-    /// If it does not hold.
-    fn verify(&self, world: &World);
-}
-
-/// A record for an input topic.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InputRecord {
-    /// The partition that it goes to.
-    pub partition: i32,
-    /// Its key.
-    pub key: Option<Vec<u8>>,
-    /// Its value.
-    pub value: Option<Vec<u8>>,
-}
 
 /// What a schedule has come to.
 #[derive(Debug, PartialEq, Eq)]
@@ -85,7 +56,8 @@ pub fn run(workload: &impl Workload, seed: u64) -> Ended {
     let mut random = SplitMix64::new(seed);
     let members = if random.below(3) == 0 { Members::Static } else { Members::Dynamic };
     let workers = 1 + random.below(3) as usize;
-    let mut world = World::new(workload.topology().clone(), workload.partitions(), workers, brokers, members);
+    let mut world =
+        World::new(workload.topology().clone(), |topic| workload.partitions(topic), workers, brokers, members);
     for worker in 0..world.workers() {
         world.start(worker);
     }
@@ -165,8 +137,8 @@ fn produce(world: &World, workload: &impl Workload, random: &mut SplitMix64) {
     let inputs = world.external_inputs().count() as u64;
     let topic = world.external_inputs().nth(random.below(inputs) as usize).expect("it is one of them").clone();
     for _ in 0..random.below(12) {
-        let InputRecord { partition, key, value } = workload.record(&topic, random);
-        world.produce(&topic, partition, key, value);
+        let InputRecord { partition, record } = workload.record(world, &topic, random);
+        world.cluster.write(&topic, partition, record);
     }
 }
 
@@ -213,7 +185,7 @@ fn any_fault(random: &mut SplitMix64) -> Fault {
         TxnErrorKind::TimedOut,
     ];
     let kind = kinds[random.below(kinds.len() as u64) as usize];
-    match random.below(11) {
+    match random.below(12) {
         0 => Fault::CommitTimesOut { took_effect: true },
         1 => Fault::CommitTimesOut { took_effect: false },
         2 => Fault::CommitFails(kind),
@@ -224,6 +196,7 @@ fn any_fault(random: &mut SplitMix64) -> Fault {
         7 => Fault::SendOffsetsFails(kind),
         8 => Fault::AbortLeavesLateCopy,
         9 => Fault::SendOffsetsLeavesLateCopy,
+        10 => Fault::InitTakes(1 + random.below(30) as u32),
         _ => Fault::AbortFails(TxnErrorKind::Fatal),
     }
 }

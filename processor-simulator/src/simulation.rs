@@ -2,17 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use processor_core::codec::Codec;
+use processor_core::ids::Timestamp;
 use processor_core::partition;
+use processor_core::record::Record;
 use processor_core::topology::{ApplicationTopology, Topology, TopologyError};
 
+use crate::fake::log::Written;
 use crate::random::SplitMix64;
 use crate::reference;
-use crate::schedule::{Ended, InputRecord, Workload, run};
+use crate::schedule::{Ended, run};
 use crate::search::{Search, Wrong, search};
+use crate::workload::{InputRecord, Workload};
 use crate::world::World;
 
 /// The application that a topology is simulated as: its internal topics begin with this name.
@@ -22,13 +26,20 @@ const PARTITIONS: u32 = 3;
 /// The seed that is run alone, in words.
 const SEED: &str = "PROCESSOR_SEED";
 
-type MakeRecord = Box<dyn Fn(&mut SplitMix64) -> (Option<Vec<u8>>, Option<Vec<u8>>) + Send + Sync>;
+/// Makes a key, a value and a time; without a time it is the next one.
+type Make = Box<dyn Fn(&mut SplitMix64) -> Made + Send + Sync>;
 type Check = Box<dyn Fn(&World) + Send + Sync>;
 
-/// Runs a topology through schedules in which everything goes wrong that the model knows: workers die between two steps of a
-/// turn, hang, lose their state or their machine; commits get no answer, requests arrive late, brokers are lost, the group
-/// rebalances. Each ends with everything healed, and must leave what a run without faults leaves: outputs (O1), stores and
-/// changelogs (O2), offsets (O3). Each runs twice, and must write the same bytes twice (EO-7).
+struct Made {
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+    timestamp: Option<Timestamp>,
+}
+
+/// Runs a topology through schedules in which things go wrong, in an order that a seed decides: workers die between two steps of a
+/// turn, hang, lose their place in the group, their state or their machine; disks refuse and are damaged; commits get no answer,
+/// requests arrive late, markers come late, brokers are lost; the group rebalances. Each schedule ends with everything healed, and
+/// must leave what a run without faults leaves. Each runs twice, and must write the same bytes twice.
 ///
 /// ```
 /// use processor_core::prelude::*;
@@ -49,21 +60,38 @@ type Check = Box<dyn Fn(&World) + Send + Sync>;
 ///     .with_store(&TOTALS)
 ///     .sink("totals", "totals", (Utf8, JavaLong));
 ///
-/// let told = Simulation::new(&topology.build()?)?
+/// let summary = Simulation::new(&topology.build()?)?
 ///     .input("orders", (Utf8, JavaLong), |random| (format!("customer-{}", random.below(5)), random.below(100) as i64))
 ///     .run(50);
-/// assert!(told.schedules == 50 && told.deaths > 0, "{told}");
+/// assert!(summary.strokes > 50, "{summary}");
 /// # Ok::<(), TopologyError>(())
 /// ```
 ///
-/// The comparison holds where a task's results depend on its input records and their order alone. They do not where a task reads
-/// several topics (their records are merged as they arrive), where something happens by the time of day, or where an operator
-/// uses the number or the size of the batch. Say [`without_reference`](Self::without_reference) then, and what must hold
-/// instead with [`check`](Self::check); stores are still compared with their changelogs.
+/// # What is compared
+/// With every task run alone on what its inputs hold at the end: its outputs, and their order among themselves (O1); its changelogs
+/// (O2); its offsets (O3). And every copy of a store with its changelog, on disks and in memory (O2, EO-4). The names are those
+/// of docs/guarantees.md, and a schedule that goes wrong says which it breaks. It all must come to its end, and no worker may stop
+/// (O6), no transaction stay open (O7).
+///
+/// What goes wrong without faults, too, is not seen: the reference runs the same operators. That is what
+/// [`TopologyTestDriver`](processor_core::testing::TopologyTestDriver) is for.
+///
+/// # Where the reference does not hold
+/// The results of a task must depend on its input records and their order, and on nothing else. They do not where its records are
+/// merged from several topics as they arrive, where something happens by the time of day (a wall-clock schedule,
+/// `wall_clock_timestamps`), where an operator looks at the number or the size of the batch, or where it keeps something outside its
+/// stores that other tasks or other schedules share. A store without a changelog may lose what it holds. Say
+/// [`without_reference`](Self::without_reference) then, and what must hold instead with [`check`](Self::check).
+///
+/// # What does not happen
+/// Records that a broker refuses for what they are, retention and purging, changes of the topology.
+///
+/// The crate belongs into `[dev-dependencies]`: it compiles the places where a worker can die into the runtime.
 pub struct Simulation {
     topology: ApplicationTopology,
     partitions: u32,
-    inputs: BTreeMap<String, MakeRecord>,
+    partitions_of: BTreeMap<String, u32>,
+    inputs: BTreeMap<String, Make>,
     checks: Vec<Check>,
     has_reference: bool,
 }
@@ -72,13 +100,14 @@ pub struct Simulation {
 ///
 /// See [`Simulation`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Told {
+#[non_exhaustive]
+pub struct Summary {
     /// How many schedules were run, each twice.
     pub schedules: u64,
-    /// Faults of single requests that have struck.
+    /// How often a single call has failed, was not answered, or left a copy of its request under way.
     pub faults: u64,
-    /// How often a worker has died, or something has happened to its machine or its session.
-    pub deaths: u64,
+    /// What has happened to workers: deaths and stops, lost sessions, machines, disks and state, transactions that timed out.
+    pub strokes: u64,
     /// How often the group was shared out anew.
     pub rebalances: u64,
 }
@@ -94,6 +123,7 @@ impl Simulation {
         Ok(Self {
             topology: topology.for_application(APPLICATION_ID)?,
             partitions: PARTITIONS,
+            partitions_of: BTreeMap::new(),
             inputs: BTreeMap::new(),
             checks: Vec::new(),
             has_reference: true,
@@ -111,28 +141,73 @@ impl Simulation {
         self
     }
 
-    /// Makes the records of an input topic: a key and a value from a seeded generator, encoded by these codecs. A record goes to
-    /// the partition that Kafka's producers choose for its key; one without a key to any.
+    /// How many partitions one topic has.
+    ///
+    /// # Panics
+    /// If it is 0, or the topology neither reads nor writes the topic, or makes it itself.
+    #[must_use]
+    pub fn partitions_of(mut self, topic: &str, partitions: u32) -> Self {
+        assert!(partitions > 0, "a topic has at least one partition");
+        let known = self.topology.inputs().iter().chain(self.topology.outputs());
+        let known: Vec<&str> = known.filter(|topic| !self.topology.is_internal(topic)).map(|topic| &**topic).collect();
+        assert!(known.contains(&topic), "the topology has no topic '{topic}', but {}", known.join(", "));
+        self.partitions_of.insert(topic.to_owned(), partitions);
+        self
+    }
+
+    /// Makes the records of an input topic: a key and a value from a seeded generator, encoded by these codecs, each a millisecond
+    /// after the one before it in its partition. A record goes to the partition that Kafka's producers choose for its key; one
+    /// without a key to any.
     ///
     /// # Panics
     /// If the topology does not read the topic, or makes it itself.
     #[must_use]
-    pub fn input<K, V, KC: Codec<K>, VC: Codec<V>>(
-        mut self,
+    pub fn input<K, V>(
+        self,
         topic: &str,
-        codecs: (KC, VC),
+        codecs: (impl Codec<K>, impl Codec<V>),
         make: impl Fn(&mut SplitMix64) -> (K, V) + Send + Sync + 'static,
     ) -> Self {
-        let inputs = self.external_inputs();
-        assert!(
-            inputs.iter().any(|input| input == topic),
-            "the topology does not read '{topic}', but {}",
-            inputs.join(", ")
-        );
-        let make = move |random: &mut SplitMix64| {
+        self.made(topic, move |random| {
             let (key, value) = make(random);
-            (encoded(&codecs.0, &key, "key"), encoded(&codecs.1, &value, "value"))
-        };
+            Made { key: encoded(&codecs.0, &key), value: encoded(&codecs.1, &value), timestamp: None }
+        })
+    }
+
+    /// As [`input`](Self::input), with times of their own: late ones, equal ones, ones that make a stream-time schedule fire.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_simulator::Simulation;
+    /// # let mut topology = Topology::builder();
+    /// # topology.source("in", "in", (Utf8, JavaLong)).sink("out", "out", (Utf8, JavaLong));
+    /// # let simulation = Simulation::new(&topology.build()?)?;
+    /// let simulation = simulation.input_records("in", (Utf8, JavaLong), |random| {
+    ///     let second = 1 + random.below(600) as i64;
+    ///     Record::new(random.below(9).to_string(), 1, Timestamp::new(second * 1_000))
+    /// });
+    /// # simulation.run(4);
+    /// # Ok::<(), TopologyError>(())
+    /// ```
+    ///
+    /// # Panics
+    /// If the topology does not read the topic, or makes it itself.
+    #[must_use]
+    pub fn input_records<K, V>(
+        self,
+        topic: &str,
+        codecs: (impl Codec<K>, impl Codec<V>),
+        make: impl Fn(&mut SplitMix64) -> Record<K, V> + Send + Sync + 'static,
+    ) -> Self {
+        self.made(topic, move |random| {
+            let Record { key, value, timestamp } = make(random);
+            Made { key: encoded(&codecs.0, &key), value: encoded(&codecs.1, &value), timestamp: Some(timestamp) }
+        })
+    }
+
+    fn made(mut self, topic: &str, make: impl Fn(&mut SplitMix64) -> Made + Send + Sync + 'static) -> Self {
+        let inputs: Vec<&str> = self.external_inputs().map(|input| &**input).collect();
+        assert!(inputs.contains(&topic), "the topology does not read '{topic}', but {}", inputs.join(", "));
         self.inputs.insert(topic.to_owned(), Box::new(make));
         self
     }
@@ -147,8 +222,8 @@ impl Simulation {
     /// Simulation::new(&topology.build()?)?
     ///     .input("in", (Utf8, JavaLong), |random| (random.below(9).to_string(), 1))
     ///     .check(|world| {
-    ///         let count = |topic: &str| world.cluster.read_committed(topic).len();
-    ///         assert_eq!(count("in"), count("out"));
+    ///         let sum = |topic: &str| world.records(topic, (Raw, JavaLong)).iter().map(|record| record.value).sum::<i64>();
+    ///         assert_eq!(sum("in"), sum("out"));
     ///     })
     ///     .run(20);
     /// # Ok::<(), TopologyError>(())
@@ -168,39 +243,52 @@ impl Simulation {
         self
     }
 
-    /// Runs so many schedules, from seed 0, on all cores; with `PROCESSOR_SEED=<n>` in the environment that one alone, and every step
+    /// Runs so many schedules, from seed 0, on all cores; with `PROCESSOR_SEED=<n>` in the environment that one alone, with every step
     /// of it in the log.
     ///
     /// # Panics
-    /// If one goes wrong: with its seed, and what was wrong. If an input has no records.
-    pub fn run(&self, schedules: u64) -> Told {
+    /// If a schedule goes wrong: with its seed, and what is wrong. If there is no schedule, an input has no records, or a store's
+    /// loss makes the reference meaningless. With `PROCESSOR_SEED`, in any case: a test is not passed by one schedule.
+    pub fn run(&self, schedules: u64) -> Summary {
+        assert!(schedules > 0, "no schedule shows nothing");
         for input in self.external_inputs() {
             assert!(
-                self.inputs.contains_key(&input),
+                self.inputs.contains_key(&**input),
                 "the input '{input}' has no records: say what is in it with .input"
             );
         }
-        if let Ok(seed) = std::env::var(SEED) {
-            let seed = seed.parse().unwrap_or_else(|_| panic!("{SEED} is a number, and not '{seed}'"));
-            return self.run_in_words(seed);
+        let mut specs = self.topology.subtopologies().iter().flat_map(|part| &part.store_specs);
+        if let Some(spec) = specs.find(|spec| self.has_reference && spec.changelog.is_none()) {
+            panic!(
+                "the store '{}' has no changelog, so it may lose what it holds, and what comes of that is not what comes without faults: \
+                 say .without_reference(), and what must hold with .check",
+                spec.name
+            );
         }
-        let looking = Search {
-            first: 0,
-            schedules,
-            time: Duration::MAX,
-            twice: true,
-            stop_at_first: true,
-            threads: std::thread::available_parallelism().map_or(1, Into::into),
-        };
-        let all = Mutex::new(Ok(Told::default()));
+        let threads = std::thread::available_parallelism().map_or(1, Into::into);
+        let all = Search { first: 0, schedules, time: Duration::MAX, twice: true, stop_at_first: true, threads };
+        match std::env::var(SEED) {
+            Ok(seed) => {
+                let first = seed.parse().unwrap_or_else(|_| panic!("{SEED} is a number, and not '{seed}'"));
+                write_every_step();
+                self.search(&Search { first, schedules: 1, threads: 1, ..all });
+                panic!("seed {first} ends as it must; without {SEED} the test runs all its seeds");
+            }
+            Err(_) => self.search(&all),
+        }
+    }
+
+    fn search(&self, looking: &Search) -> Summary {
+        let all = Mutex::new(Ok(Summary::default()));
         search(
-            &looking,
-            |seed| run(self, seed),
+            looking,
+            |seed| run(&Subject(self), seed),
             |_, outcome| {
                 let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
                 match (&mut *all, outcome) {
-                    (Ok(told), Ok(ended)) => told.add(ended),
+                    (Ok(summary), Ok(ended)) => summary.add(ended),
                     (Ok(_), Err(wrong)) => *all = Err(wrong.clone()),
+                    (Err(known), Err(wrong)) if wrong < known => *all = Err(wrong.clone()),
                     (Err(_), _) => {}
                 }
             },
@@ -210,73 +298,71 @@ impl Simulation {
         })
     }
 
-    fn run_in_words(&self, seed: u64) -> Told {
-        let filter = tracing_subscriber::EnvFilter::try_from_default_env();
-        let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("debug"));
-        let log =
-            tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().without_time().with_target(false);
-        // A test that has a log of its own keeps it.
-        let _ = log.try_init();
-        let mut told = Told::default();
-        told.add(&run(self, seed));
-        told
-    }
-
-    fn external_inputs(&self) -> Vec<String> {
-        let is_internal = |topic: &str| self.topology.internal_topics().iter().any(|it| *it.topic == *topic);
-        self.topology.inputs().iter().filter(|topic| !is_internal(topic)).map(ToString::to_string).collect()
+    fn external_inputs(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.topology.inputs().iter().filter(|topic| !self.topology.is_internal(topic))
     }
 }
 
-fn encoded<T>(codec: &impl Codec<T>, of: &T, what: &str) -> Option<Vec<u8>> {
+/// Unless the test has a log of its own.
+fn write_every_step() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env();
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("debug"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().without_time().with_target(false);
+    let _ = log.try_init();
+}
+
+fn encoded<T>(codec: &impl Codec<T>, of: &T) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
-    match codec.encode(of, &mut bytes) {
-        Ok(is_there) => is_there.then_some(bytes),
-        Err(error) => panic!("a record's {what} cannot be encoded: {error}"),
-    }
+    let is_there = codec.encode(of, &mut bytes);
+    is_there.unwrap_or_else(|error| panic!("a record that was made cannot be encoded: {error}")).then_some(bytes)
 }
 
-impl Workload for Simulation {
+/// What a schedule sees of a simulation.
+struct Subject<'a>(&'a Simulation);
+
+impl Workload for Subject<'_> {
     fn topology(&self) -> &ApplicationTopology {
-        &self.topology
+        &self.0.topology
     }
 
-    fn partitions(&self) -> u32 {
-        self.partitions
+    fn partitions(&self, topic: &str) -> u32 {
+        self.0.partitions_of.get(topic).copied().unwrap_or(self.0.partitions)
     }
 
-    fn record(&self, topic: &str, random: &mut SplitMix64) -> InputRecord {
-        let (key, value) = self.inputs[topic](random);
+    fn record(&self, world: &World, topic: &str, random: &mut SplitMix64) -> InputRecord {
+        let Made { key, value, timestamp } = self.0.inputs[topic](random);
+        let partitions = self.partitions(topic);
         let partition = match &key {
-            Some(key) => partition::of_key(key, self.partitions).get(),
-            None => random.below(u64::from(self.partitions)) as i32,
+            Some(key) => partition::of_key(key, partitions).get(),
+            None => random.below(u64::from(partitions)) as i32,
         };
-        InputRecord { partition, key, value }
+        let timestamp = timestamp.unwrap_or_else(|| world.next_timestamp(topic, partition));
+        InputRecord { partition, record: Written { key, value, timestamp, headers: Vec::new() } }
     }
 
     fn verify(&self, world: &World) {
-        if self.has_reference {
-            reference::verify(world, self.partitions);
+        if self.0.has_reference {
+            reference::verify(world);
         }
-        self.checks.iter().for_each(|check| check(world));
+        self.0.checks.iter().for_each(|check| check(world));
     }
 }
 
-impl Told {
+impl Summary {
     fn add(&mut self, ended: &Ended) {
         self.schedules += 1;
         self.faults += ended.happened.struck.values().sum::<u64>();
-        self.deaths += ended.blows.values().sum::<u64>() + ended.struck.values().sum::<u64>();
+        self.strokes += ended.blows.values().sum::<u64>() + ended.struck.values().sum::<u64>();
         self.rebalances += ended.happened.rebalances;
     }
 }
 
-impl fmt::Display for Told {
+impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { schedules, faults, deaths, rebalances } = self;
+        let Self { schedules, faults, strokes, rebalances } = self;
         write!(
             f,
-            "{schedules} schedules, {faults} faults of requests, {deaths} deaths and losses, {rebalances} rebalances"
+            "{schedules} schedules: {faults} faults of calls, {strokes} strokes of fate for workers, {rebalances} rebalances"
         )
     }
 }

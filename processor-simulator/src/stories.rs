@@ -1,7 +1,7 @@
 //! What chance would seldom tell: a few turns in a given order, with which a schedule may begin.
 
 use crate::random::SplitMix64;
-use crate::schedule::Workload;
+use crate::workload::Workload;
 use crate::world::World;
 
 /// How many turns a part of a story may take.
@@ -42,9 +42,9 @@ pub(crate) fn an_answer_of_another_assignment(world: &mut World, workload: &impl
 fn produce_in_the_last_partition(world: &World, workload: &impl Workload, random: &mut SplitMix64) {
     for topic in world.external_inputs() {
         let last = world.cluster.partitions(topic) - 1;
-        let mut drawn = (0..DRAWN_MAX).map(|_| workload.record(topic, random));
-        if let Some(record) = drawn.find(|record| record.partition == last) {
-            world.produce(topic, last, record.key, record.value);
+        let mut drawn = (0..DRAWN_MAX).map(|_| workload.record(world, topic, random));
+        if let Some(drawn) = drawn.find(|drawn| drawn.partition == last) {
+            world.cluster.write(topic, last, drawn.record);
         }
     }
 }

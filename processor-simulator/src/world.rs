@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use processor_core::codec::Codec;
 use processor_core::ids::{BatchId, InputIndex, Offset, Partition, StoreIndex, TaskId, Timestamp, TopicPartition};
 use processor_core::protocol::metadata::OffsetMetadata;
+use processor_core::record::Record;
 use processor_core::store::StoreSpec;
 use processor_core::topology::{ApplicationTopology, SubTopology};
 use processor_runtime::config::{changelog_topic, member, transactional_id};
@@ -25,6 +27,9 @@ use crate::strike::{self, Killed, Strike};
 const TURNS_TO_HEAL_MAX: usize = 20_000;
 /// How far the clock moves with every turn.
 const TURN: Duration = Duration::from_millis(20);
+/// After so many turns in which nothing is committed somebody may wait for a time, such as that of a retry, and it passes faster.
+const TURNS_IDLE: usize = 100;
+const IDLE: Duration = Duration::from_secs(1);
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
 type Thread = StreamThread<FakeKafka, FakeDirectory, FakeClock>;
@@ -75,11 +80,14 @@ pub struct World {
 }
 
 impl World {
-    /// A world with so many workers, none of which runs yet. Topics have so many partitions each, but for internal ones that
-    /// say otherwise.
+    /// A world with so many workers, none of which runs yet. `partitions` counts those of topics that the application does not
+    /// make itself; an output has as many as a sink needs that keeps partitions.
+    ///
+    /// # Panics
+    /// If the inputs of a sub-topology do not have the same number of partitions.
     pub fn new(
         topology: ApplicationTopology,
-        partitions: u32,
+        partitions: impl Fn(&str) -> u32,
         workers: usize,
         brokers: Brokers,
         members: Members,
@@ -88,7 +96,7 @@ impl World {
         if brokers != Brokers::Verify {
             cluster.verify_nothing();
         }
-        create_topics(&cluster, &topology, partitions);
+        create_topics(&cluster, &topology, &partitions);
         let worker = |_| Worker { directory: FakeDirectory::new(), thread: None, strike: None, gone: false };
         Self {
             cluster,
@@ -139,14 +147,41 @@ impl World {
 
     /// The topics that are read and that the application does not write itself.
     pub fn external_inputs(&self) -> impl Iterator<Item = &Arc<str>> {
-        let is_internal = |topic: &&Arc<str>| !self.topology.internal_topics().iter().any(|it| it.topic == **topic);
-        self.topology.inputs().iter().filter(is_internal)
+        self.topology.inputs().iter().filter(|topic| !self.topology.is_internal(topic))
     }
 
-    /// Writes a record into an input. Its timestamp is a millisecond behind that of the record before it in the partition.
-    pub fn produce(&self, topic: &str, partition: i32, key: Option<Vec<u8>>, value: Option<Vec<u8>>) {
-        let timestamp = Timestamp::new(1_000 + self.cluster.high_watermark(topic, partition));
-        self.cluster.write(topic, partition, Written { key, value, timestamp, headers: Vec::new() });
+    /// The timestamp of a record that comes a millisecond after the one before it in the partition.
+    pub fn next_timestamp(&self, topic: &str, partition: i32) -> Timestamp {
+        Timestamp::new(1_000 + self.cluster.high_watermark(topic, partition))
+    }
+
+    /// What a `read_committed` reader sees of a topic, partition by partition.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_simulator::Simulation;
+    /// # let mut topology = Topology::builder();
+    /// # topology.source("in", "in", (Utf8, JavaLong)).sink("out", "out", (Utf8, JavaLong));
+    /// # let simulation = Simulation::new(&topology.build()?)?.input("in", (Utf8, JavaLong), |_| ("a".to_owned(), 1));
+    /// let simulation = simulation.check(|world| {
+    ///     let out: Vec<Record<String, i64>> = world.records("out", (Utf8, JavaLong));
+    ///     assert!(out.iter().all(|record| record.value == 1));
+    /// });
+    /// # simulation.run(4);
+    /// # Ok::<(), TopologyError>(())
+    /// ```
+    ///
+    /// # Panics
+    /// If there is no such topic, or a record is not of these types.
+    #[expect(clippy::needless_pass_by_value, reason = "codecs are given as sources and sinks take them")]
+    pub fn records<K, V>(&self, topic: &str, codecs: (impl Codec<K>, impl Codec<V>)) -> Vec<Record<K, V>> {
+        let decoded = self.cluster.read_committed(topic).into_iter().map(|(partition, offset, written)| {
+            let Written { key, value, timestamp, .. } = written;
+            let key = codecs.0.decode(key.as_deref());
+            let record = key.and_then(|key| Ok(Record::new(key, codecs.1.decode(value.as_deref())?, timestamp)));
+            record.unwrap_or_else(|error| panic!("{topic}-{partition}@{offset}: {error}"))
+        });
+        decoded.collect()
     }
 
     /// Starts a worker.
@@ -281,6 +316,7 @@ impl World {
             }
         }
         let alive: Vec<usize> = (0..self.workers.len()).filter(|worker| !self.workers[*worker].gone).collect();
+        let mut idle = 0;
         for _ in 0..TURNS_TO_HEAL_MAX {
             self.end_what_only_others_can();
             for &worker in &alive {
@@ -292,9 +328,12 @@ impl World {
             }
             self.cluster.deliver_late_requests();
             self.cluster.release_markers();
-            self.watch_offsets();
+            idle = if self.watch_offsets() { 0 } else { idle + 1 };
             if self.is_done() && self.all_run() {
                 return;
+            }
+            if idle > TURNS_IDLE {
+                self.clock.advance(IDLE);
             }
         }
         let tasks: Vec<_> = self.workers.iter().map(|worker| worker.thread.as_ref().map(Thread::tasks)).collect();
@@ -327,18 +366,21 @@ impl World {
         running.len() == self.tasks().len() && running.iter().collect::<BTreeSet<_>>().len() == running.len()
     }
 
-    /// O3: no committed offset goes back between two looks.
+    /// O3: no committed offset goes back between two looks. Says whether one has moved.
     ///
     /// # Panics
-    /// If one does.
-    pub fn watch_offsets(&mut self) {
+    /// If one goes back.
+    pub fn watch_offsets(&mut self) -> bool {
+        let mut moved = false;
         for (partition, (offset, _)) in self.cluster.committed() {
             let before = self.offsets.insert(partition.clone(), offset);
             assert!(
                 before.is_none_or(|before| before <= offset),
                 "O3: {partition}: offset {offset} comes after {before:?}"
             );
+            moved |= before != Some(offset);
         }
+        moved
     }
 
     /// What must hold of any topology when all is processed: no transaction is open (O7), and all that is kept of a store, on
@@ -356,8 +398,19 @@ impl World {
                 let (_, metadata) = committed.get(&self.partition(&task, *input))?;
                 Some(OffsetMetadata::parse(metadata).expect("ours").batch)
             });
-            if let (false, Some(batch)) = (part.stores.is_empty(), batches.max()) {
-                self.verify_task(&task, part, batch);
+            match batches.max() {
+                Some(batch) if !part.stores.is_empty() => self.verify_task(&task, part, batch),
+                Some(_) => {}
+                None => {
+                    let changelogs = part.store_specs.iter().filter_map(|spec| self.changelog(spec));
+                    for changelog in changelogs {
+                        let fold = self.fold(&changelog, task.partition);
+                        assert!(
+                            fold.is_empty(),
+                            "O2: task {task} has committed nothing, and {changelog} holds {fold:?}"
+                        );
+                    }
+                }
             }
         }
     }
@@ -424,7 +477,8 @@ impl World {
         partitions.map(move |partition| TopicPartition::new(topic.clone(), Partition::new(partition)))
     }
 
-    fn changelog(&self, spec: &StoreSpec) -> Option<Arc<str>> {
+    /// The changelog of a store, if it has one.
+    pub fn changelog(&self, spec: &StoreSpec) -> Option<Arc<str>> {
         spec.changelog.as_ref().map(|_| changelog_topic(self.topology.application_id(), &spec.name))
     }
 
@@ -440,7 +494,8 @@ impl World {
         TopicPartition::new(self.topology.inputs()[input.slot()].clone(), task.partition)
     }
 
-    fn tasks(&self) -> Vec<TaskId> {
+    /// All tasks, whoever runs them.
+    pub fn tasks(&self) -> Vec<TaskId> {
         let of = |part: &SubTopology| {
             let name = part.name.clone();
             let partitions = 0..tasks_of(&self.cluster, &self.topology, part);
@@ -479,9 +534,9 @@ impl World {
     }
 }
 
-/// A worker may stop where it was fenced too often.
+/// A worker may stop where its own id was fenced too often, and for no other reason.
 pub(crate) fn may_stop(reason: &str) -> bool {
-    reason.contains("fenced")
+    reason.starts_with("the transactional id '") && reason.contains("' was fenced ")
 }
 
 fn name(worker: usize) -> String {
@@ -489,27 +544,46 @@ fn name(worker: usize) -> String {
 }
 
 /// Makes all topics that the topology reads and writes.
-fn create_topics(cluster: &FakeCluster, topology: &ApplicationTopology, partitions: u32) {
-    let count = |partitions: u32| i32::try_from(partitions).expect("a simulation has few partitions");
-    let internal = topology.internal_topics();
-    let is_internal = |topic: &str| internal.iter().any(|it| *it.topic == *topic);
-    let needed = topology.internal_partitions(|topic| (!is_internal(topic)).then_some(partitions));
-    for (internal, needed) in internal.iter().zip(needed) {
-        cluster.create_topic(&internal.topic, count(needed.unwrap_or(partitions)));
+fn create_topics(cluster: &FakeCluster, topology: &ApplicationTopology, partitions: &impl Fn(&str) -> u32) {
+    let external = |topic: &&Arc<str>| !topology.is_internal(topic);
+    let create = |topic: &str, partitions: u32| {
+        cluster.create_topic(topic, i32::try_from(partitions).expect("a simulation has few partitions"));
+    };
+    topology.inputs().iter().filter(external).for_each(|topic| create(topic, partitions(topic)));
+    let known = |topic: &str| Some(cluster.partitions(topic).unsigned_abs()).filter(|count| *count > 0);
+    for (internal, needed) in topology.internal_topics().iter().zip(topology.internal_partitions(known)) {
+        create(&internal.topic, needed.expect("the inputs are there, so it is known"));
     }
-    let external = topology.inputs().iter().chain(topology.outputs()).filter(|topic| !is_internal(topic));
-    for topic in external.collect::<BTreeSet<_>>() {
-        cluster.create_topic(topic, count(partitions));
-    }
+    let mut needed: BTreeMap<&str, u32> = BTreeMap::new();
     for part in topology.subtopologies() {
-        for spec in part.store_specs.iter().filter(|spec| spec.changelog.is_some()) {
-            let topic = changelog_topic(topology.application_id(), &spec.name);
-            cluster.create_topic(&topic, tasks_of(cluster, topology, part));
+        let tasks = tasks_of(cluster, topology, part);
+        for (_, output) in topology.sinks_to_source_partition(part) {
+            let needed = needed.entry(&topology.outputs()[output.slot()]).or_default();
+            *needed = tasks.unsigned_abs().max(*needed);
         }
+        for spec in part.store_specs.iter().filter(|spec| spec.changelog.is_some()) {
+            cluster.create_topic(&changelog_topic(topology.application_id(), &spec.name), tasks);
+        }
+    }
+    for topic in topology.outputs().iter().filter(external).filter(|topic| known(topic).is_none()) {
+        create(topic, needed.get(&**topic).copied().unwrap_or_default().max(partitions(topic)));
     }
 }
 
 /// How many tasks a sub-topology has: one for each partition of its inputs.
 fn tasks_of(cluster: &FakeCluster, topology: &ApplicationTopology, part: &SubTopology) -> i32 {
-    cluster.partitions(&topology.inputs()[part.inputs[0].slot()])
+    let counts = part.inputs.iter().map(|input| {
+        let topic = &topology.inputs()[input.slot()];
+        (topic, cluster.partitions(topic))
+    });
+    let counts: Vec<_> = counts.collect();
+    let (first, tasks) = counts[0];
+    let other = counts.iter().find(|(_, count)| *count != tasks);
+    if let Some((other, count)) = other {
+        panic!(
+            "the inputs of sub-topology '{}' must have the same number of partitions, and '{first}' has {tasks}, '{other}' {count}",
+            part.name
+        );
+    }
+    tasks
 }

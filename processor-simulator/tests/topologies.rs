@@ -1,6 +1,9 @@
 //! Topologies of every kind go through the simulation, and one that is not exactly once is found out.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use processor_core::prelude::*;
 use processor_simulator::{Simulation, SplitMix64};
@@ -12,7 +15,8 @@ const SEEN: KeyValueStoreDef<i64, i64> = KeyValueStoreDef::new("seen");
 /// What is said when the schedules go wrong.
 fn wrong(simulation: &Simulation, schedules: u64) -> String {
     let payload = catch_unwind(AssertUnwindSafe(|| simulation.run(schedules))).expect_err("it goes wrong");
-    payload.downcast_ref::<String>().cloned().expect("it is said in words")
+    let words = payload.downcast_ref::<&str>().map(|words| (*words).to_owned());
+    words.or_else(|| payload.downcast_ref::<String>().cloned()).expect("it is said in words")
 }
 
 fn number(random: &mut SplitMix64) -> (String, i64) {
@@ -54,14 +58,14 @@ fn a_chain_with_repartitions_and_dead_letters_ends_exactly_once() -> Result<(), 
         })
         .with_store(&TOTALS)
         .sink("totals", "totals", (Utf8, JavaLong));
-    let told = Simulation::new(&topology.build()?)?
+    let summary = Simulation::new(&topology.build()?)?
         .input("numbers", (Utf8, JavaLong), number)
         .check(|world| {
             let count = |topic: &str| world.cluster.read_committed(topic).len();
             assert_eq!(count("numbers"), count("totals") + count("failed"), "each record is totalled or a dead letter");
         })
         .run(400);
-    assert!(told.faults > 400 && told.deaths > 400 && told.rebalances > 400, "{told}");
+    assert!(summary.faults > 400 && summary.strokes > 400 && summary.rebalances > 400, "{summary}");
     Ok(())
 }
 
@@ -81,6 +85,122 @@ fn a_task_with_two_inputs_keeps_its_sums() -> Result<(), TopologyError> {
         .input("left", (Utf8, JavaLong), number)
         .input("right", (Utf8, JavaLong), number)
         .run(200);
+    Ok(())
+}
+
+/// Many partitions behind few, and a sink that keeps them.
+#[test]
+fn sub_topologies_of_different_width_are_simulated() -> Result<(), TopologyError> {
+    let mut topology = Topology::builder();
+    topology
+        .source("numbers", "numbers", (Utf8, JavaLong))
+        .repartition("wide", |record| record.value.to_string(), (Utf8, JavaLong))
+        .with_partitions(5)
+        .each("count", |record, ctx: &mut Context<'_, String, i64>| {
+            let count = ctx.store(&COUNTS).update(&record.key, |count| {
+                *count += 1;
+                *count
+            })?;
+            ctx.forward(record.with_value(count))
+        })
+        .with_store(&COUNTS)
+        .sink("counts", "counts", (Utf8, JavaLong))
+        .to_source_partition();
+    let topology = topology.build()?;
+    Simulation::new(&topology)?.partitions_of("numbers", 2).input("numbers", (Utf8, JavaLong), number).run(100);
+    Ok(())
+}
+
+/// A topic between two sub-topologies that the application does not make itself, and that others may write, too.
+#[test]
+fn a_topic_that_is_written_and_read_is_compared() -> Result<(), TopologyError> {
+    let mut topology = Topology::builder();
+    topology.source("first", "a", (Utf8, JavaLong)).map_values(|value: i64| value + 1).named("more").sink(
+        "to-b",
+        "b",
+        (Utf8, JavaLong),
+    );
+    topology.source("second", "b", (Utf8, JavaLong)).sink("out", "c", (Utf8, JavaLong));
+    Simulation::new(&topology.build()?)?
+        .input("a", (Utf8, JavaLong), number)
+        .input("b", (Utf8, JavaLong), number)
+        .run(100);
+    Ok(())
+}
+
+/// A record that waits for its next try does so for minutes, which pass quickly here.
+#[test]
+fn long_retries_come_to_their_end() -> Result<(), TopologyError> {
+    let mut topology = Topology::builder();
+    topology
+        .source("in", "in", (Utf8, JavaLong))
+        .each("refuse", |record: Record<String, i64>, ctx: &mut Context<'_, String, i64>| {
+            if record.value % 10 == 0 {
+                return Err(OperatorError::message("not this one"));
+            }
+            ctx.forward(record)
+        })
+        .on_failure(FailurePolicy::retry(5, Duration::from_secs(10)).then(FailurePolicy::dead_letter("failed")))
+        .sink("out", "out", (Utf8, JavaLong));
+    Simulation::new(&topology.build()?)?.input("in", (Utf8, JavaLong), number).run(40);
+    Ok(())
+}
+
+/// A schedule of stream time, with records that come late and time that stands still.
+#[test]
+fn stream_time_schedules_fire_as_without_faults() -> Result<(), TopologyError> {
+    struct EveryMinute;
+
+    impl Operator for EveryMinute {
+        type KeyIn = String;
+        type ValueIn = i64;
+        type KeyOut = String;
+        type ValueOut = i64;
+
+        fn open(&mut self, ctx: &mut OpenContext<'_>) -> Result<(), OperatorError> {
+            ctx.schedule(Duration::from_mins(1), Clock::StreamTime);
+            Ok(())
+        }
+
+        fn process(
+            &mut self,
+            record: Record<String, i64>,
+            ctx: &mut Context<'_, String, i64>,
+        ) -> Result<(), OperatorError> {
+            ctx.store(&TOTALS).update(&record.key, |total| *total += record.value)?;
+            Ok(())
+        }
+
+        fn punctuate(
+            &mut self,
+            punctuation: Punctuation,
+            ctx: &mut Context<'_, String, i64>,
+        ) -> Result<(), OperatorError> {
+            for (key, total) in ctx.store(&TOTALS).all().collect()? {
+                ctx.forward(Record::new(key, total, punctuation.now))?;
+            }
+            Ok(())
+        }
+    }
+
+    let mut topology = Topology::builder();
+    topology.source("in", "in", (Utf8, JavaLong)).process("totals", || EveryMinute).with_store(&TOTALS).sink(
+        "out",
+        "out",
+        (Utf8, JavaLong),
+    );
+    let fired = Arc::new(AtomicUsize::new(0));
+    let seen = fired.clone();
+    Simulation::new(&topology.build()?)?
+        .input_records("in", (Utf8, JavaLong), |random| {
+            let (key, value) = number(random);
+            Record::new(key, value, Timestamp::new(1 + random.below(3_600) as i64 * 1_000))
+        })
+        .check(move |world| {
+            seen.fetch_add(world.cluster.read_committed("out").len(), Ordering::Relaxed);
+        })
+        .run(100);
+    assert!(fired.load(Ordering::Relaxed) > 100, "schedules have fired");
     Ok(())
 }
 
@@ -134,8 +254,28 @@ fn what_depends_on_the_batch_is_found_out() -> Result<(), TopologyError> {
     let simulation = Simulation::new(&topology)?.input("numbers", (Utf8, JavaLong), number);
     let said = wrong(&simulation, 100);
     assert!(said.contains("O2: simulated-seen-changelog-"), "{said}");
-    let told = Simulation::new(&topology)?.input("numbers", (Utf8, JavaLong), number).without_reference().run(100);
-    assert_eq!(told.schedules, 100, "and is exact all the same");
+    let summary = Simulation::new(&topology)?.input("numbers", (Utf8, JavaLong), number).without_reference().run(100);
+    assert_eq!(summary.schedules, 100, "and is exact all the same");
+    Ok(())
+}
+
+/// What a store without a changelog holds may go, and nobody can say when.
+#[test]
+fn a_store_without_a_changelog_has_no_reference() -> Result<(), TopologyError> {
+    const CACHE: KeyValueStoreDef<String, i64> = KeyValueStoreDef::new("cache").without_changelog();
+    let mut topology = Topology::builder();
+    topology
+        .source("in", "in", (Utf8, JavaLong))
+        .each("cache", |record: Record<String, i64>, ctx: &mut Context<'_, String, i64>| {
+            ctx.store(&CACHE).put(&record.key, record.value);
+            ctx.forward(record)
+        })
+        .with_store(&CACHE)
+        .sink("out", "out", (Utf8, JavaLong));
+    let simulation = Simulation::new(&topology.build()?)?.input("in", (Utf8, JavaLong), number);
+    let said = wrong(&simulation, 1);
+    assert!(said.contains("the store 'cache' has no changelog") && said.contains(".without_reference()"), "{said}");
+    simulation.without_reference().run(100);
     Ok(())
 }
 
@@ -176,6 +316,10 @@ fn inputs_without_records_and_topics_that_are_none_are_refused() -> Result<(), T
     let topology = topology.build()?;
     let simulation = Simulation::new(&topology)?.input("left", (Utf8, JavaLong), number);
     assert!(wrong(&simulation, 1).contains("the input 'right' has no records"));
+    assert!(wrong(&simulation, 0).contains("no schedule"));
+    let halved = Simulation::new(&topology)?.partitions_of("left", 2).input("left", (Utf8, JavaLong), number);
+    let said = wrong(&halved.input("right", (Utf8, JavaLong), number), 1);
+    assert!(said.contains("the inputs of sub-topology 'in' must have the same number of partitions"), "{said}");
     let simulation = Simulation::new(&topology)?;
     let refused = catch_unwind(AssertUnwindSafe(|| simulation.input("middle", (Utf8, JavaLong), number)));
     let said = refused.expect_err("there is no such input").downcast::<String>().expect("it is said in words");

@@ -158,10 +158,9 @@ mod tests {
             // Debits and credits of an account are merged as they arrive, so who is refused is chance. The sum is not.
             .without_reference()
             .check(|world| {
-                let steps = world.cluster.read_committed("balances").into_iter().map(|(_, _, it)| (it.key, it.value));
-                let last: BTreeMap<_, _> = steps.collect();
-                let balance = |bytes: &Vec<u8>| i64::from_be_bytes(bytes[..].try_into().expect("it has 8 bytes"));
-                assert_eq!(last.values().flatten().map(balance).sum::<i64>(), 0);
+                let steps = world.records("balances", (Utf8, JavaLong)).into_iter();
+                let last: BTreeMap<String, i64> = steps.map(|step| (step.key, step.value)).collect();
+                assert_eq!(last.values().sum::<i64>(), 0);
             })
             .run(100);
         Ok(())

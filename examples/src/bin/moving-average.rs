@@ -156,14 +156,14 @@ mod whatever_goes_wrong {
     fn averages_and_dead_letters_are_those_of_a_run_without_faults() -> Result<(), TopologyError> {
         let [input, output, failed] = ["readings", "averages", "failed"].map(str::to_owned);
         let args = Args { input, output, window: 3, format: Format::Text, dead_letters: Some(failed) };
-        let told = Simulation::new(&topology(&args)?)?
+        let summary = Simulation::new(&topology(&args)?)?
             .input("readings", (Utf8, Utf8), |random| {
                 let reading = random.below(50);
                 let text = if reading == 0 { "broken".to_owned() } else { reading.to_string() };
                 (format!("sensor-{}", random.below(5)), text)
             })
             .run(200);
-        assert!(told.deaths > 200, "{told}");
+        assert!(summary.strokes > 200, "{summary}");
         Ok(())
     }
 }

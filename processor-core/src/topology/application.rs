@@ -204,6 +204,23 @@ impl ApplicationTopology {
         &self.names.internal
     }
 
+    /// Whether the application makes a topic for itself, beside changelogs.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # let mut topology = Topology::builder();
+    /// # topology
+    /// #     .source("orders", "orders", (JavaLong, Utf8))
+    /// #     .repartition("by-customer", |order| order.value.clone(), (Utf8, Utf8))
+    /// #     .sink("copy", "orders-by-customer", (Utf8, Utf8));
+    /// # let topology = topology.build()?.for_application("shop")?;
+    /// assert!(topology.is_internal("shop-by-customer-repartition") && !topology.is_internal("orders"));
+    /// # Ok::<(), TopologyError>(())
+    /// ```
+    pub fn is_internal(&self, topic: &str) -> bool {
+        self.names.internal.iter().any(|internal| *internal.topic == *topic)
+    }
+
     /// How many partitions each internal topic needs, in the order of [`internal_topics`](Self::internal_topics), given
     /// those of the topics that are there; `None` where nothing tells it.
     ///

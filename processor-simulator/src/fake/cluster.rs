@@ -227,10 +227,9 @@ impl Model {
         self.diverted.insert(topic.into(), into.into());
     }
 
-    /// The logs of a topic of another cluster, as they are.
-    pub(super) fn copy_topic(&mut self, from: &Self, topic: &str) {
-        let (topic, logs) = from.topics.get_key_value(topic).expect("the topic is there");
-        self.topics.insert(topic.clone(), logs.clone());
+    /// The names of all topics.
+    pub(super) fn topics(&self) -> Vec<&str> {
+        self.topics.keys().map(|topic| &**topic).collect()
     }
 
     pub(super) fn partitions(&self, topic: &str) -> i32 {

@@ -104,12 +104,13 @@ impl FakeCluster {
         self.model.lock().log_mut(&partition).expect("the partition exists").append(written, None)
     }
 
-    /// Copies a topic of another cluster, as it is.
+    /// Copies a partition of another cluster, as it is.
     ///
     /// # Panics
-    /// If that one has no such topic.
-    pub fn copy_topic(&self, from: &Self, topic: &str) {
-        self.model.lock().copy_topic(&from.model.lock(), topic);
+    /// If one of them has no such partition.
+    pub fn copy_partition(&self, from: &Self, partition: &TopicPartition) {
+        let log = from.model.lock().log(partition).expect("the partition exists").clone();
+        *self.model.lock().log_mut(partition).expect("the partition exists") = log;
     }
 
     /// From now on, what workers write to a topic goes to a new one of this name, and nobody reads it.
@@ -126,8 +127,12 @@ impl FakeCluster {
     }
 
     /// What a `read_committed` reader sees of a topic now: partition, offset, record.
+    ///
+    /// # Panics
+    /// If there is no such topic.
     pub fn read_committed(&self, topic: &str) -> Vec<(Partition, Offset, Written)> {
         let model = self.model.lock();
+        assert!(model.partitions(topic) > 0, "there is no topic '{topic}', but {}", model.topics().join(", "));
         let mut records = Vec::new();
         for partition in model.partitions_of(topic) {
             let log = model.log(&partition).expect("it was just listed");

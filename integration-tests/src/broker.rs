@@ -15,6 +15,7 @@ mod properties;
 mod raw_log;
 pub mod secure;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Child;
@@ -25,7 +26,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::sys::signal::Signal;
 
 pub use self::ports::NodePorts;
-pub use self::raw_log::{RawBatch, RawKind, RawLog, RawOffset};
+pub use self::raw_log::{RawBatch, RawDecision, RawKind, RawLog, RawOffset, RawRecords};
 use crate::log_file;
 
 /// Three nodes on two busy cores need about 20 s.
@@ -227,14 +228,28 @@ impl KafkaCluster {
     }
 
     /// What lies in a partition's files, on the node that has the most of it: for when nobody writes to it any more.
-    /// `with_offsets` for a partition of `__consumer_offsets`.
-    pub fn raw_log(&self, topic: &str, partition: i32, with_offsets: bool) -> Result<RawLog> {
+    pub fn raw_log(&self, topic: &str, partition: i32, records: RawRecords) -> Result<RawLog> {
         let directories = self.nodes.iter().map(|node| node.data().join(format!("{topic}-{partition}")));
         let logs: Result<Vec<_>> = directories
             .filter(|directory| directory.exists())
-            .map(|directory| RawLog::read(&directory, with_offsets))
+            .map(|directory| RawLog::read(&directory, records))
             .collect();
         logs?.into_iter().max_by_key(RawLog::end).with_context(|| format!("no node has {topic}-{partition}"))
+    }
+
+    /// The partitions of which a node has files.
+    pub fn partitions_on_disk(&self) -> Result<BTreeSet<(String, i32)>> {
+        let mut partitions = BTreeSet::new();
+        for node in &self.nodes {
+            let data = node.data();
+            for entry in fs::read_dir(&data).with_context(|| format!("cannot list {}", data.display()))? {
+                let name = entry?.file_name().to_string_lossy().into_owned();
+                let parts =
+                    name.rsplit_once('-').and_then(|(topic, number)| Some((topic.to_owned(), number.parse().ok()?)));
+                partitions.extend(parts);
+            }
+        }
+        Ok(partitions)
     }
 
     /// How many times, in all its lives, a node has dropped the markers of a decided transaction.

@@ -37,7 +37,7 @@ pub use self::ledger::{LedgerEntry, LedgerState, check_ledger, check_ledger_stat
 pub use self::moving_average::{check_moving_average, expected_windows};
 pub use self::offsets::{check_offsets, check_offsets_monotone, input_ends};
 pub use self::state::{State, check_state, fold};
-pub use self::transactions::{TaskFiles, check_transactions};
+pub use self::transactions::{TaskFiles, check_transactions, torn_by_brokers};
 pub use self::verdict::{Kind, Verdict, Violation, grouped};
 pub use self::word_count::{check_word_count, expected_word_counts, words_of};
 

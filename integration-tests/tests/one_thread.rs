@@ -98,6 +98,44 @@ fn a_zombie_that_restores_does_not_take_another_ones_commits_for_lost_offsets() 
     verify(&world);
 }
 
+/// The brokers commit a part of a transaction in a changelog and abort the rest. It is not taken, and is written over before
+/// anything else is built on the changelog: not even half of what is processed again.
+#[test]
+fn what_the_brokers_have_torn_is_written_over_with_the_next_commit() {
+    let mut world = world(2, Brokers::Verify, Members::Dynamic);
+    let finish = |world: &mut World, worker| {
+        for _ in 0..400 {
+            assert_eq!(world.turn(worker), None, "worker {worker} goes on");
+        }
+        assert!(world.is_done(), "everything is processed");
+        world.verify_stores();
+    };
+    world.start(0);
+    (0..7).for_each(|key| produce(&world, 0, &format!("k{key}"), 1));
+    finish(&mut world, 0);
+    world.cluster.script(Fault::CommitTorn);
+    (0..7).for_each(|key| produce(&world, 0, &format!("k{key}"), 10));
+    while world.cluster.faults_left() > 0 {
+        assert_eq!(world.turn(0), None);
+    }
+    // Whoever begins now finds the part that was committed; the first batch after that is small.
+    world.die(0, 0);
+    world.expire(0);
+    world.start(1);
+    let committed = |world: &World| world.cluster.committed().values().map(|(offset, _)| offset.get()).sum::<i64>();
+    let before = committed(&world);
+    while committed(&world) == before {
+        assert_eq!(world.turn(1), None);
+    }
+    // Everything comes from the changelog, also what the batch after the torn one has not written itself.
+    world.die(1, 0);
+    world.directory(1).lose_all();
+    world.expire(1);
+    world.start(1);
+    finish(&mut world, 1);
+    verify(&world);
+}
+
 #[test]
 fn every_schedule_ends_exactly_once() {
     if let Ok(seed) = std::env::var("PROCESSOR_SEED") {
@@ -124,7 +162,7 @@ fn every_schedule_ends_exactly_once() {
 }
 
 /// The faults that a schedule can ask for.
-const SCRIPTED: [Fault; 12] = [
+const SCRIPTED: [Fault; 13] = [
     Fault::CommitTimesOut { took_effect: true },
     Fault::CommitTimesOut { took_effect: false },
     Fault::CommitFails(TxnErrorKind::Fatal),
@@ -137,6 +175,7 @@ const SCRIPTED: [Fault; 12] = [
     Fault::AbortLeavesLateCopy,
     Fault::SendOffsetsLeavesLateCopy,
     Fault::InitTakes(1),
+    Fault::CommitTorn,
 ];
 const BLOWS: [Blow; 9] = [
     Blow::Died,

@@ -17,6 +17,8 @@ listed! {
     DrainedBeforeOffsets = "drained-before-offsets", "offsets are sent before the records are acknowledged (EO-3)";
     RestoredReadCommitted = "restored-read-committed", "state is restored from uncommitted records too (EO-4)";
     StableOffsetsOnly = "stable-offsets-only", "an offset is taken that an open transaction is about to replace (EO-4)";
+    NamedEndIsTheEnd = "named-end-is-the-end", "what is committed behind the end that the last commit names is taken (EO-4)";
+    TornIsWrittenOver = "torn-is-written-over", "what the brokers have committed of a transaction that they aborted stays in the changelog (EO-4)";
     LateAnswersAreIgnored = "late-answers-are-ignored", "a position that was asked for under another assignment is taken (EO-4)";
     LocalStoreIsExactOrEmpty = "local-store-is-exact-or-empty", "a store without a changelog is kept though it is not what was committed";
     TaintedProducerIsReplaced = "tainted-producer-is-replaced", "a producer with a request that may arrive late goes on (EO-11)";

@@ -4,7 +4,7 @@
 
 mod merge;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ pub use self::merge::IsAtEnd;
 use self::merge::Merge;
 use crate::kafka::{DeliveryTag, PolledRecord, TransactionalId};
 use crate::restore::{ChangelogSource, Recovered};
+use crate::seeded_bugs::{self, Rule};
 use crate::state::{Permit, Positions, StateError, TaskState};
 use crate::status::AtWork;
 use crate::transaction::CommitReceipt;
@@ -52,6 +53,8 @@ pub struct Running<T, R> {
     pub at_work: Arc<AtWork>,
     changelog_ends: Vec<Option<ChangelogOffset>>,
     committed_batch: BatchId,
+    /// What the next commit must write once more: see [`Recovered::torn`].
+    torn: Vec<(StoreIndex, Vec<u8>)>,
 }
 
 /// What is observed of a record.
@@ -89,7 +92,30 @@ impl<T: TaskState, R: PolledRecord> Running<T, R> {
             processed: of_inputs,
             changelog_ends: recovered.changelog_ends,
             committed_batch: recovered.batch,
+            torn: recovered.torn,
         }
+    }
+
+    /// Collects what the batch wrote to the stores, and what must be written once more.
+    ///
+    /// # Errors
+    /// A value cannot be encoded, or the state not be read; the batch cannot commit.
+    pub fn collect_changes(&mut self) -> Result<(), String> {
+        self.changes.clear();
+        self.task.collect_changes(&mut self.changes).map_err(|failure| failure.to_string())?;
+        let is_torn = !self.torn.is_empty() && seeded_bugs::holds(Rule::TornIsWrittenOver);
+        let Some(state) = self.state.as_ref().filter(|_| is_torn) else { return Ok(()) };
+        let written: BTreeSet<(StoreIndex, Vec<u8>)> =
+            self.changes.changes().map(|change| (change.store, change.key.to_vec())).collect();
+        let mut value = Vec::new();
+        for (store, key) in
+            self.torn.iter().collect::<BTreeSet<_>>().into_iter().filter(|torn| !written.contains(*torn))
+        {
+            value.clear();
+            let is_there = state.get(*store, key, &mut value).map_err(|error| error.message)?;
+            self.changes.push(*store, key, is_there.then_some(&value));
+        }
+        Ok(())
     }
 
     /// The number of the batch that is being processed.
@@ -152,8 +178,13 @@ impl<T: TaskState, R: PolledRecord> Running<T, R> {
         let ends = self.ends(tag, |tag| receipt.delivered_end(tag));
         self.committed_batch = self.committed_batch.next();
         if let Some(state) = &mut self.state {
+            // What was never written has no position.
+            let stored = state.positions().changelogs.iter().zip(&self.changelog_ends).zip(&ends);
+            let contained = |((stored, before), end): ((&Option<_>, &Option<_>), &Option<ChangelogOffset>)| {
+                end.filter(|_| stored.is_some() || before != end)
+            };
             let positions = Positions {
-                changelogs: ends.clone(),
+                changelogs: stored.map(contained).collect(),
                 stream_time: self.task.stream_time(),
                 batch: self.committed_batch,
                 written_at: now,
@@ -167,6 +198,7 @@ impl<T: TaskState, R: PolledRecord> Running<T, R> {
             *processed = processing.take().or(*processed);
         }
         self.changelog_ends = ends;
+        self.torn.clear();
         self.task.applied();
         Ok(())
     }

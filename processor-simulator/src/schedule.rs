@@ -185,7 +185,7 @@ fn any_fault(random: &mut SplitMix64) -> Fault {
         TxnErrorKind::TimedOut,
     ];
     let kind = kinds[random.below(kinds.len() as u64) as usize];
-    match random.below(12) {
+    match random.below(13) {
         0 => Fault::CommitTimesOut { took_effect: true },
         1 => Fault::CommitTimesOut { took_effect: false },
         2 => Fault::CommitFails(kind),
@@ -197,6 +197,7 @@ fn any_fault(random: &mut SplitMix64) -> Fault {
         8 => Fault::AbortLeavesLateCopy,
         9 => Fault::SendOffsetsLeavesLateCopy,
         10 => Fault::InitTakes(1 + random.below(30) as u32),
+        11 => Fault::CommitTorn,
         _ => Fault::AbortFails(TxnErrorKind::Fatal),
     }
 }

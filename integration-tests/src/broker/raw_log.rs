@@ -3,7 +3,8 @@
 //! No client says which producer wrote a record, nor where the markers of transactions stand; the files do. They are read
 //! while the broker runs, when nobody writes to the partition any more. Format: Kafka's documentation, "Record Batch"
 //! (magic 2) and "Control Batches"; the records of `__consumer_offsets`: `OffsetCommitKey.json` and
-//! `OffsetCommitValue.json` in Kafka's source, of which every version begins alike.
+//! `OffsetCommitValue.json` in Kafka's source, of which every version begins alike; those of `__transaction_state`:
+//! `TransactionLogValue.json`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,6 +20,8 @@ const MAGIC: u8 = 2;
 const COMPRESSION: i16 = 0b111;
 const TRANSACTIONAL: i16 = 0x10;
 const CONTROL: i16 = 0x20;
+/// `PREPARE_COMMIT` of `TransactionState`.
+const PREPARE_COMMIT: u8 = 2;
 /// The highest version of a key in `__consumer_offsets` that names a committed offset.
 const OFFSET_KEY_MAX: i16 = 1;
 
@@ -31,6 +34,8 @@ pub struct RawBatch {
     pub records: u64,
     /// Its producer's id and epoch; -1 if it has none.
     pub producer: (i64, i16),
+    /// The time of its last record.
+    pub at_ms: i64,
     /// What it is.
     pub kind: RawKind,
 }
@@ -66,6 +71,28 @@ pub struct RawOffset {
     pub offset: i64,
 }
 
+/// A commit that a coordinator has decided, as it stands in `__transaction_state`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawDecision {
+    /// Whose transaction.
+    pub producer: (i64, i16),
+    /// When.
+    pub at_ms: i64,
+    /// Topic and partition of everything that takes part.
+    pub partitions: BTreeSet<(String, i32)>,
+}
+
+/// Which records of a partition are read, besides what batches say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RawRecords {
+    /// None.
+    Unread,
+    /// The offsets of `__consumer_offsets`.
+    Offsets,
+    /// The decided commits of `__transaction_state`.
+    Decisions,
+}
+
 /// A partition's batches, from the first one that is there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RawLog {
@@ -73,14 +100,16 @@ pub struct RawLog {
     pub batches: Vec<RawBatch>,
     /// The offsets that they commit, if this is a partition of `__consumer_offsets`.
     pub offsets: Vec<RawOffset>,
+    /// The commits that were decided, if this is a partition of `__transaction_state`.
+    pub decisions: Vec<RawDecision>,
 }
 
 impl RawLog {
-    /// Reads the directory of a partition; with the offsets, if those are its records.
+    /// Reads the directory of a partition.
     ///
     /// # Errors
     /// It cannot be read, or is not in this format.
-    pub(super) fn read(directory: &Path, with_offsets: bool) -> Result<Self> {
+    pub(super) fn read(directory: &Path, records: RawRecords) -> Result<Self> {
         let mut log = Self::default();
         let files = fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?;
         let mut segments: Vec<_> = files.map(|file| Ok(file?.path())).collect::<Result<_>>()?;
@@ -88,7 +117,7 @@ impl RawLog {
         segments.sort();
         for segment in segments {
             let bytes = fs::read(&segment).with_context(|| format!("cannot read {}", segment.display()))?;
-            log.take(&bytes, with_offsets).with_context(|| format!("in {}", segment.display()))?;
+            log.take(&bytes, records).with_context(|| format!("in {}", segment.display()))?;
         }
         Ok(log)
     }
@@ -111,7 +140,7 @@ impl RawLog {
         !open.is_empty()
     }
 
-    fn take(&mut self, mut segment: &[u8], with_offsets: bool) -> Result<()> {
+    fn take(&mut self, mut segment: &[u8], read: RawRecords) -> Result<()> {
         // What is being written may end anywhere, in the files of a broker that was killed too.
         while segment.len() >= HEADER_BYTES {
             let length = PREFIX_BYTES + usize::try_from(i32::from_be_bytes(field(segment, 8))).context("a length")?;
@@ -132,11 +161,16 @@ impl RawLog {
                 RawKind::Plain
             };
             let producer = (i64::from_be_bytes(field(bytes, 43)), i16::from_be_bytes(field(bytes, 51)));
-            if with_offsets && attributes & CONTROL == 0 {
-                ensure!(attributes & COMPRESSION == 0, "offsets are compressed");
-                self.take_offsets(offset, producer, &bytes[HEADER_BYTES..])?;
+            let at_ms = i64::from_be_bytes(field(bytes, 35));
+            if read != RawRecords::Unread && attributes & CONTROL == 0 {
+                ensure!(attributes & COMPRESSION == 0, "the records are compressed");
+                match read {
+                    RawRecords::Offsets => self.take_offsets(offset, producer, &bytes[HEADER_BYTES..])?,
+                    RawRecords::Decisions => self.take_decisions(at_ms, &bytes[HEADER_BYTES..])?,
+                    RawRecords::Unread => {}
+                }
             }
-            self.batches.push(RawBatch { offset, records, producer, kind });
+            self.batches.push(RawBatch { offset, records, producer, at_ms, kind });
             segment = rest;
         }
         Ok(())
@@ -158,6 +192,67 @@ impl RawLog {
         }
         Ok(())
     }
+}
+
+impl RawLog {
+    fn take_decisions(&mut self, at_ms: i64, mut records: &[u8]) -> Result<()> {
+        while !records.is_empty() {
+            let ((_, value), _, rest) = record(records)?;
+            records = rest;
+            let Some(mut value) = value else { continue };
+            let version = i16::from_be_bytes(take(&mut value)?);
+            let producer = (i64::from_be_bytes(take(&mut value)?), i16::from_be_bytes(take(&mut value)?));
+            let _timeout: [u8; 4] = take(&mut value)?;
+            let [status] = take(&mut value)?;
+            if status == PREPARE_COMMIT {
+                let partitions = partitions_of_a_decision(version, &mut value)?;
+                self.decisions.push(RawDecision { producer, at_ms, partitions });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An array of topics with their partitions; from version 1 on in the compact form.
+fn partitions_of_a_decision(version: i16, value: &mut &[u8]) -> Result<BTreeSet<(String, i32)>> {
+    let compact = version >= 1;
+    let length = |value: &mut &[u8]| -> Result<usize> {
+        if compact {
+            Ok(usize::try_from(unsigned_varint(value)?)?.saturating_sub(1))
+        } else {
+            Ok(usize::try_from(i32::from_be_bytes(take(value)?)).unwrap_or(0))
+        }
+    };
+    let mut all = BTreeSet::new();
+    for _ in 0..length(value)? {
+        let topic = if compact {
+            let bytes = usize::try_from(unsigned_varint(value)?)?.saturating_sub(1);
+            let (topic, rest) = value.split_at_checked(bytes).context("a topic beyond its record")?;
+            *value = rest;
+            String::from_utf8(topic.to_vec()).context("a name is not UTF-8")?
+        } else {
+            text(value)?
+        };
+        for _ in 0..length(value)? {
+            all.insert((topic.clone(), i32::from_be_bytes(take(value)?)));
+        }
+        if compact {
+            ensure!(unsigned_varint(value)? == 0, "a tagged field of a newer Kafka");
+        }
+    }
+    Ok(all)
+}
+
+fn unsigned_varint(bytes: &mut &[u8]) -> Result<u64> {
+    let mut value = 0_u64;
+    for at in 0..10 {
+        let [byte] = take(bytes)?;
+        value |= u64::from(byte & 0x7f) << (7 * at);
+        if byte & 0x80 == 0 {
+            return Ok(value);
+        }
+    }
+    bail!("a number without an end")
 }
 
 /// A record's key and value, its place in the batch, and what is behind it.

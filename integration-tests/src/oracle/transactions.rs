@@ -10,10 +10,10 @@
 //! What it cannot see: the files do not name the transactions of one producer within an epoch, so two of them that traded
 //! their changes for each other's would fit. Then a state would be no past of the input, which O2 finds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::verdict::{Kind, Verdict};
-use crate::broker::{RawBatch, RawKind, RawLog, RawOffset};
+use crate::broker::{RawBatch, RawDecision, RawKind, RawLog, RawOffset};
 
 /// What one transaction has written in one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,11 +111,49 @@ fn moves(verdict: &mut Verdict, group: &str, input: &str, offsets: &RawLog) -> B
     moves
 }
 
+/// What brokers have committed of transactions that they have aborted: the offsets of markers that commit something in a partition
+/// though no coordinator has a decision that says so, and behind which the marker of the abort stands. Brokers write them where
+/// one comes back with a decision that it alone has, acts on it, and loses it to whoever leads after it. All brokers have one clock.
+pub fn torn_by_brokers(decisions: &[RawDecision], topic: &str, partition: i32, log: &RawLog) -> Vec<i64> {
+    let place = (topic.to_owned(), partition);
+    let mut decided: BTreeMap<(i64, i16), Vec<i64>> = BTreeMap::new();
+    for decision in decisions.iter().filter(|decision| decision.partitions.contains(&place)) {
+        decided.entry(decision.producer).or_default().push(decision.at_ms);
+    }
+    for times in decided.values_mut() {
+        times.sort_unstable();
+    }
+    let (mut written, mut ended) = (BTreeSet::new(), BTreeSet::new());
+    let (mut suspects, mut torn) = (BTreeMap::new(), Vec::new());
+    for RawBatch { offset, producer, at_ms, kind, .. } in &log.batches {
+        match kind {
+            RawKind::Plain => {}
+            RawKind::InTransaction => {
+                written.insert(producer.0);
+                suspects.remove(&producer.0);
+            }
+            RawKind::Marker { committed } => {
+                let times = decided.get(producer).map_or(&[][..], Vec::as_slice);
+                let decided = times[..times.partition_point(|time| time <= at_ms)].last();
+                let is_new = *committed && decided.is_some_and(|decided| ended.insert((*producer, *decided)));
+                if !written.remove(&producer.0) {
+                    // It ends nothing: the one before it was sent twice, or should have been this one.
+                    let suspect = suspects.remove(&producer.0);
+                    torn.extend(suspect.filter(|_| !committed));
+                } else if *committed && !is_new {
+                    suspects.insert(producer.0, *offset);
+                }
+            }
+        }
+    }
+    torn
+}
+
 /// What committed transactions have written in a partition, in the order of their first records.
 fn committed(verdict: &mut Verdict, place: &str, log: &RawLog) -> Vec<Part> {
     let mut open: BTreeMap<i64, Part> = BTreeMap::new();
     let mut committed = Vec::new();
-    for RawBatch { offset, records, producer, kind } in &log.batches {
+    for RawBatch { offset, records, producer, kind, .. } in &log.batches {
         match kind {
             RawKind::Plain => {}
             RawKind::InTransaction => {

@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use processor_core::ids::{BatchId, ChangelogOffset, InputIndex, Offset, StoreIndex, Timestamp, TopicPartition};
+use processor_core::ids::{
+    BatchId, ChangelogOffset, InputIndex, Offset, StoreIndex, TaskId, Timestamp, TopicPartition,
+};
 use processor_core::protocol::metadata::OffsetMetadata;
 use processor_core::protocol::restore::{self, RestoreRefusal, StartRule, StoreFacts, StorePlan};
 use processor_core::task::{ChangeSet, Task};
@@ -58,6 +60,10 @@ pub struct Recovery<T> {
     pub(super) blocked_since: Option<Duration>,
     /// Whether no offset was committed when records were, and was asked for again.
     asked_again: bool,
+    /// Of each store, the end named by the commit behind which a committed record was found, for which it was asked again.
+    asked_behind: Vec<Option<ChangelogOffset>>,
+    /// The keys of records that are committed behind the end that the last commit names.
+    torn: Vec<(StoreIndex, Vec<u8>)>,
     pub(super) changes: ChangeSet,
     pub(super) records_replayed: u64,
     /// When the replay began.
@@ -114,8 +120,19 @@ pub(super) struct StoreReplay {
     pub(super) from: ChangelogOffset,
     pub(super) reached: ChangelogOffset,
     pub(super) until: ChangelogOffset,
+    /// The end that the last commit names: nothing that is behind it was ever committed.
+    named_end: Option<ChangelogOffset>,
+    /// Where something is all the same.
+    torn_from: Option<ChangelogOffset>,
     /// The end that the reader has last seen, if it has seen one.
     pub(super) end_seen: bool,
+}
+
+impl StoreReplay {
+    /// How far the base holds the changelog: what is torn stays to be found until it is written over.
+    fn contained(&self) -> ChangelogOffset {
+        self.torn_from.unwrap_or(self.reached)
+    }
 }
 
 /// A task that stands where it was committed, with all committed state.
@@ -131,6 +148,9 @@ pub struct Recovered<T> {
     pub batch: BatchId,
     /// How many changelog records were replayed.
     pub records_replayed: u64,
+    /// The keys that the next commit must write once more, as they are in the state: the changelog holds, as committed, what a
+    /// transaction has written whose offsets were not.
+    pub torn: Vec<(StoreIndex, Vec<u8>)>,
 }
 
 impl<T: TaskState> Recovery<T> {
@@ -146,6 +166,8 @@ impl<T: TaskState> Recovery<T> {
             task,
             inputs,
             stores,
+            asked_behind: vec![None; changelogs.len()],
+            torn: Vec::new(),
             changelogs,
             state,
             step: Step::Committed,
@@ -166,8 +188,7 @@ impl<T: TaskState> Recovery<T> {
 
     /// Gives the state up and begins again.
     pub(super) fn begin_again(&mut self, open_at: Duration) -> Option<T> {
-        self.changes.clear();
-        self.step = Step::Committed;
+        self.ask_anew();
         self.open_at = open_at;
         self.state.take()
     }
@@ -257,7 +278,8 @@ impl<T: TaskState> Recovery<T> {
                 from_nothing_since = Some(now);
             }
             wipes.extend(wipe.map(|reason| (slot, format!("{reason}, so it is restored in full"))));
-            stores.push(Some(StoreReplay { from, reached: from, until, end_seen: false }));
+            let named_end = facts.named_end;
+            stores.push(Some(StoreReplay { from, reached: from, until, named_end, torn_from: None, end_seen: false }));
         }
         let replay = Replay {
             stores,
@@ -325,12 +347,28 @@ impl<T: TaskState> Recovery<T> {
             )));
         };
         assert!(offset >= progress.reached, "EO-8: {partition}@{offset} came after {} was reached", progress.reached);
+        let index = StoreIndex::new(u16::try_from(store).expect("build() bounds the number of stores"));
+        let is_behind =
+            |named_end: &ChangelogOffset| offset >= *named_end && seeded_bugs::holds(Rule::NamedEndIsTheEnd);
+        if let Some(named_end) = progress.named_end.filter(is_behind) {
+            if self.asked_behind[store] != Some(named_end) {
+                // Here, too, somebody else may have committed since we asked.
+                self.asked_behind[store] = Some(named_end);
+                self.ask_anew();
+                return Ok(true);
+            }
+            if progress.torn_from.is_none() {
+                progress.torn_from = Some(offset);
+                tell_torn(self.task.id(), partition, offset, named_end);
+            }
+            self.torn.push((index, key.to_vec()));
+        } else {
+            self.records_replayed += 1;
+            self.changes.push(index, key, value);
+        }
         progress.reached = offset.next();
         progress.end_seen = false;
         self.blocked_since = None;
-        self.records_replayed += 1;
-        let index = StoreIndex::new(u16::try_from(store).expect("build() bounds the number of stores"));
-        self.changes.push(index, key, value);
         Ok(false)
     }
 
@@ -351,6 +389,7 @@ impl<T: TaskState> Recovery<T> {
     /// Everything is asked for again: what was known is not what is there.
     pub(super) fn ask_anew(&mut self) {
         self.changes.clear();
+        self.torn.clear();
         self.step = Step::Committed;
     }
 
@@ -364,8 +403,9 @@ impl<T: TaskState> Recovery<T> {
             let mut moved = false;
             for (stored, progress) in positions.changelogs.iter_mut().zip(&replay.stores) {
                 let Some(progress) = progress else { continue };
-                if progress.reached > progress.from && *stored != Some(progress.reached) {
-                    *stored = Some(progress.reached);
+                let contained = progress.contained();
+                if contained > progress.from && *stored != Some(contained) {
+                    *stored = Some(contained);
                     moved = true;
                 }
             }
@@ -451,12 +491,17 @@ impl<T: TaskState> Recovery<T> {
         let positions = self.state.as_ref().map(TaskState::positions);
         let stream_time = positions.map_or(replay.stream_time, |positions| positions.stream_time);
         let batch = positions.map_or(replay.batch, |positions| positions.batch);
-        let changelog_ends = positions.map(|positions| positions.changelogs.clone()).unwrap_or_default();
+        // A changelog that holds nothing yet ends where it begins: that is named, too, so that nothing comes up behind it unseen.
+        let end = |(stored, progress): (&Option<ChangelogOffset>, &Option<StoreReplay>)| {
+            stored.or_else(|| progress.map(|progress| progress.from))
+        };
+        let changelogs = positions.map(|positions| positions.changelogs.iter().zip(&replay.stores));
+        let changelog_ends = changelogs.into_iter().flatten().map(end).collect();
         let started = self.task.start(&replay.start, stream_time, now);
         started.map_err(|failure| RestoreError::stop(format!("task {}: {failure}", self.task.id())))?;
         failpoints::at(Failpoint::AfterRestore);
-        let records_replayed = self.records_replayed;
-        Ok(Recovered { task: self.task, state: self.state, changelog_ends, batch, records_replayed })
+        let (records_replayed, torn) = (self.records_replayed, self.torn);
+        Ok(Recovered { task: self.task, state: self.state, changelog_ends, batch, records_replayed, torn })
     }
 
     /// What it waits for, for people.
@@ -555,7 +600,19 @@ fn parse_metadata(partition: &TopicPartition, text: &str) -> Result<Option<Offse
     })
 }
 
-fn offsets_lost(task: &processor_core::ids::TaskId, partition: &TopicPartition) -> String {
+/// EO-1: a transaction that writes a changelog commits the task's offset, whose metadata names the changelog's end. So what is
+/// committed behind that end is of a transaction that the brokers have ended both ways.
+fn tell_torn(task: &TaskId, partition: &TopicPartition, offset: ChangelogOffset, named_end: ChangelogOffset) {
+    tracing::error!(
+        %task,
+        "EO-4: {partition}@{offset} is committed, and the last commit of the task ends at {named_end}: the brokers have committed a part of a \
+         transaction and aborted the rest (Kafka can where a coordinator dies over its decision and comes back with it alone), or \
+         another program writes to this topic. It is not taken, and what it says is written over with the next commit; the state is \
+         right. Records of the same transaction may stand in output topics: compare them with their inputs from here on"
+    );
+}
+
+fn offsets_lost(task: &TaskId, partition: &TopicPartition) -> String {
     format!(
         "task {task}: there is committed state in {partition}, but no committed offset that it belongs to: offsets were deleted or have \
          expired (offsets.retention.minutes). Either set the offset where processing shall go on with kafka-consumer-groups --reset-offsets, \

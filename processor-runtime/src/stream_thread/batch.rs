@@ -293,8 +293,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             let first_tag = next_tag;
             next_tag += u16::try_from(running.changelogs.len()).expect("build() bounds the number of stores");
             tags.insert(running.task.id().clone(), first_tag);
-            running.changes.clear();
-            running.task.collect_changes(&mut running.changes).map_err(|failure| TxnError {
+            running.collect_changes().map_err(|failure| TxnError {
                 kind: TxnErrorKind::Refused,
                 call: "encode",
                 code: "ENCODE".to_owned(),

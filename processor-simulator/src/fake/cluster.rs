@@ -29,6 +29,9 @@ pub enum Fault {
     /// The next commit succeeds, but a copy of its request is still under way: the producer is tainted. The copy
     /// arrives when [`FakeCluster::deliver_late_requests`](super::FakeCluster::deliver_late_requests) is called.
     CommitLeavesLateCopy,
+    /// The next commit has no answer, and the brokers end its transaction both ways: committed in one changelog partition, aborted
+    /// everywhere else, with its offsets. Kafka 4.3.1 can do so where a coordinator comes back with a decision that only it has.
+    CommitTorn,
     /// The next commit is decided, but its markers are not written before
     /// [`FakeCluster::release_markers`](super::FakeCluster::release_markers) is called.
     CommitHoldsMarkers,
@@ -92,6 +95,7 @@ impl Fault {
             Self::CommitTimesOut { took_effect: false } => "commit was never heard of",
             Self::CommitFails(_) => "commit failed",
             Self::CommitLeavesLateCopy => "commit left a late copy",
+            Self::CommitTorn => "commit was torn by the brokers",
             Self::CommitHoldsMarkers => "commit held markers",
             Self::SendFails(_) => "send failed",
             Self::RecordRefused => "a record was refused",
@@ -110,6 +114,7 @@ impl Fault {
             Self::CommitTimesOut { .. }
             | Self::CommitFails(_)
             | Self::CommitLeavesLateCopy
+            | Self::CommitTorn
             | Self::CommitHoldsMarkers => Call::Commit,
             Self::SendFails(_) => Call::Send,
             Self::RecordRefused => Call::SendNumbered,
@@ -382,6 +387,31 @@ impl Model {
                 Ok(())
             }
         }
+    }
+
+    /// Ends a transaction both ways: see [`Fault::CommitTorn`]. Not where a broker that would have to take part is away, nor
+    /// where it is the first of a task: committed state without an offset is for a person to judge.
+    pub(super) fn tear(&mut self, id: &TransactionalId, epoch: Epoch) -> Result<(), Refusal> {
+        let Coordinator { producer, state, partitions, offsets, .. } = self.current(id, epoch)?;
+        let is_ongoing = *state == TransactionState::Ongoing;
+        let (producer, partitions, offsets) = (*producer, partitions.clone(), offsets.clone());
+        let is_first = offsets.keys().any(|partition| self.group.committed(partition).is_none());
+        let can_end = partitions.iter().map(Some).chain([None]).all(|partition| self.can_be_marked(id, partition));
+        if !is_ongoing || is_first || !can_end {
+            return Ok(());
+        }
+        let changelogs: Vec<_> =
+            partitions.iter().filter(|partition| partition.topic.ends_with("-changelog")).collect();
+        let committed = changelogs.get(epoch.0 as usize % changelogs.len().max(1)).copied();
+        for partition in &partitions {
+            let log = self.log_mut(partition).expect("only known partitions are added");
+            log.mark(producer, Some(partition) == committed);
+        }
+        let coordinator = self.current(id, epoch)?;
+        coordinator.partitions.clear();
+        coordinator.offsets.clear();
+        coordinator.state = TransactionState::Empty;
+        Ok(())
     }
 
     /// Remembers a copy of an `EndTxn` that will arrive later.

@@ -288,6 +288,11 @@ impl TransactionalProducer for FakeProducer {
                 self.stage = Stage::Unanswered;
                 return Err(timed_out());
             }
+            Some(Fault::CommitTorn) => {
+                self.stage = Stage::Unanswered;
+                model.tear(&self.id, epoch).map_err(|refusal| self.refused(call, refusal))?;
+                return Err(timed_out());
+            }
             Some(Fault::CommitLeavesLateCopy) => {
                 self.taint.control = Some("EndTxn");
                 model.leave_late_end(&self.id, epoch, true);

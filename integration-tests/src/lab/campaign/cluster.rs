@@ -8,8 +8,9 @@ use anyhow::{Context, Result};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
-use crate::broker::{ClusterConfig, KafkaCluster, RawLog};
+use crate::broker::{ClusterConfig, KafkaCluster, RawLog, RawRecords};
 use crate::lab::interrupt::Interrupt;
+use crate::oracle;
 use crate::proxy::{Proxies, Proxy};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -120,7 +121,25 @@ impl Cluster {
     /// The partition of `__consumer_offsets` that has the offsets of this group.
     pub(super) fn offsets_of(&self, group: &str) -> Result<RawLog> {
         let partitions = self.leaders(OFFSETS)?.len();
-        self.kafka.raw_log(OFFSETS, partition_of_name(group, partitions), true)
+        self.kafka.raw_log(OFFSETS, partition_of_name(group, partitions), RawRecords::Offsets)
+    }
+
+    /// Where brokers have committed a part of what they aborted, in the topics of these names and in the groups' offsets.
+    pub(super) fn torn_by_brokers(&self, names: &[&str]) -> Result<Vec<String>> {
+        let partitions = self.kafka.partitions_on_disk()?;
+        let mut decisions = Vec::new();
+        for (topic, partition) in partitions.iter().filter(|(topic, _)| topic == TRANSACTIONS) {
+            decisions.extend(self.kafka.raw_log(topic, *partition, RawRecords::Decisions)?.decisions);
+        }
+        let is_theirs =
+            |topic: &str| topic == OFFSETS || names.iter().any(|name| topic.starts_with(&format!("{name}-")));
+        let mut found = Vec::new();
+        for (topic, partition) in partitions.iter().filter(|(topic, _)| is_theirs(topic)) {
+            let log = self.kafka.raw_log(topic, *partition, RawRecords::Unread)?;
+            let commits = oracle::torn_by_brokers(&decisions, topic, *partition, &log);
+            found.extend(commits.into_iter().map(|offset| format!("{topic}-{partition}@{offset}")));
+        }
+        Ok(found)
     }
 
     fn client(&self) -> Result<BaseConsumer> {

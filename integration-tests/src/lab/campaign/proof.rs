@@ -9,12 +9,12 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use super::cluster::Cluster;
 use super::segment::{PARTITIONS, STUCK, Segment, ensure_alive};
-use super::{panic_text, wrong};
-use crate::broker::RawLog;
+use super::{Wrong, panic_text, wrong};
+use crate::broker::{RawLog, RawRecords};
 use crate::lab::interrupt::Interrupt;
 use crate::oracle::{self, TaskFiles};
 use crate::scene::{Scene, copy_directory};
@@ -27,8 +27,25 @@ const ENDS_MIN: u64 = 20;
 impl Segment {
     /// Ends the segment and verifies it; how many records of the ledger and of the bank that were.
     pub(super) fn prove(mut self, cluster: &Cluster, interrupt: &Interrupt) -> Result<[u64; 2]> {
-        let proved = self.end_and_verify(cluster, interrupt);
+        let proved = self.end_and_verify(cluster, interrupt).or_else(|error| Err(self.blamed(error, cluster)?));
         self.with_stacks(proved)
+    }
+
+    /// Where the brokers have committed a part of a transaction and aborted the rest, nobody's outputs are right, and what the
+    /// oracles say proves nothing.
+    fn blamed(&self, error: anyhow::Error, cluster: &Cluster) -> Result<anyhow::Error> {
+        if !error.is::<Wrong>() {
+            return Ok(error);
+        }
+        let torn = cluster.torn_by_brokers(&[&self.scene.name])?;
+        Ok(if torn.is_empty() {
+            error
+        } else {
+            anyhow!(
+                "the brokers have committed a part of a transaction that they aborted, at {}; so this proves nothing: {error}",
+                torn.join(", ")
+            )
+        })
     }
 
     fn end_and_verify(&mut self, cluster: &Cluster, interrupt: &Interrupt) -> Result<[u64; 2]> {
@@ -58,7 +75,7 @@ impl Segment {
     fn verify_transactions(&self, cluster: &Cluster, interrupt: &Interrupt) -> Result<()> {
         let (input, output, changelog) = (self.scene.input(), self.scene.output(), self.scene.changelog());
         let read = |partition| {
-            let read = |topic| cluster.kafka.raw_log(topic, partition, false);
+            let read = |topic| cluster.kafka.raw_log(topic, partition, RawRecords::Unread);
             Ok((partition, read(&output)?, read(&changelog)?))
         };
         let files: Vec<(i32, RawLog, RawLog)> = (0..PARTITIONS).map(read).collect::<Result<_>>()?;

@@ -1,7 +1,7 @@
 //! O8 on files that fit, and on files in which one thing does not.
 
-use crate::broker::{RawBatch, RawKind, RawLog, RawOffset};
-use crate::oracle::{Kind, TaskFiles, check_transactions};
+use crate::broker::{RawBatch, RawDecision, RawKind, RawLog, RawOffset};
+use crate::oracle::{Kind, TaskFiles, check_transactions, torn_by_brokers};
 
 const WRITER: (i64, i16) = (7, 3);
 const OTHER: (i64, i16) = (8, 0);
@@ -14,7 +14,7 @@ struct Files {
 }
 
 fn put(log: &mut RawLog, producer: (i64, i16), records: u64, kind: RawKind) {
-    let batch = RawBatch { offset: log.end(), records, producer, kind };
+    let batch = RawBatch { offset: log.end(), records, producer, at_ms: log.end() * 10_000, kind };
     log.batches.push(batch);
 }
 
@@ -151,4 +151,32 @@ fn a_transaction_that_nobody_ended_is_seen() {
     let mut files = sound();
     put(&mut files.output, OTHER, 1, RawKind::InTransaction);
     assert_eq!(files.kinds(), [true, false]);
+}
+
+#[test]
+fn a_commit_that_nobody_has_decided_and_that_was_aborted_is_found() {
+    let mut log = RawLog::default();
+    let mut decisions = Vec::new();
+    let mut decide = |log: &RawLog| {
+        let partitions = [("out".to_owned(), 1)].into();
+        decisions.push(RawDecision { producer: WRITER, at_ms: log.end() * 10_000, partitions });
+    };
+    for _ in 0..2 {
+        put(&mut log, WRITER, 3, RawKind::InTransaction);
+        decide(&log);
+        end(&mut log, WRITER, true);
+    }
+    end(&mut log, WRITER, true); // sent twice
+    put(&mut log, WRITER, 3, RawKind::InTransaction);
+    end(&mut log, WRITER, false);
+    put(&mut log, WRITER, 3, RawKind::InTransaction);
+    end(&mut log, WRITER, true); // its decision was lost, and was made once more
+    decide(&log);
+    end(&mut log, WRITER, true);
+    put(&mut log, WRITER, 3, RawKind::InTransaction);
+    let torn_at = log.end();
+    end(&mut log, WRITER, true);
+    end(&mut log, (WRITER.0, WRITER.1 + 1), false);
+    assert_eq!(torn_by_brokers(&decisions, "out", 1, &log), [torn_at]);
+    assert_eq!(torn_by_brokers(&decisions, "out", 2, &log), [torn_at], "a partition that took no part in any");
 }

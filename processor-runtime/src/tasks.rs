@@ -4,10 +4,11 @@
 
 mod merge;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use processor_core::error::RecordFailure;
 use processor_core::ids::{
     BatchId, ChangelogOffset, InputIndex, Offset, OutputIndex, Partition, StoreIndex, TaskId, Timestamp, TopicPartition,
 };
@@ -53,8 +54,8 @@ pub struct Running<T, R> {
     pub at_work: Arc<AtWork>,
     changelog_ends: Vec<Option<ChangelogOffset>>,
     committed_batch: BatchId,
-    /// What the next commit must write once more: see [`Recovered::torn`].
-    torn: Vec<(StoreIndex, Vec<u8>)>,
+    /// What the next commit must write once more: see [`Recovered::written_over`].
+    written_over: ChangeSet,
 }
 
 /// What is observed of a record.
@@ -92,30 +93,33 @@ impl<T: TaskState, R: PolledRecord> Running<T, R> {
             processed: of_inputs,
             changelog_ends: recovered.changelog_ends,
             committed_batch: recovered.batch,
-            torn: recovered.torn,
+            written_over: recovered.written_over,
         }
     }
 
-    /// Collects what the batch wrote to the stores, and what must be written once more.
+    /// Whether there is something to commit. What is torn in the changelog does not wait for the next record: until it is
+    /// written over, compaction may take the record that holds.
+    pub fn has_uncommitted(&self) -> bool {
+        self.task.has_uncommitted() || self.must_write_over()
+    }
+
+    /// Whether the changelog says something that is not so.
+    pub fn must_write_over(&self) -> bool {
+        !self.written_over.is_empty() && seeded_bugs::holds(Rule::TornIsWrittenOver)
+    }
+
+    /// Collects what must be written once more, and what the batch wrote to the stores; of the same key, the latter is last.
     ///
     /// # Errors
-    /// A value cannot be encoded, or the state not be read; the batch cannot commit.
-    pub fn collect_changes(&mut self) -> Result<(), String> {
+    /// A value cannot be encoded; the batch cannot commit.
+    pub fn collect_changes(&mut self) -> Result<(), RecordFailure> {
         self.changes.clear();
-        self.task.collect_changes(&mut self.changes).map_err(|failure| failure.to_string())?;
-        let is_torn = !self.torn.is_empty() && seeded_bugs::holds(Rule::TornIsWrittenOver);
-        let Some(state) = self.state.as_ref().filter(|_| is_torn) else { return Ok(()) };
-        let written: BTreeSet<(StoreIndex, Vec<u8>)> =
-            self.changes.changes().map(|change| (change.store, change.key.to_vec())).collect();
-        let mut value = Vec::new();
-        for (store, key) in
-            self.torn.iter().collect::<BTreeSet<_>>().into_iter().filter(|torn| !written.contains(*torn))
-        {
-            value.clear();
-            let is_there = state.get(*store, key, &mut value).map_err(|error| error.message)?;
-            self.changes.push(*store, key, is_there.then_some(&value));
+        if self.must_write_over() {
+            for change in self.written_over.changes() {
+                self.changes.push(change.store, change.key, change.value);
+            }
         }
-        Ok(())
+        self.task.collect_changes(&mut self.changes)
     }
 
     /// The number of the batch that is being processed.
@@ -198,7 +202,7 @@ impl<T: TaskState, R: PolledRecord> Running<T, R> {
             *processed = processing.take().or(*processed);
         }
         self.changelog_ends = ends;
-        self.torn.clear();
+        self.written_over.clear();
         self.task.applied();
         Ok(())
     }

@@ -2,7 +2,7 @@
 //!
 //! `p1;b=<batch>;t=<stream time>;x=<transactional id>;<store>=<changelog end>;…`: the version, the number of the task's
 //! batch, its stream time in milliseconds (absent before the first record), whose transaction it was, and for each
-//! store the changelog offset behind the last record that this or an earlier transaction wrote. No part can hold a `;`
+//! store the changelog offset behind what this and earlier transactions wrote: nothing behind it belongs to the state. No part can hold a `;`
 //! or a `=`: names are letters, digits, `.`, `_` and `-`, an id may add `:`.
 
 use std::fmt::Write;
@@ -24,7 +24,7 @@ pub struct OffsetMetadata {
     pub stream_time: Option<Timestamp>,
     /// The producer of the transaction.
     pub transactional_id: Arc<str>,
-    /// The end of each store's changelog partition, as far as this task has written it; absent: never written.
+    /// The end of each store's changelog partition, as far as it belongs to the state; absent: the commit did not know the store.
     pub changelog_ends: Vec<(Arc<str>, ChangelogOffset)>,
 }
 

@@ -6,7 +6,7 @@
 //! The steps are taken by what arrives; nothing here waits. The order is the proof: E is asked for only when every C of
 //! the task is known, so all that was committed up to C lies below E.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use processor_core::protocol::metadata::OffsetMetadata;
 use processor_core::protocol::restore::{self, RestoreRefusal, StartRule, StoreFacts, StorePlan};
 use processor_core::task::{ChangeSet, Task};
 
-use super::RestoreError;
+use super::{RestoreError, RestoreErrorKind};
 use crate::clock::Clock;
 use crate::failpoints::{self, Failpoint};
 use crate::kafka::{Committed, Isolation, LogBounds};
@@ -63,7 +63,9 @@ pub struct Recovery<T> {
     /// Of each store, the end named by the commit behind which a committed record was found, for which it was asked again.
     asked_behind: Vec<Option<ChangelogOffset>>,
     /// The keys of records that are committed behind the end that the last commit names.
-    torn: Vec<(StoreIndex, Vec<u8>)>,
+    torn: BTreeSet<(StoreIndex, Vec<u8>)>,
+    /// What the state holds of them, once it is complete.
+    written_over: ChangeSet,
     pub(super) changes: ChangeSet,
     pub(super) records_replayed: u64,
     /// When the replay began.
@@ -148,9 +150,9 @@ pub struct Recovered<T> {
     pub batch: BatchId,
     /// How many changelog records were replayed.
     pub records_replayed: u64,
-    /// The keys that the next commit must write once more, as they are in the state: the changelog holds, as committed, what a
-    /// transaction has written whose offsets were not.
-    pub torn: Vec<(StoreIndex, Vec<u8>)>,
+    /// What the next commit must write once more, as it is in the state: the changelog holds, as committed, what a transaction
+    /// has written whose offsets were not.
+    pub written_over: ChangeSet,
 }
 
 impl<T: TaskState> Recovery<T> {
@@ -167,7 +169,8 @@ impl<T: TaskState> Recovery<T> {
             inputs,
             stores,
             asked_behind: vec![None; changelogs.len()],
-            torn: Vec::new(),
+            torn: BTreeSet::new(),
+            written_over: ChangeSet::default(),
             changelogs,
             state,
             step: Step::Committed,
@@ -278,7 +281,7 @@ impl<T: TaskState> Recovery<T> {
                 from_nothing_since = Some(now);
             }
             wipes.extend(wipe.map(|reason| (slot, format!("{reason}, so it is restored in full"))));
-            let named_end = facts.named_end;
+            let named_end = highest_end(committed, &changelog.store);
             stores.push(Some(StoreReplay { from, reached: from, until, named_end, torn_from: None, end_seen: false }));
         }
         let replay = Replay {
@@ -361,7 +364,7 @@ impl<T: TaskState> Recovery<T> {
                 progress.torn_from = Some(offset);
                 tell_torn(self.task.id(), partition, offset, named_end);
             }
-            self.torn.push((index, key.to_vec()));
+            self.torn.insert((index, key.to_vec()));
         } else {
             self.records_replayed += 1;
             self.changes.push(index, key, value);
@@ -441,7 +444,7 @@ impl<T: TaskState> Recovery<T> {
                     self.wipe_store(slot)?;
                 }
             }
-            self.step = Step::Committed;
+            self.ask_anew();
         }
         if all {
             return Err(self.restore_is_too_slow());
@@ -467,7 +470,24 @@ impl<T: TaskState> Recovery<T> {
                 assert!(within, "EO-4: the base of {} is not ahead of the committed changelog", self.task.id());
             }
         }
+        self.look_up_torn()?;
         Ok(true)
+    }
+
+    /// What the changelog should say in place of what is torn.
+    fn look_up_torn(&mut self) -> Result<(), RestoreError> {
+        self.written_over.clear();
+        let Some(state) = &self.state else { return Ok(()) };
+        let mut value = Vec::new();
+        for (store, key) in &self.torn {
+            value.clear();
+            let is_there = state.get(*store, key, &mut value).map_err(|error| {
+                let kind = if error.corrupt { RestoreErrorKind::Corrupt } else { RestoreErrorKind::Disk };
+                RestoreError { kind, message: error.message }
+            })?;
+            self.written_over.push(*store, key, is_there.then_some(&value));
+        }
+        Ok(())
     }
 
     /// Beginning again would take as long again.
@@ -500,8 +520,8 @@ impl<T: TaskState> Recovery<T> {
         let started = self.task.start(&replay.start, stream_time, now);
         started.map_err(|failure| RestoreError::stop(format!("task {}: {failure}", self.task.id())))?;
         failpoints::at(Failpoint::AfterRestore);
-        let (records_replayed, torn) = (self.records_replayed, self.torn);
-        Ok(Recovered { task: self.task, state: self.state, changelog_ends, batch, records_replayed, torn })
+        let (records_replayed, written_over) = (self.records_replayed, self.written_over);
+        Ok(Recovered { task: self.task, state: self.state, changelog_ends, batch, records_replayed, written_over })
     }
 
     /// What it waits for, for people.
@@ -587,6 +607,13 @@ fn newest_metadata(committed: &[CommittedInput]) -> Option<&OffsetMetadata> {
     metadata.max_by_key(|metadata| metadata.batch)
 }
 
+/// The end of a store's changelog. Every commit names it for all inputs; an input that was not read for a while may name an
+/// older one.
+fn highest_end(committed: &[CommittedInput], store: &str) -> Option<ChangelogOffset> {
+    let metadata = committed.iter().filter_map(|input| input.committed.as_ref()?.1.as_ref());
+    metadata.filter_map(|metadata| metadata.changelog_end(store)).max()
+}
+
 /// Offsets that a person has set carry no metadata, and that is right; anything else must be ours.
 fn parse_metadata(partition: &TopicPartition, text: &str) -> Result<Option<OffsetMetadata>, RestoreError> {
     if text.is_empty() {
@@ -606,16 +633,37 @@ fn tell_torn(task: &TaskId, partition: &TopicPartition, offset: ChangelogOffset,
     tracing::error!(
         %task,
         "EO-4: {partition}@{offset} is committed, and the last commit of the task ends at {named_end}: the brokers have committed a part of a \
-         transaction and aborted the rest (Kafka can where a coordinator dies over its decision and comes back with it alone), or \
-         another program writes to this topic. It is not taken, and what it says is written over with the next commit; the state is \
-         right. Records of the same transaction may stand in output topics: compare them with their inputs from here on"
+         transaction and aborted the rest (Kafka can where a coordinator dies over its decision and comes back with it alone), the \
+         offset has gone back (lost, or aborted by hand), or another program writes to this topic. It is not taken, and what it says is \
+         written over with the next commit. Records of the same transaction may stand in output topics, and are processed again: \
+         see 'A transaction that the brokers tore' in docs/operating.md"
     );
 }
 
 fn offsets_lost(task: &TaskId, partition: &TopicPartition) -> String {
     format!(
         "task {task}: there is committed state in {partition}, but no committed offset that it belongs to: offsets were deleted or have \
-         expired (offsets.retention.minutes). Either set the offset where processing shall go on with kafka-consumer-groups --reset-offsets, \
-         or delete the application's changelog topics and its state directory to start over"
+         expired (offsets.retention.minutes), or the brokers have torn the task's first transaction. Either set the offset where processing \
+         shall go on with kafka-consumer-groups --reset-offsets, if the task ever had one, or delete the application's changelog topics and its \
+         state directory to start over"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An input that was taken out of a topology and put back in names the end of that time, with a batch of that time.
+    #[test]
+    fn the_end_of_a_changelog_is_the_highest_that_any_input_names() {
+        let named = |topic: &str, text: &str| CommittedInput {
+            input: InputIndex::new(0),
+            partition: TopicPartition::new(topic, processor_core::ids::Partition::new(0)),
+            committed: Some((Offset::new(7), Some(OffsetMetadata::parse(text).expect("it is of this version")))),
+        };
+        let committed = [named("back", "p1;b=1000;x=w;s=500"), named("stayed", "p1;b=9;x=w;s=900")];
+        assert_eq!(newest_metadata(&committed).expect("both have some").batch, BatchId::new(1000));
+        assert_eq!(highest_end(&committed, "s"), Some(ChangelogOffset::new(900)));
+        assert_eq!(highest_end(&committed, "another"), None);
+    }
 }

@@ -55,7 +55,8 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         self.tasks.route_records(&mut self.records);
         let began = self.clock.monotonic();
         self.hold_back(began);
-        let idle = self.tasks.nothing_is_ready() && !self.tasks.punctuation_is_due(self.clock.wall());
+        let owes = self.tasks.iter().any(Running::must_write_over);
+        let idle = self.tasks.nothing_is_ready() && !self.tasks.punctuation_is_due(self.clock.wall()) && !owes;
         if idle || self.fence_due || self.footing != Footing::Sound || began < self.try_at {
             return Ok(None);
         }
@@ -74,7 +75,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
                     "EO-6: of {waiting} polled records {processed} were processed, {dropped} are read again and {left} wait"
                 );
                 let took = self.clock.monotonic().saturating_sub(began);
-                if took >= budget && self.tasks.iter().any(|running| running.task.has_uncommitted()) {
+                if took >= budget && self.tasks.iter().any(Running::has_uncommitted) {
                     let records = processed + dropped;
                     // Of a batch of one record, which nobody can make smaller.
                     let only = last_task.filter(|_| records == 1 && punctuating < took / 2);
@@ -134,7 +135,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         }
         let by = match only {
             Some(slot) => self.tasks.iter().nth(slot),
-            None => self.tasks.iter().find(|running| running.task.has_uncommitted()),
+            None => self.tasks.iter().find(|running| running.has_uncommitted()),
         };
         let by = by.expect("a task has something to commit");
         let (task, place) = (by.task.id().clone(), only.and_then(|_| by.at_work.last()));
@@ -289,7 +290,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
     fn send_changelog(&mut self, transaction: &mut Open<K::Producer>) -> Result<BTreeMap<TaskId, u16>, TxnError> {
         let mut tags = BTreeMap::new();
         let mut next_tag = 0;
-        for running in self.tasks.iter_mut().filter(|running| running.task.has_uncommitted()) {
+        for running in self.tasks.iter_mut().filter(|running| running.has_uncommitted()) {
             let first_tag = next_tag;
             next_tag += u16::try_from(running.changelogs.len()).expect("build() bounds the number of stores");
             tags.insert(running.task.id().clone(), first_tag);

@@ -407,6 +407,7 @@ impl<K: Kafka, S: StateDirectory> Restorer<K, S> {
         } else if now >= self.heard_at + READER_SILENT_MAX {
             tracing::info!("nothing was read from the changelogs for {READER_SILENT_MAX:?}: another client reads");
             self.reader = None;
+            self.routes.clear(); // else the next task with the same changelogs takes them for being read
             self.read_set_changed = true;
         }
     }

@@ -10,6 +10,8 @@ mod restorer;
 pub use recovery::{ChangelogSource, Recovered, Recovery};
 pub use restorer::{Restorer, StepContext};
 
+use processor_core::store::BaseError;
+
 use crate::kafka::{KafkaError, KafkaErrorKind};
 use crate::state::{StateError, StateErrorKind};
 
@@ -48,6 +50,13 @@ impl From<KafkaError> for RestoreError {
             KafkaErrorKind::FencedInstance => RestoreErrorKind::FencedInstance,
             KafkaErrorKind::Retry | KafkaErrorKind::Config | KafkaErrorKind::Fatal => RestoreErrorKind::Stop,
         };
+        Self { kind, message: error.message }
+    }
+}
+
+impl From<BaseError> for RestoreError {
+    fn from(error: BaseError) -> Self {
+        let kind = if error.corrupt { RestoreErrorKind::Corrupt } else { RestoreErrorKind::Disk };
         Self { kind, message: error.message }
     }
 }

@@ -17,7 +17,7 @@ use processor_core::protocol::metadata::OffsetMetadata;
 use processor_core::protocol::restore::{self, RestoreRefusal, StartRule, StoreFacts, StorePlan};
 use processor_core::task::{ChangeSet, Task};
 
-use super::{RestoreError, RestoreErrorKind};
+use super::RestoreError;
 use crate::clock::Clock;
 use crate::failpoints::{self, Failpoint};
 use crate::kafka::{Committed, Isolation, LogBounds};
@@ -481,10 +481,7 @@ impl<T: TaskState> Recovery<T> {
         let mut value = Vec::new();
         for (store, key) in &self.torn {
             value.clear();
-            let is_there = state.get(*store, key, &mut value).map_err(|error| {
-                let kind = if error.corrupt { RestoreErrorKind::Corrupt } else { RestoreErrorKind::Disk };
-                RestoreError { kind, message: error.message }
-            })?;
+            let is_there = state.get(*store, key, &mut value)?;
             self.written_over.push(*store, key, is_there.then_some(&value));
         }
         Ok(())
@@ -602,16 +599,18 @@ fn is_as_committed(stored: &Positions, newest: Option<&OffsetMetadata>) -> bool 
         || restore::is_as_committed((stored.batch, stored.stream_time), committed)
 }
 
+fn metadata_of(committed: &[CommittedInput]) -> impl Iterator<Item = &OffsetMetadata> {
+    committed.iter().filter_map(|input| input.committed.as_ref()?.1.as_ref())
+}
+
 fn newest_metadata(committed: &[CommittedInput]) -> Option<&OffsetMetadata> {
-    let metadata = committed.iter().filter_map(|input| input.committed.as_ref()?.1.as_ref());
-    metadata.max_by_key(|metadata| metadata.batch)
+    metadata_of(committed).max_by_key(|metadata| metadata.batch)
 }
 
 /// The end of a store's changelog. Every commit names it for all inputs; an input that was not read for a while may name an
 /// older one.
 fn highest_end(committed: &[CommittedInput], store: &str) -> Option<ChangelogOffset> {
-    let metadata = committed.iter().filter_map(|input| input.committed.as_ref()?.1.as_ref());
-    metadata.filter_map(|metadata| metadata.changelog_end(store)).max()
+    metadata_of(committed).filter_map(|metadata| metadata.changelog_end(store)).max()
 }
 
 /// Offsets that a person has set carry no metadata, and that is right; anything else must be ours.

@@ -2,6 +2,7 @@
 
 pub mod broker;
 pub mod client;
+pub mod crash;
 pub mod disk;
 pub mod http;
 pub mod in_process;

@@ -211,8 +211,17 @@ impl Worker {
     /// Waits for it to die by SIGKILL, without anybody's doing: at a failpoint.
     pub fn dies(&mut self, patience: Duration) -> Result<()> {
         let status = self.wait(patience)?;
-        ensure!(status.signal() == Some(Signal::SIGKILL as i32), "it ended with {status}:\n{}", self.log_tail(30));
+        ensure!(status.signal() == Some(Signal::SIGKILL as i32), "it ended with {status}:\n{}", self.log_tail(60));
         Ok(())
+    }
+
+    /// Makes it crash as native code does, and waits for its end; what it has said since its start.
+    pub fn crashes(&mut self, patience: Duration) -> Result<String> {
+        process::signal(self.pid(), Signal::SIGSEGV)?;
+        let status = self.wait(patience)?;
+        let log = self.log_since_start();
+        ensure!(status.signal() == Some(Signal::SIGSEGV as i32), "it ended with {status}:\n{log}");
+        Ok(log)
     }
 
     /// Whether it runs.

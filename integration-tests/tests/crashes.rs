@@ -265,3 +265,14 @@ fn a_clean_stop_commits_and_exits_zero() {
     worker.stop().expect("exit code 0");
     scene.verify(&["one"]);
 }
+
+/// What a crash in native code says is all that is left of it where nobody keeps core files.
+#[test]
+fn a_worker_that_crashes_says_where_it_stood() {
+    let scene = Scene::new("crashed");
+    let mut worker = scene.worker("one").start();
+    worker.await_running(4, PATIENCE).expect("it takes all");
+    let crashed = worker.crashes(PATIENCE).expect("it dies of the signal");
+    assert!(crashed.contains("crashed: SIGSEGV in thread 'ledger-worker'"), "{crashed}");
+    assert!(crashed.contains("main"), "{crashed}");
+}

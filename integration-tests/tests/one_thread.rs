@@ -141,8 +141,9 @@ fn what_the_brokers_have_torn_is_written_over_at_once() {
 }
 
 /// Schedules in which a restore stood still: a reader that had said nothing for long was given up while nothing was left to
-/// read, and the next task with the same changelogs took them for being read.
-const FOUND: [u64; 2] = [24_500, 51_895];
+/// read, and the next task with the same changelogs took them for being read. In the last one this test was wrong: it believed a
+/// worker that had not heard of its loss that it runs a task.
+const FOUND: [u64; 3] = [24_500, 51_895, 104_155];
 
 #[test]
 fn every_schedule_ends_exactly_once() {

@@ -145,7 +145,7 @@ impl World {
         transactional_id(self.topology.application_id(), &name(worker), 0)
     }
 
-    /// The topics that are read and that the application does not write itself.
+    /// The topics that are read and that the application does not make itself.
     pub fn external_inputs(&self) -> impl Iterator<Item = &Arc<str>> {
         self.topology.inputs().iter().filter(|topic| !self.topology.is_internal(topic))
     }
@@ -359,11 +359,19 @@ impl World {
         }
     }
 
-    /// Whether every task runs, and at one worker only: a restored store is complete only then.
+    /// Whether every task runs, and at one worker only: a restored store is complete only then. One that has not heard yet
+    /// that it has lost its tasks says that it runs them, too; its state is not the newest.
     pub fn all_run(&self) -> bool {
-        let tasks = self.workers.iter().filter_map(|worker| worker.thread.as_ref()).flat_map(Thread::tasks);
-        let running: Vec<TaskId> = tasks.filter(|(_, running)| *running).map(|(task, _)| task).collect();
-        running.len() == self.tasks().len() && running.iter().collect::<BTreeSet<_>>().len() == running.len()
+        let mut running = BTreeSet::new();
+        for (index, worker) in self.workers.iter().enumerate() {
+            let tasks = worker.thread.as_ref().map(Thread::tasks).unwrap_or_default();
+            for (task, _) in tasks.into_iter().filter(|(_, runs)| *runs) {
+                if !self.cluster.is_up_to_date(&self.id(index).0) || !running.insert(task) {
+                    return false;
+                }
+            }
+        }
+        running.len() == self.tasks().len()
     }
 
     /// O3: no committed offset goes back between two looks. Says whether one has moved.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use processor_core::prelude::*;
+use processor_integration_tests::crash::tell_of_crashes;
 use processor_runtime::Application;
 use processor_runtime::failpoints::{Failpoint, strike_everywhere};
 use processor_runtime::seeded_bugs::{Rule, switch_off};
@@ -147,5 +148,6 @@ fn topology(args: &Args) -> Result<Topology, TopologyError> {
 }
 
 fn main() -> ExitCode {
+    tell_of_crashes();
     Application::<Args, _>::new(topology).configure(|config| config.batch_records_max = 50_000).main()
 }

@@ -350,7 +350,7 @@ impl Conf {
         let mut words: [c_char; 512] = [0; 512];
         // SAFETY: the configuration is alive; the callbacks are `extern "C"` functions of the types declared, and
         // `opaque` points to a `Callbacks` that outlives the handle. Interceptors are added to this very configuration,
-        // because they do not survive a copy. `rd_kafka_new` takes the configuration over only when it succeeds.
+        // because they do not survive a copy.
         let handle = unsafe {
             rd::rd_kafka_conf_set_opaque(self.0, opaque);
             rd::rd_kafka_conf_set_log_cb(self.0, Some(on_log));
@@ -369,16 +369,17 @@ impl Conf {
             assert_eq!(Code(added), Code::NONE, "a new configuration has no interceptor of that name");
             rd::rd_kafka_new(native_kind, self.0, words.as_mut_ptr(), words.len())
         };
-        // SAFETY: `rd_kafka_new` ended the buffer with a zero byte where it failed; else it is still all zeros.
-        let client = NonNull::new(handle).ok_or_else(|| unsafe { text(words.as_ptr()) })?;
+        // A client took it over. One that could not be made has freed its interceptors, if it came that far, but not it:
+        // librdkafka before 2.13 frees them a second time with it (lk#4142). So it is left behind, a few KiB.
         std::mem::forget(self);
-        Ok(client)
+        // SAFETY: `rd_kafka_new` ended the buffer with a zero byte where it failed; else it is still all zeros.
+        NonNull::new(handle).ok_or_else(|| unsafe { text(words.as_ptr()) })
     }
 }
 
 impl Drop for Conf {
     fn drop(&mut self) {
-        // SAFETY: dropped only where no client took the configuration over.
+        // SAFETY: dropped only where no client was to be made of the configuration.
         unsafe { rd::rd_kafka_conf_destroy(self.0) };
     }
 }
@@ -747,5 +748,16 @@ mod tests {
         let properties = BTreeMap::from([("no.such.thing".to_owned(), "1".to_owned())]);
         let refused = Client::new(Kind::Producer, &properties).expect_err("librdkafka knows no such property");
         assert!(refused.contains("no.such.thing"), "{refused}");
+    }
+
+    #[test]
+    fn a_client_that_cannot_be_made_frees_nothing_twice() {
+        // Refused only when the client is half made, unlike a property that does not fit.
+        let properties = [("security.protocol", "ssl"), ("ssl.ca.location", "/no/such/authority.pem")];
+        let properties = properties.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        for kind in [Kind::Consumer, Kind::Producer].repeat(20) {
+            let refused = Client::new(kind, &properties).expect_err("the file is not there");
+            assert!(refused.contains("ssl.ca.location"), "{refused}");
+        }
     }
 }

@@ -162,6 +162,7 @@ impl FakeConsumer {
             Standing::Owns(generation, partitions) => {
                 assert!(self.owns.is_none(), "eager: what was owned is given up before anything is assigned");
                 self.owns = Some(generation);
+                model.group.tell(&id);
                 let membership = Membership { generation, member_id: id };
                 Ok(Followed::Told(GroupEvent::Assigned { partitions, membership }))
             }

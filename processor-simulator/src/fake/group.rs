@@ -29,6 +29,8 @@ struct GroupMember {
     /// Has come back in the rebalance that is under way.
     joined: bool,
     assignment: Vec<TopicPartition>,
+    /// The generation whose assignment it was told last.
+    told: Option<i32>,
 }
 
 /// Where a member stands.
@@ -68,8 +70,13 @@ impl Group {
             member.group_instance_id.is_some() && known.member.group_instance_id == member.group_instance_id
         };
         let before = self.members.iter().find(|(_, known)| same_instance(known)).map(|(id, _)| id.clone());
-        let mut joining =
-            GroupMember { member: member.clone(), topics: topics.to_vec(), joined: true, assignment: Vec::new() };
+        let mut joining = GroupMember {
+            member: member.clone(),
+            topics: topics.to_vec(),
+            joined: true,
+            assignment: Vec::new(),
+            told: None,
+        };
         if let Some((known, before)) = before.and_then(|before| Some((self.members.remove(&before)?, before))) {
             self.replaced.insert(before);
             joining.assignment = known.assignment;
@@ -101,6 +108,20 @@ impl Group {
     pub fn members_of(&self, client_id: &str) -> Vec<String> {
         let of_client = self.members.iter().filter(|(_, member)| member.member.client_id == client_id);
         of_client.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// A member was told what it owns.
+    pub fn tell(&mut self, id: &str) {
+        if let Some(member) = self.members.get_mut(id) {
+            member.told = Some(self.generation);
+        }
+    }
+
+    /// Whether a client knows what it owns now: what it was told last is of this generation, and no other one is to come.
+    pub fn is_up_to_date(&self, client_id: &str) -> bool {
+        let is_told =
+            |member: &GroupMember| member.member.client_id == client_id && member.told == Some(self.generation);
+        !self.rebalancing && self.members.values().any(is_told)
     }
 
     /// The client ids of all members.

@@ -207,6 +207,11 @@ impl FakeCluster {
         self.model.lock().epoch(id)
     }
 
+    /// Whether a client knows what it owns now, and does not only believe that it owns what it was given up for.
+    pub fn is_up_to_date(&self, client_id: &str) -> bool {
+        self.model.lock().group.is_up_to_date(client_id)
+    }
+
     /// The client ids of the group's members.
     pub fn members(&self) -> Vec<String> {
         self.model.lock().group.client_ids()

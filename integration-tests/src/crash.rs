@@ -31,9 +31,9 @@ pub fn tell_of_crashes() {
 
 extern "C" fn tell(signal: c_int) {
     alarm::set(TELLING_SECONDS_MAX);
-    let name = Signal::try_from(signal).map_or("a signal", Signal::as_str);
+    let signal = Signal::try_from(signal).unwrap_or(Signal::SIGKILL);
     let thread = fs::read_to_string("/proc/thread-self/comm").unwrap_or_default();
-    eprintln!("crashed: {name} in thread '{}'\n{}", thread.trim_end(), Backtrace::force_capture());
+    eprintln!("crashed: {signal} in thread '{}'\n{}", thread.trim_end(), Backtrace::force_capture());
     // Held back until the handler returns, and deadly then, whether or not the fault would happen again.
-    let _ = raise(Signal::try_from(signal).unwrap_or(Signal::SIGKILL));
+    let _ = raise(signal);
 }

@@ -6,6 +6,7 @@
 //! | question (`guarantees.md`) | function |
 //! |---|---|
 //! | O1: one output per input, right value, same order | [`check_moving_average`], [`check_ledger`] |
+//! | before all: the input has what was acknowledged | [`check_input`] |
 //! | O1, for the other example programs | [`check_word_count`], [`check_bank`], [`check_dedup`] |
 //! | O2: state = fold of the input = fold of the changelog | [`expected_ledger_state`], [`fold_changelog`], [`check_ledger_state`]; of any store [`fold`], [`check_state`] |
 //! | O3: committed offsets never go back and end at the input's end | [`check_offsets_monotone`], [`check_offsets`] |
@@ -19,6 +20,7 @@ mod bank;
 mod batches;
 mod changelog;
 mod dedup;
+mod input;
 mod ledger;
 mod moving_average;
 mod offsets;
@@ -33,6 +35,7 @@ pub use self::bank::{BankBooks, check_bank, is_settled};
 pub use self::batches::{BatchTracker, check_batches};
 pub use self::changelog::{decode_store, fold_changelog};
 pub use self::dedup::{check_dedup, expected_dedup_states, records_by_id};
+pub use self::input::check_input;
 pub use self::ledger::{LedgerEntry, LedgerState, check_ledger, check_ledger_state, expected_ledger_state};
 pub use self::moving_average::{check_moving_average, expected_windows};
 pub use self::offsets::{check_offsets, check_offsets_monotone, input_ends};

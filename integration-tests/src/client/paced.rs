@@ -1,7 +1,8 @@
 //! A producer that hands records over at a steady pace, and knows how many of them have arrived.
 //!
-//! It is idempotent, and at the end waits for every acknowledgement: what was produced is in the topic once, also when
-//! brokers fail meanwhile.
+//! It is idempotent, and at the end waits for every acknowledgement: what was produced is in the topic. Once, as long as
+//! no partition's leader changes at a bad moment: librdkafka may have to begin a new epoch then, with which it sends again
+//! what it has not heard of, and the broker knows these records no more.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{
-    BatchTracker, Kind, LedgerEntry, LogRecord, PartitionLog, Verdict, check_batches, check_ledger, check_ledger_state,
-    check_moving_average, check_offsets, check_offsets_monotone, expected_ledger_state, fold_changelog, grouped,
-    input_ends,
+    BatchTracker, Kind, LedgerEntry, LogRecord, PartitionLog, Verdict, check_batches, check_input, check_ledger,
+    check_ledger_state, check_moving_average, check_offsets, check_offsets_monotone, expected_ledger_state,
+    fold_changelog, grouped, input_ends,
 };
 
 mod programs;
@@ -55,6 +55,26 @@ fn readings(random: &mut Random) -> Vec<PartitionLog> {
 
 fn entries(random: &mut Random) -> Vec<PartitionLog> {
     input(random, |random| (random.below(1_000) as i64 - 500).to_be_bytes().to_vec())
+}
+
+/// A broker dies before it has answered, and the producer sends seven records again, in a new epoch.
+#[test]
+fn an_input_may_repeat_what_was_sent_again_and_nothing_else() {
+    let mut input = entries(&mut Random(7));
+    let acknowledged = input.iter().map(|log| log.records.len() as u64).sum();
+    assert!(check_input(&input, acknowledged).is_ok());
+
+    let sent_again = input[0].records[3..10].to_vec();
+    input[0].records.splice(10..10, sent_again);
+    let verdict = check_input(&input, acknowledged);
+    assert!(verdict.is_ok() && verdict.outputs == acknowledged + 7, "{verdict}");
+
+    let lost = check_input(&input, acknowledged + 8);
+    assert_eq!((lost.is_ok(), lost.lost), (false, 1), "{lost}");
+
+    input[0].records[12].timestamp += 1;
+    let from_nowhere = check_input(&input, acknowledged);
+    assert_eq!((from_nowhere.is_ok(), from_nowhere.wrong), (false, 1), "{from_nowhere}");
 }
 
 /// The right averages, with the sum kept in another way than the oracle does.

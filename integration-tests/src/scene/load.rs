@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 
 use super::Scene;
 use crate::client::Workload;
+use crate::oracle;
 
 /// Records that are produced in the background.
 #[derive(Debug)]
@@ -34,6 +35,17 @@ impl Scene {
         };
         let thread = std::thread::Builder::new().name("load".to_owned()).spawn(produce).expect("a thread");
         Load { stop, first, thread: Some(thread) }
+    }
+
+    /// From now on, what is in the input counts as produced: where brokers fail, that may be more than they have
+    /// acknowledged.
+    ///
+    /// # Panics
+    /// If it is less, or if what is more is not there twice.
+    pub fn count_input(&mut self) {
+        let verdict = oracle::check_input(&self.read(&self.input()), self.produced);
+        assert!(verdict.is_ok(), "{}: {verdict}", self.input());
+        self.produced = verdict.outputs;
     }
 }
 

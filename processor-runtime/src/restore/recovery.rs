@@ -263,16 +263,8 @@ impl<T: TaskState> Recovery<T> {
                 stores.push(None);
                 continue;
             };
-            let log = bounds[&changelog.partition];
-            let facts = StoreFacts {
-                committed: any_committed,
-                named_end: newest.and_then(|metadata| metadata.changelog_end(&changelog.store)),
-                log_start: ChangelogOffset::new(log.start),
-                log_end: ChangelogOffset::new(log.end),
-                stored: positions.changelogs[slot],
-                stored_age_ms: now.get().saturating_sub(positions.written_at.get()),
-                delete_retention_ms: changelog.delete_retention_ms,
-            };
+            let local = (positions.changelogs[slot], now.get().saturating_sub(positions.written_at.get()));
+            let facts = facts(committed, changelog, bounds[&changelog.partition], local);
             let StorePlan { wipe, from, until, lacks_records } =
                 restore::plan(&facts).map_err(|refusal| self.refused(changelog, refusal))?;
             if lacks_records {
@@ -281,7 +273,7 @@ impl<T: TaskState> Recovery<T> {
                 from_nothing_since = Some(now);
             }
             wipes.extend(wipe.map(|reason| (slot, format!("{reason}, so it is restored in full"))));
-            let named_end = highest_end(committed, &changelog.store);
+            let named_end = facts.named_end;
             stores.push(Some(StoreReplay { from, reached: from, until, named_end, torn_from: None, end_seen: false }));
         }
         let replay = Replay {
@@ -607,6 +599,24 @@ fn newest_metadata(committed: &[CommittedInput]) -> Option<&OffsetMetadata> {
     metadata_of(committed).max_by_key(|metadata| metadata.batch)
 }
 
+/// What is known of a store before its replay. `local`: how far its base holds the changelog, and how old that is.
+fn facts(
+    committed: &[CommittedInput],
+    changelog: &ChangelogSource,
+    log: LogBounds,
+    (stored, stored_age_ms): (Option<ChangelogOffset>, i64),
+) -> StoreFacts {
+    StoreFacts {
+        committed: committed.iter().any(|input| input.committed.is_some()),
+        named_end: highest_end(committed, &changelog.store),
+        log_start: ChangelogOffset::new(log.start),
+        log_end: ChangelogOffset::new(log.end),
+        stored,
+        stored_age_ms,
+        delete_retention_ms: changelog.delete_retention_ms,
+    }
+}
+
 /// The end of a store's changelog. Every commit names it for all inputs; an input that was not read for a while may name an
 /// older one.
 fn highest_end(committed: &[CommittedInput], store: &str) -> Option<ChangelogOffset> {
@@ -650,19 +660,40 @@ fn offsets_lost(task: &TaskId, partition: &TopicPartition) -> String {
 
 #[cfg(test)]
 mod tests {
+    use processor_core::ids::Partition;
+
     use super::*;
 
     /// An input that was taken out of a topology and put back in names the end of that time, with a batch of that time.
-    #[test]
-    fn the_end_of_a_changelog_is_the_highest_that_any_input_names() {
+    fn one_input_is_back() -> [CommittedInput; 2] {
         let named = |topic: &str, text: &str| CommittedInput {
             input: InputIndex::new(0),
-            partition: TopicPartition::new(topic, processor_core::ids::Partition::new(0)),
+            partition: TopicPartition::new(topic, Partition::new(0)),
             committed: Some((Offset::new(7), Some(OffsetMetadata::parse(text).expect("it is of this version")))),
         };
-        let committed = [named("back", "p1;b=1000;x=w;s=500"), named("stayed", "p1;b=9;x=w;s=900")];
+        [named("back", "p1;b=1000;x=w;s=500"), named("stayed", "p1;b=9;x=w;s=900")]
+    }
+
+    #[test]
+    fn the_end_of_a_changelog_is_the_highest_that_any_input_names() {
+        let committed = one_input_is_back();
         assert_eq!(newest_metadata(&committed).expect("both have some").batch, BatchId::new(1000));
         assert_eq!(highest_end(&committed, "s"), Some(ChangelogOffset::new(900)));
         assert_eq!(highest_end(&committed, "another"), None);
+    }
+
+    #[test]
+    fn a_changelog_that_ends_before_the_highest_named_end_has_lost_records() {
+        let changelog = ChangelogSource {
+            store: Arc::from("s"),
+            partition: TopicPartition::new("a-s-changelog", Partition::new(0)),
+            delete_retention_ms: 86_400_000,
+        };
+        let plan =
+            |end| restore::plan(&facts(&one_input_is_back(), &changelog, LogBounds { start: 0, end }, (None, 0)));
+        let lost =
+            RestoreRefusal::ChangelogLost { named_end: ChangelogOffset::new(900), log_end: ChangelogOffset::new(600) };
+        assert_eq!(plan(600), Err(lost));
+        assert_eq!(plan(900).expect("nothing is missing").until, ChangelogOffset::new(900));
     }
 }

@@ -88,6 +88,7 @@ impl Bank {
     pub(super) fn prove(&mut self, interrupt: &Interrupt) -> Result<u64> {
         let load = self.load.take().expect("a bank is proved once");
         load.finish(&mut self.scene);
+        judged("the input of the bank", || self.scene.count_input())?;
         self.ensure_all_run()?;
         let crew = &mut self.crew;
         await_processed(&mut self.scene, interrupt, || crew.iter_mut().try_for_each(ensure_alive))?;

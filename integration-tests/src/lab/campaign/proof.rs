@@ -52,6 +52,7 @@ impl Segment {
         self.mend_what_is_damaged(interrupt)?;
         let load = self.load.take().expect("a segment is proved once");
         self.scene.produced += load.finish()?;
+        judged("the input of the ledger", || self.scene.count_input())?;
         let transfers = self.bank.prove(interrupt)?;
         let crew = &mut self.crew;
         await_processed(&mut self.scene, interrupt, || crew.iter_mut().try_for_each(ensure_alive))?;

@@ -1,4 +1,4 @@
-//! What becomes of a transaction when one of its requests is late, lost or cut off: architecture section 2.2, on a real
+//! What becomes of a transaction when one of its requests is late, lost or cut off: ARCHITECTURE.md, on a real
 //! Kafka, through a proxy that holds single requests.
 //!
 //! A request that arrives late must arrive *inside a later transaction*, or the test shows nothing. So the worker is

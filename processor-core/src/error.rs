@@ -41,6 +41,19 @@ enum Cause {
 
 impl OperatorError {
     /// An error made of words.
+    ///
+    /// ```
+    /// use processor_core::prelude::*;
+    ///
+    /// fn checked(percent: u32) -> Result<u32, OperatorError> {
+    ///     if percent > 100 {
+    ///         return Err(OperatorError::message(format_args!("{percent} is more than 100 %")));
+    ///     }
+    ///     Ok(percent)
+    /// }
+    ///
+    /// assert_eq!(checked(101).unwrap_err().to_string(), "101 is more than 100 %");
+    /// ```
     pub fn message(message: impl fmt::Display) -> Self {
         Self(Cause::User(message.to_string().into()))
     }
@@ -94,6 +107,17 @@ pub struct CodecError(pub String);
 
 impl CodecError {
     /// Says what was wrong.
+    ///
+    /// ```
+    /// use processor_core::prelude::*;
+    ///
+    /// fn percent(text: &str) -> Result<u8, CodecError> {
+    ///     text.parse().map_err(|_| CodecError::new(format_args!("'{text}' is no percentage")))
+    /// }
+    ///
+    /// assert_eq!(percent("7"), Ok(7));
+    /// assert_eq!(percent("much").unwrap_err().to_string(), "'much' is no percentage");
+    /// ```
     pub fn new(what: impl fmt::Display) -> Self {
         Self(what.to_string())
     }
@@ -164,10 +188,25 @@ pub enum FailureKind {
 
 impl FailureKind {
     /// The kinds whose failures a policy decides about. Of the others none is the record's fault, and the task stops.
+    ///
+    /// ```
+    /// use processor_core::error::FailureKind;
+    ///
+    /// let unreadable = FailureKind::State { corrupt: true };
+    /// assert!(FailureKind::WITH_POLICY.contains(&FailureKind::Decode)); // it may be skipped
+    /// assert!(!FailureKind::WITH_POLICY.contains(&unreadable)); // not the record's fault
+    /// ```
     pub const WITH_POLICY: [Self; 6] =
         [Self::Decode, Self::Process, Self::Panic, Self::Timestamp, Self::Encode, Self::Produce];
 
     /// One word for it, as dead letters and metrics carry it.
+    ///
+    /// ```
+    /// use processor_core::error::FailureKind;
+    ///
+    /// let words = FailureKind::WITH_POLICY.map(FailureKind::word);
+    /// assert_eq!(words, ["decode", "process", "panic", "timestamp", "encode", "produce"]);
+    /// ```
     pub fn word(self) -> &'static str {
         match self {
             Self::Decode => "decode",

@@ -15,11 +15,25 @@ macro_rules! number {
 
         impl $name {
             /// Wraps the bare number.
+            ///
+            /// ```
+            #[doc = concat!("use processor_core::ids::", stringify!($name), ";")]
+            ///
+            #[doc = concat!("let seven = ", stringify!($name), "::new(7);")]
+            /// assert_eq!(seven.to_string(), "7");
+            /// ```
             pub const fn new(number: $inner) -> Self {
                 Self(number)
             }
 
             /// The bare number, for the wire and for display.
+            ///
+            /// ```
+            #[doc = concat!("use processor_core::ids::", stringify!($name), ";")]
+            ///
+            #[doc = concat!("let seven = ", stringify!($name), "::new(7);")]
+            /// assert_eq!(seven.get().to_be_bytes().last(), Some(&7));
+            /// ```
             pub const fn get(self) -> $inner {
                 self.0
             }
@@ -113,19 +127,68 @@ number!(
 );
 number!(
     /// Where an output topic stands in the topology's list of output topics.
+    ///
+    /// ```
+    /// use processor_core::prelude::*;
+    ///
+    /// let mut topology = Topology::builder();
+    /// let orders = topology.source("in", "orders", (Utf8, Utf8));
+    /// orders.sink("copy", "copies", (Utf8, Utf8)).to_source_partition();
+    /// let topology = topology.build()?.for_application("app")?;
+    /// let part = &topology.subtopologies()[0];
+    /// let (sink, output) = topology.sinks_to_source_partition(part).next().expect("there is one");
+    /// assert_eq!((sink, &*topology.outputs()[output.slot()]), ("copy", "copies"));
+    /// # Ok::<(), TopologyError>(())
+    /// ```
     OutputIndex(u16)
 );
 number!(
     /// Where a node stands in the topology's list of nodes. Never written to a topic or to disk: names are.
+    ///
+    /// ```
+    /// use processor_core::ids::NodeIndex;
+    /// use processor_core::prelude::*;
+    ///
+    /// let mut topology = Topology::builder();
+    /// topology.source("in", "orders", (Utf8, Utf8)).sink("copy", "copies", (Utf8, Utf8));
+    /// assert_eq!(topology.build()?.node_name(NodeIndex::new(1)), "copy");
+    /// # Ok::<(), TopologyError>(())
+    /// ```
     NodeIndex(u16)
 );
 number!(
     /// Where a store stands in its task's list of stores. Never written to a topic or to disk: names are.
+    ///
+    /// ```
+    /// use processor_core::ids::StoreIndex;
+    /// use processor_core::prelude::*;
+    ///
+    /// const TOTALS: KeyValueStoreDef<String, i64> = KeyValueStoreDef::new("totals");
+    /// const LIMITS: KeyValueStoreDef<String, i64> = KeyValueStoreDef::new("limits");
+    ///
+    /// let mut topology = Topology::builder();
+    /// topology
+    ///     .source("in", "orders", (Utf8, JavaLong))
+    ///     .each("check", |_, _: &mut Context<'_, String, i64>| Ok(()))
+    ///     .with_store(&TOTALS)
+    ///     .with_store(&LIMITS);
+    /// let topology = topology.build()?;
+    /// let limits = StoreIndex::new(1); // in the order in which operators are given them
+    /// assert_eq!(&*topology.subtopologies()[0].stores[limits.slot()], "limits");
+    /// # Ok::<(), TopologyError>(())
+    /// ```
     StoreIndex(u16)
 );
 
 impl Offset {
     /// The offset of the next record.
+    ///
+    /// ```
+    /// use processor_core::ids::Offset;
+    ///
+    /// let processed = Offset::new(41);
+    /// assert_eq!(processed.next(), Offset::new(42)); // what is committed for it
+    /// ```
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0 + 1)
@@ -134,6 +197,13 @@ impl Offset {
 
 impl ChangelogOffset {
     /// The position behind this record.
+    ///
+    /// ```
+    /// use processor_core::ids::ChangelogOffset;
+    ///
+    /// let restored = ChangelogOffset::new(41); // the last record that was read
+    /// assert_eq!(restored.next(), ChangelogOffset::new(42)); // where reading goes on
+    /// ```
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0 + 1)
@@ -142,9 +212,22 @@ impl ChangelogOffset {
 
 impl BatchId {
     /// The id before the first batch.
+    ///
+    /// ```
+    /// use processor_core::ids::BatchId;
+    ///
+    /// assert!(BatchId::NONE < BatchId::new(1), "the first batch is number 1");
+    /// ```
     pub const NONE: Self = Self(0);
 
     /// The id of the batch after this one.
+    ///
+    /// ```
+    /// use processor_core::ids::BatchId;
+    ///
+    /// let committed = BatchId::new(41);
+    /// assert_eq!(committed.next(), BatchId::new(42));
+    /// ```
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0 + 1)
@@ -153,6 +236,13 @@ impl BatchId {
 
 impl InputIndex {
     /// The index as a list position.
+    ///
+    /// ```
+    /// use processor_core::ids::InputIndex;
+    ///
+    /// let inputs = ["orders", "payments"];
+    /// assert_eq!(inputs[InputIndex::new(1).slot()], "payments");
+    /// ```
     pub fn slot(self) -> usize {
         usize::from(self.0)
     }
@@ -160,6 +250,13 @@ impl InputIndex {
 
 impl OutputIndex {
     /// The index as a list position.
+    ///
+    /// ```
+    /// use processor_core::ids::OutputIndex;
+    ///
+    /// let outputs = ["accepted", "refused"];
+    /// assert_eq!(outputs[OutputIndex::new(1).slot()], "refused");
+    /// ```
     pub fn slot(self) -> usize {
         usize::from(self.0)
     }
@@ -167,6 +264,13 @@ impl OutputIndex {
 
 impl NodeIndex {
     /// The index as a list position.
+    ///
+    /// ```
+    /// use processor_core::ids::NodeIndex;
+    ///
+    /// let nodes = ["orders", "check", "accepted"];
+    /// assert_eq!(nodes[NodeIndex::new(1).slot()], "check");
+    /// ```
     pub fn slot(self) -> usize {
         usize::from(self.0)
     }
@@ -174,6 +278,13 @@ impl NodeIndex {
 
 impl StoreIndex {
     /// The index as a list position.
+    ///
+    /// ```
+    /// use processor_core::ids::StoreIndex;
+    ///
+    /// let stores = ["limits", "totals"];
+    /// assert_eq!(stores[StoreIndex::new(1).slot()], "totals");
+    /// ```
     pub fn slot(self) -> usize {
         usize::from(self.0)
     }
@@ -196,6 +307,13 @@ pub struct TopicPartition {
 
 impl TopicPartition {
     /// Names a partition of a topic.
+    ///
+    /// ```
+    /// use processor_core::ids::{Partition, TopicPartition};
+    ///
+    /// let partition = TopicPartition::new("orders", Partition::new(3));
+    /// assert_eq!((&*partition.topic, partition.partition.get()), ("orders", 3));
+    /// ```
     pub fn new(topic: impl Into<Arc<str>>, partition: Partition) -> Self {
         Self { topic: topic.into(), partition }
     }
@@ -230,6 +348,13 @@ pub struct TaskId {
 
 impl TaskId {
     /// Names a task.
+    ///
+    /// ```
+    /// use processor_core::prelude::*;
+    ///
+    /// let task = TaskId::new("by_customer", Partition::new(3));
+    /// assert_eq!((&*task.subtopology, task.partition.get()), ("by_customer", 3));
+    /// ```
     pub fn new(subtopology: impl Into<Arc<str>>, partition: Partition) -> Self {
         Self { subtopology: subtopology.into(), partition }
     }

@@ -52,11 +52,28 @@ use crate::error::CodecError;
 pub trait Codec<T>: Clone + Send + Sync + 'static {
     /// Appends the bytes of `value`; `Ok(false)` means Kafka's null, and nothing was appended.
     ///
+    /// ```
+    /// use processor_core::prelude::*;
+    ///
+    /// let mut bytes = b"level=".to_vec();
+    /// assert_eq!(DecimalText.encode(&-7_i64, &mut bytes), Ok(true));
+    /// assert_eq!(Optional(DecimalText).encode(&None::<i64>, &mut bytes), Ok(false)); // a null
+    /// assert_eq!(bytes, b"level=-7");
+    /// ```
+    ///
     /// # Errors
     /// The value has no such bytes. The record fails, of kind [`Encode`](crate::error::FailureKind::Encode).
     fn encode(&self, value: &T, bytes: &mut Vec<u8>) -> Result<bool, CodecError>;
 
-    /// Reads a value; `None` is Kafka's null, which only [`Optional`] accepts.
+    /// Reads a value; `None` is Kafka's null, which of the codecs here only [`Optional`] accepts.
+    ///
+    /// ```
+    /// use processor_core::prelude::*;
+    ///
+    /// let level = |bytes| -> Result<i64, CodecError> { DecimalText.decode(bytes) };
+    /// assert_eq!(level(Some(b"-7")), Ok(-7));
+    /// assert!(level(Some(b"low")).is_err() && level(None).is_err());
+    /// ```
     ///
     /// # Errors
     /// The bytes are no such value. The record fails, of kind [`Decode`](crate::error::FailureKind::Decode).

@@ -43,15 +43,89 @@ use crate::record::Record;
 )]
 pub trait IntoOperator<K, V, Marker> {
     /// The operator.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// use processor_core::operator::IntoOperator;
+    ///
+    /// # struct Average;
+    /// # impl Operator for Average {
+    /// #     type KeyIn = String;
+    /// #     type ValueIn = f64;
+    /// #     type KeyOut = String;
+    /// #     type ValueOut = f64;
+    /// #     fn process(
+    /// #         &mut self,
+    /// #         reading: Record<String, f64>,
+    /// #         ctx: &mut Context<'_, String, f64>,
+    /// #     ) -> Result<(), OperatorError> {
+    /// #         ctx.forward(reading)
+    /// #     }
+    /// # }
+    /// fn name_of<Marker, O: IntoOperator<String, f64, Marker>>(_: O) -> &'static str {
+    ///     std::any::type_name::<O::Operator>()
+    /// }
+    ///
+    /// assert!(name_of(|| Average).ends_with("Average")); // `Average` is an `Operator`
+    /// ```
     type Operator: Operator<KeyIn = K, ValueIn = V>;
 
     /// What makes one for each task.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// use processor_core::operator::IntoOperator;
+    ///
+    /// # struct Average {
+    /// #     size: usize,
+    /// # }
+    /// # impl Operator for Average {
+    /// #     type KeyIn = String;
+    /// #     type ValueIn = f64;
+    /// #     type KeyOut = String;
+    /// #     type ValueOut = f64;
+    /// #     fn process(
+    /// #         &mut self,
+    /// #         reading: Record<String, f64>,
+    /// #         ctx: &mut Context<'_, String, f64>,
+    /// #     ) -> Result<(), OperatorError> {
+    /// #         ctx.forward(reading)
+    /// #     }
+    /// # }
+    /// let factory = IntoOperator::into_factory(|| Average { size: 3 });
+    /// let (of_one_task, of_another) = (factory(), factory());
+    /// assert_eq!((of_one_task.size, of_another.size), (3, 3));
+    /// ```
     fn into_factory(self) -> impl Fn() -> Self::Operator + Send + Sync + 'static;
 }
 
 /// Marks a factory of operators.
 ///
 /// Inferred; nobody writes it.
+///
+/// ```
+/// # use processor_core::prelude::*;
+/// use processor_core::operator::Factory;
+///
+/// # struct Average;
+/// # impl Operator for Average {
+/// #     type KeyIn = String;
+/// #     type ValueIn = f64;
+/// #     type KeyOut = String;
+/// #     type ValueOut = f64;
+/// #     fn process(
+/// #         &mut self,
+/// #         reading: Record<String, f64>,
+/// #         ctx: &mut Context<'_, String, f64>,
+/// #     ) -> Result<(), OperatorError> {
+/// #         ctx.forward(reading)
+/// #     }
+/// # }
+/// let mut topology = Topology::builder();
+/// let readings = topology.source("readings", "readings", (Utf8, JavaDouble));
+/// readings.process::<Factory<Average>, _>("average", || Average); // as `process` infers it
+/// assert!(topology.build().is_ok());
+/// ```
 #[derive(Debug)]
 pub struct Factory<O>(PhantomData<fn() -> O>);
 
@@ -70,6 +144,23 @@ where
 /// Marks a function of a record and a context.
 ///
 /// Inferred; nobody writes it.
+///
+/// ```
+/// # use processor_core::prelude::*;
+/// use processor_core::operator::PerRecord;
+///
+/// fn copy(
+///     reading: Record<String, f64>,
+///     ctx: &mut Context<'_, String, f64>,
+/// ) -> Result<(), OperatorError> {
+///     ctx.forward(reading)
+/// }
+///
+/// let mut topology = Topology::builder();
+/// let readings = topology.source("readings", "readings", (Utf8, JavaDouble));
+/// readings.process::<PerRecord<String, f64>, _>("copy", copy); // as `process` infers it
+/// assert!(topology.build().is_ok());
+/// ```
 #[derive(Debug)]
 pub struct PerRecord<KOut, VOut>(PhantomData<fn() -> (KOut, VOut)>);
 
@@ -92,6 +183,21 @@ where
 /// The operator that a function is; all tasks share the function.
 ///
 /// [`IntoOperator`] makes it of a function; nobody writes it.
+///
+/// ```
+/// # use processor_core::prelude::*;
+/// use processor_core::operator::{Closure, IntoOperator};
+///
+/// fn copy(
+///     reading: Record<String, f64>,
+///     ctx: &mut Context<'_, String, f64>,
+/// ) -> Result<(), OperatorError> {
+///     ctx.forward(reading)
+/// }
+///
+/// let factory = IntoOperator::into_factory(copy);
+/// let _of_a_task: Closure<_, String, f64, String, f64> = factory();
+/// ```
 #[derive(Debug)]
 pub struct Closure<F, K, V, KOut, VOut> {
     function: Arc<F>,

@@ -312,8 +312,50 @@ impl<K, V> Context<'_, K, V> {
 
     /// Ends a schedule of this node; nothing happens if it has ended.
     ///
-    /// [`schedule`](Self::schedule) has an example. Like a schedule that is made, one that is ended is back if the
-    /// record fails.
+    /// Like a schedule that is made, one that is ended is back if the record fails.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// struct FirstMinute; // its `open` makes a schedule of a minute
+    ///
+    /// impl Operator for FirstMinute {
+    ///     # type KeyIn = String;
+    ///     # type ValueIn = i64;
+    ///     # type KeyOut = String;
+    ///     # type ValueOut = i64;
+    ///     # fn open(&mut self, ctx: &mut OpenContext<'_>) -> Result<(), OperatorError> {
+    ///     #     ctx.schedule(Duration::from_secs(60), Clock::StreamTime);
+    ///     #     Ok(())
+    ///     # }
+    ///     # fn process(
+    ///     #     &mut self,
+    ///     #     _: Record<String, i64>,
+    ///     #     _: &mut Context<'_, String, i64>,
+    ///     # ) -> Result<(), OperatorError> {
+    ///     #     Ok(())
+    ///     # }
+    ///     fn punctuate(
+    ///         &mut self,
+    ///         at: Punctuation,
+    ///         ctx: &mut Context<'_, String, i64>,
+    ///     ) -> Result<(), OperatorError> {
+    ///         ctx.cancel(at.schedule); // once is enough
+    ///         ctx.forward(Record::new("a minute is over".to_owned(), 1, at.due))
+    ///     }
+    /// }
+    /// # let mut topology = Topology::builder();
+    /// # let readings = topology.source("in", "in", (Utf8, JavaLong));
+    /// # readings.process("first-minute", || FirstMinute).sink("out", "out", (Utf8, JavaLong));
+    /// # let driver = TopologyTestDriver::new(topology.build()?)?;
+    /// let input = driver.input::<String, i64>("in");
+    /// for time in [1, 61, 121] {
+    ///     input.pipe_at(secs(time), "kitchen", 21);
+    /// }
+    /// assert_eq!(driver.output::<String, i64>("out").values(), [1]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn cancel(&mut self, schedule: ScheduleId) {
         self.env.schedules.cancel(self.env.node.get(), schedule);
     }
@@ -397,6 +439,41 @@ pub struct OpenContext<'a> {
 
 impl OpenContext<'_> {
     /// The task.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// #[derive(Default)]
+    /// struct Numbered {
+    ///     partition: i64,
+    /// }
+    ///
+    /// impl Operator for Numbered {
+    ///     # type KeyIn = String;
+    ///     # type ValueIn = i64;
+    ///     # type KeyOut = String;
+    ///     # type ValueOut = i64;
+    ///     fn open(&mut self, ctx: &mut OpenContext<'_>) -> Result<(), OperatorError> {
+    ///         self.partition = i64::from(ctx.task().partition.get());
+    ///         Ok(())
+    ///     }
+    ///     # fn process(
+    ///     #     &mut self,
+    ///     #     reading: Record<String, i64>,
+    ///     #     ctx: &mut Context<'_, String, i64>,
+    ///     # ) -> Result<(), OperatorError> {
+    ///     #     ctx.forward(reading.with_value(self.partition))
+    ///     # }
+    /// }
+    /// # let mut topology = Topology::builder();
+    /// # let readings = topology.source("in", "in", (Utf8, JavaLong));
+    /// # readings.process("numbered", Numbered::default).sink("out", "out", (Utf8, JavaLong));
+    /// # let driver = TopologyTestDriver::with_partitions(&topology.build()?, 4)?;
+    /// // It forwards its number.
+    /// driver.input::<String, i64>("in").partition(3).pipe_at(secs(1), "kitchen", 21);
+    /// assert_eq!(driver.output::<String, i64>("out").values(), [3]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn task(&self) -> &TaskId {
         self.task
     }
@@ -405,6 +482,48 @@ impl OpenContext<'_> {
     /// are due at the multiples of `every`, whenever the task was started (EO-7).
     ///
     /// Less than a millisecond counts as one.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// struct Minutes;
+    ///
+    /// impl Operator for Minutes {
+    ///     # type KeyIn = String;
+    ///     # type ValueIn = i64;
+    ///     # type KeyOut = String;
+    ///     # type ValueOut = i64;
+    ///     fn open(&mut self, ctx: &mut OpenContext<'_>) -> Result<(), OperatorError> {
+    ///         ctx.schedule(Duration::from_secs(60), Clock::StreamTime);
+    ///         Ok(())
+    ///     }
+    ///     # fn process(
+    ///     #     &mut self,
+    ///     #     _: Record<String, i64>,
+    ///     #     _: &mut Context<'_, String, i64>,
+    ///     # ) -> Result<(), OperatorError> {
+    ///     #     Ok(())
+    ///     # }
+    ///     # fn punctuate(
+    ///     #     &mut self,
+    ///     #     at: Punctuation,
+    ///     #     ctx: &mut Context<'_, String, i64>,
+    ///     # ) -> Result<(), OperatorError> {
+    ///     #     ctx.forward(Record::new(String::new(), at.due.get(), at.due))
+    ///     # }
+    /// }
+    /// # let mut topology = Topology::builder();
+    /// # let readings = topology.source("in", "in", (Utf8, JavaLong));
+    /// # readings.process("minutes", || Minutes).sink("out", "out", (Utf8, JavaLong));
+    /// # let driver = TopologyTestDriver::new(topology.build()?)?;
+    /// // It forwards when it was due, in milliseconds.
+    /// for time in [50, 70, 130] {
+    ///     driver.input::<String, i64>("in").pipe_at(secs(time), "kitchen", 21);
+    /// }
+    /// assert_eq!(driver.output::<String, i64>("out").values(), [60_000, 120_000]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn schedule(&mut self, every: Duration, clock: Clock) -> ScheduleId {
         self.schedules.add(self.node, every, clock, None)
     }

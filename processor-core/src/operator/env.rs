@@ -30,6 +30,16 @@ pub(crate) struct TaskEnv {
 }
 
 /// Which node of a task runs, or ran last. Another thread may look, to say what a task is busy with. Clones are the same.
+///
+/// ```
+#[doc = include_str!("../record/example_task.txt")]
+/// let running = task.running_node(); // for a thread that watches
+/// let of_watcher = running.clone();
+/// task.process(0, &reading(0, "21"), batch, &NoStores);
+/// assert_eq!(of_watcher.get(), running.get());
+/// assert_eq!(topology.node_name(of_watcher.get()), "readings"); // the sink has given back to it
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct RunningNode(Arc<AtomicU16>);
 
@@ -39,6 +49,14 @@ impl RunningNode {
     }
 
     /// The node. Nothing else can be concluded from it: it says no more than its name.
+    ///
+    /// ```
+    #[doc = include_str!("../record/example_task.txt")]
+    /// task.process(0, &reading(0, "21"), batch, &NoStores);
+    /// let node = task.running_node().get();
+    /// assert_eq!(topology.node_name(node), "readings"); // what a slow task may be said to hang in
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn get(&self) -> NodeIndex {
         NodeIndex::new(self.0.load(Ordering::Relaxed))
     }

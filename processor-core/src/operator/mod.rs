@@ -53,12 +53,122 @@ use crate::time::Punctuation;
 /// processed again after a crash, and must then have the same effect. Keep no state outside stores.
 pub trait Operator: 'static {
     /// The key of records that come in.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// struct AsText;
+    ///
+    /// impl Operator for AsText {
+    ///     type KeyIn = i32; // an account, as in the stream in front of it
+    ///     # type ValueIn = i64;
+    ///     # type KeyOut = i32;
+    ///     # type ValueOut = String;
+    ///     // …
+    ///     # fn process(
+    ///     #     &mut self,
+    ///     #     payment: Record<i32, i64>,
+    ///     #     ctx: &mut Context<'_, i32, String>,
+    ///     # ) -> Result<(), OperatorError> {
+    ///     #     let text = format!("{} cents", payment.value);
+    ///     #     ctx.forward(payment.with_value(text))
+    ///     # }
+    /// }
+    ///
+    /// let mut topology = Topology::builder();
+    /// let payments = topology.source("payments", "payments", (JavaInteger, JavaLong));
+    /// payments.process("as-text", || AsText); // the keys are numbers of 32 bits
+    /// assert!(topology.build().is_ok());
+    /// ```
     type KeyIn;
-    /// Their value.
+
+    /// The value of records that come in.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// struct AsText;
+    ///
+    /// impl Operator for AsText {
+    ///     # type KeyIn = i32;
+    ///     type ValueIn = i64; // cents, as in the stream in front of it
+    ///     # type KeyOut = i32;
+    ///     # type ValueOut = String;
+    ///     // …
+    ///     # fn process(
+    ///     #     &mut self,
+    ///     #     payment: Record<i32, i64>,
+    ///     #     ctx: &mut Context<'_, i32, String>,
+    ///     # ) -> Result<(), OperatorError> {
+    ///     #     let text = format!("{} cents", payment.value);
+    ///     #     ctx.forward(payment.with_value(text))
+    ///     # }
+    /// }
+    ///
+    /// let mut topology = Topology::builder();
+    /// let payments = topology.source("payments", "payments", (JavaInteger, JavaLong));
+    /// payments.process("as-text", || AsText); // the values are numbers of 64 bits
+    /// assert!(topology.build().is_ok());
+    /// ```
     type ValueIn;
+
     /// The key of records that go out.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// struct AsText;
+    ///
+    /// impl Operator for AsText {
+    ///     # type KeyIn = i32;
+    ///     # type ValueIn = i64;
+    ///     type KeyOut = i32; // the account still
+    ///     # type ValueOut = String;
+    ///     // …
+    ///     # fn process(
+    ///     #     &mut self,
+    ///     #     payment: Record<i32, i64>,
+    ///     #     ctx: &mut Context<'_, i32, String>,
+    ///     # ) -> Result<(), OperatorError> {
+    ///     #     let text = format!("{} cents", payment.value);
+    ///     #     ctx.forward(payment.with_value(text))
+    ///     # }
+    /// }
+    ///
+    /// let mut topology = Topology::builder();
+    /// let payments = topology.source("payments", "payments", (JavaInteger, JavaLong));
+    /// payments
+    ///     .process("as-text", || AsText)
+    ///     .filter(|text| text.key > 0) // of an account
+    ///     .sink("texts", "texts", (JavaInteger, Utf8));
+    /// assert!(topology.build().is_ok());
+    /// ```
     type KeyOut;
-    /// Their value.
+
+    /// The value of records that go out.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// struct AsText;
+    ///
+    /// impl Operator for AsText {
+    ///     # type KeyIn = i32;
+    ///     # type ValueIn = i64;
+    ///     # type KeyOut = i32;
+    ///     type ValueOut = String; // a text of the amount
+    ///     // …
+    ///     # fn process(
+    ///     #     &mut self,
+    ///     #     payment: Record<i32, i64>,
+    ///     #     ctx: &mut Context<'_, i32, String>,
+    ///     # ) -> Result<(), OperatorError> {
+    ///     #     let text = format!("{} cents", payment.value);
+    ///     #     ctx.forward(payment.with_value(text))
+    ///     # }
+    /// }
+    ///
+    /// let mut topology = Topology::builder();
+    /// let payments = topology.source("payments", "payments", (JavaInteger, JavaLong));
+    /// payments.process("as-text", || AsText).sink("texts", "texts", (JavaInteger, Utf8));
+    /// assert!(topology.build().is_ok());
+    /// ```
     type ValueOut;
 
     /// Called once before the first record; the place to make schedules.
@@ -121,7 +231,33 @@ pub trait Operator: 'static {
 
     /// Processes one record. What it forwards and writes takes effect together, or, if it fails, not at all.
     ///
-    /// The example of [`Operator`] shows it.
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// struct Fahrenheit;
+    ///
+    /// impl Operator for Fahrenheit {
+    ///     # type KeyIn = String;
+    ///     # type ValueIn = f64;
+    ///     # type KeyOut = String;
+    ///     # type ValueOut = f64;
+    ///     fn process(
+    ///         &mut self,
+    ///         reading: Record<String, f64>, // in °C
+    ///         ctx: &mut Context<'_, String, f64>,
+    ///     ) -> Result<(), OperatorError> {
+    ///         let fahrenheit = reading.value * 1.8 + 32.0;
+    ///         ctx.forward(reading.with_value(fahrenheit))
+    ///     }
+    /// }
+    /// # let mut topology = Topology::builder();
+    /// # let readings = topology.source("in", "in", (Utf8, JavaDouble));
+    /// # readings.process("fahrenheit", || Fahrenheit).sink("out", "out", (Utf8, JavaDouble));
+    /// # let driver = TopologyTestDriver::new(topology.build()?)?;
+    /// driver.input::<String, f64>("in").pipe_at(secs(1), "kitchen", 20.0);
+    /// assert_eq!(driver.output::<String, f64>("out").values(), [68.0]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// The record has failed; the topology's policy says what follows.
@@ -133,7 +269,45 @@ pub trait Operator: 'static {
 
     /// Called when a schedule of this node is due. What it forwards and writes is committed with the batch.
     ///
-    /// [`open`](Self::open) has an example.
+    /// ```
+    /// # use std::time::Duration;
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// struct Heartbeat; // it has a schedule of 30 s
+    ///
+    /// impl Operator for Heartbeat {
+    ///     # type KeyIn = String;
+    ///     # type ValueIn = i64;
+    ///     # type KeyOut = String;
+    ///     # type ValueOut = i64;
+    ///     # fn open(&mut self, ctx: &mut OpenContext<'_>) -> Result<(), OperatorError> {
+    ///     #     ctx.schedule(Duration::from_secs(30), Clock::WallClock);
+    ///     #     Ok(())
+    ///     # }
+    ///     # fn process(
+    ///     #     &mut self,
+    ///     #     _: Record<String, i64>,
+    ///     #     _: &mut Context<'_, String, i64>,
+    ///     # ) -> Result<(), OperatorError> {
+    ///     #     Ok(())
+    ///     # }
+    ///     fn punctuate(
+    ///         &mut self,
+    ///         at: Punctuation,
+    ///         ctx: &mut Context<'_, String, i64>,
+    ///     ) -> Result<(), OperatorError> {
+    ///         ctx.forward(Record::new("alive".to_owned(), 1, at.due))
+    ///     }
+    /// }
+    /// # let mut topology = Topology::builder();
+    /// # let readings = topology.source("in", "in", (Utf8, JavaLong));
+    /// # readings.process("heartbeat", || Heartbeat).sink("out", "out", (Utf8, JavaLong));
+    /// # let mut driver = TopologyTestDriver::new(topology.build()?)?;
+    /// driver.advance_wall_clock(Duration::from_secs(45))?;
+    /// let beats = driver.output::<String, i64>("out").records();
+    /// assert_eq!(beats, [Record::new("alive".to_owned(), 1, secs(30))]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// Stop the task: there is no record that could be skipped.
@@ -148,5 +322,39 @@ pub trait Operator: 'static {
     /// Called once when the task leaves this thread; never after a crash. State is safe without it: it is for what the
     /// operator itself has opened, and most have nothing to do here. In a test
     /// [`TopologyTestDriver::close`](crate::testing::TopologyTestDriver::close) calls it.
+    ///
+    /// ```
+    /// # use std::sync::mpsc;
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::TopologyTestDriver;
+    /// struct Display {
+    ///     lines: mpsc::Sender<&'static str>, // to something outside
+    /// }
+    ///
+    /// impl Operator for Display {
+    ///     # type KeyIn = String;
+    ///     # type ValueIn = f64;
+    ///     # type KeyOut = String;
+    ///     # type ValueOut = f64;
+    ///     # fn process(
+    ///     #     &mut self,
+    ///     #     _: Record<String, f64>,
+    ///     #     _: &mut Context<'_, String, f64>,
+    ///     # ) -> Result<(), OperatorError> {
+    ///     #     Ok(())
+    ///     # }
+    ///     fn close(&mut self) {
+    ///         self.lines.send("no more readings").ok();
+    ///     }
+    /// }
+    ///
+    /// let (lines, shown) = mpsc::channel();
+    /// # let mut topology = Topology::builder();
+    /// # let readings = topology.source("in", "in", (Utf8, JavaDouble));
+    /// readings.process("display", move || Display { lines: lines.clone() });
+    /// TopologyTestDriver::new(topology.build()?)?.close();
+    /// assert_eq!(shown.recv()?, "no more readings");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     fn close(&mut self) {}
 }

@@ -47,18 +47,87 @@ impl<'s, 'a, K: StoreKey, V: StoreValue> Scan<'s, 'a, K, V> {
     }
 
     /// The other way round: the largest key first; again, and it is the first way.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # const BY_AGE: KeyValueStoreDef<u32, String> = KeyValueStoreDef::new("by-age");
+    /// # let mut topology = Topology::builder();
+    /// # let input = topology.source("in", "in", (Utf8, Utf8));
+    /// # input.each("op", |_, ctx: &mut Context<'_, String, String>| {
+    /// let mut by_age = ctx.store(&BY_AGE);
+    /// # for age in [31, 17, 65, 18] {
+    /// #     by_age.put(&age, format!("{age} years"));
+    /// # }
+    /// // There are entries for 17, 18, 31 and 65.
+    /// let oldest_first = by_age.all().reverse().collect()?;
+    /// let ages: Vec<u32> = oldest_first.into_iter().map(|(age, _)| age).collect();
+    /// assert_eq!(ages, [65, 31, 18, 17]);
+    /// # Ok(())
+    /// # }).with_store(&BY_AGE);
+    /// # let driver = TopologyTestDriver::new(topology.build()?)?;
+    /// # driver.input::<String, String>("in").pipe_at(secs(1), "", "");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn reverse(mut self) -> Self {
         self.scan.reverse = !self.scan.reverse;
         self
     }
 
     /// At most so many entries, the first in the direction of the scan.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # const BY_AGE: KeyValueStoreDef<u32, String> = KeyValueStoreDef::new("by-age");
+    /// # let mut topology = Topology::builder();
+    /// # let input = topology.source("in", "in", (Utf8, Utf8));
+    /// # input.each("op", |_, ctx: &mut Context<'_, String, String>| {
+    /// let mut by_age = ctx.store(&BY_AGE);
+    /// # for age in [31, 17, 65, 18] {
+    /// #     by_age.put(&age, format!("{age} years"));
+    /// # }
+    /// // There are entries for 17, 18, 31 and 65.
+    /// let two_youngest = by_age.all().limit(2).collect()?;
+    /// let ages: Vec<u32> = two_youngest.into_iter().map(|(age, _)| age).collect();
+    /// assert_eq!(ages, [17, 18]);
+    /// # Ok(())
+    /// # }).with_store(&BY_AGE);
+    /// # let driver = TopologyTestDriver::new(topology.build()?)?;
+    /// # driver.input::<String, String>("in").pipe_at(secs(1), "", "");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn limit(mut self, entries: usize) -> Self {
         self.scan.limit = self.scan.limit.min(entries);
         self
     }
 
     /// Visits the entries.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # const BY_AGE: KeyValueStoreDef<u32, String> = KeyValueStoreDef::new("by-age");
+    /// # let mut topology = Topology::builder();
+    /// # let input = topology.source("in", "in", (Utf8, Utf8));
+    /// # input.each("op", |_, ctx: &mut Context<'_, String, String>| {
+    /// let mut by_age = ctx.store(&BY_AGE);
+    /// # for age in [31, 17, 65, 18] {
+    /// #     by_age.put(&age, format!("{age} years"));
+    /// # }
+    /// // There are entries for 17, 18, 31 and 65.
+    /// let (mut count, mut sum) = (0, 0);
+    /// by_age.range(18..).for_each(|age, _| {
+    ///     count += 1;
+    ///     sum += age;
+    /// })?;
+    /// assert_eq!(sum / count, 38); // the mean age of the adults
+    /// # Ok(())
+    /// # }).with_store(&BY_AGE);
+    /// # let driver = TopologyTestDriver::new(topology.build()?)?;
+    /// # driver.input::<String, String>("in").pipe_at(secs(1), "", "");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// State could not be read; entries before that were visited.
@@ -112,6 +181,28 @@ impl<'s, 'a, K: StoreKey, V: StoreValue> Scan<'s, 'a, K, V> {
     }
 
     /// The first entry in the direction of the scan.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # const BY_AGE: KeyValueStoreDef<u32, String> = KeyValueStoreDef::new("by-age");
+    /// # let mut topology = Topology::builder();
+    /// # let input = topology.source("in", "in", (Utf8, Utf8));
+    /// # input.each("op", |_, ctx: &mut Context<'_, String, String>| {
+    /// let mut by_age = ctx.store(&BY_AGE);
+    /// # for age in [31, 17, 65, 18] {
+    /// #     by_age.put(&age, format!("{age} years"));
+    /// # }
+    /// // There are entries for 17, 18, 31 and 65.
+    /// let youngest_adult = by_age.range(18..).first()?;
+    /// assert_eq!(youngest_adult, Some((18, "18 years".to_owned())));
+    /// assert_eq!(by_age.range(100..).first()?, None);
+    /// # Ok(())
+    /// # }).with_store(&BY_AGE);
+    /// # let driver = TopologyTestDriver::new(topology.build()?)?;
+    /// # driver.input::<String, String>("in").pipe_at(secs(1), "", "");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// State could not be read.

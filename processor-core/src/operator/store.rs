@@ -133,6 +133,25 @@ impl<'a, K: StoreKey, V: StoreValue> Store<'a, K, V> {
     ///
     /// Nothing is read, and nothing can fail here: a value that cannot be encoded is found when the batch ends, and
     /// stops the task. Of several values for one key in a batch, the last is written.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # const LAST: KeyValueStoreDef<String, f64> = KeyValueStoreDef::new("last");
+    /// # let mut topology = Topology::builder();
+    /// # let input = topology.source("in", "in", (Utf8, Utf8));
+    /// # input.each("op", |_, ctx: &mut Context<'_, String, String>| {
+    /// let mut last = ctx.store(&LAST);
+    /// let kitchen = "kitchen".to_owned();
+    /// last.put(&kitchen, 20.5);
+    /// last.put(&kitchen, 21.0); // in place of the one before
+    /// assert_eq!(last.get(&kitchen)?, Some(21.0));
+    /// # Ok(())
+    /// # }).with_store(&LAST);
+    /// # let driver = TopologyTestDriver::new(topology.build()?)?;
+    /// # driver.input::<String, String>("in").pipe_at(secs(1), "", "");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn put(&mut self, key: &K, value: V) {
         self.overlay().put(key, Some(value));
     }
@@ -169,6 +188,26 @@ impl<'a, K: StoreKey, V: StoreValue> Store<'a, K, V> {
     }
 
     /// Deletes a key; nothing happens where it has no value.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # const LAST: KeyValueStoreDef<String, f64> = KeyValueStoreDef::new("last");
+    /// # let mut topology = Topology::builder();
+    /// # let input = topology.source("in", "in", (Utf8, Utf8));
+    /// # input.each("op", |_, ctx: &mut Context<'_, String, String>| {
+    /// let mut last = ctx.store(&LAST);
+    /// let kitchen = "kitchen".to_owned();
+    /// last.put(&kitchen, 20.5);
+    /// last.delete(&kitchen);
+    /// last.delete(&kitchen); // it is gone already
+    /// assert_eq!(last.get(&kitchen)?, None);
+    /// # Ok(())
+    /// # }).with_store(&LAST);
+    /// # let driver = TopologyTestDriver::new(topology.build()?)?;
+    /// # driver.input::<String, String>("in").pipe_at(secs(1), "", "");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn delete(&mut self, key: &K) {
         self.overlay().put(key, None);
     }
@@ -289,6 +328,26 @@ impl<'a, K: StoreKey, V: StoreValue> Store<'a, K, V> {
     ///
     /// It reads the whole store of the task: bound it with [`limit`](Scan::limit), or leave off with
     /// [`try_for_each`](Scan::try_for_each), where the store can be large.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # const LAST: KeyValueStoreDef<String, f64> = KeyValueStoreDef::new("last");
+    /// # let mut topology = Topology::builder();
+    /// # let input = topology.source("in", "in", (Utf8, Utf8));
+    /// # input.each("op", |_, ctx: &mut Context<'_, String, String>| {
+    /// let mut last = ctx.store(&LAST);
+    /// for (sensor, celsius) in [("kitchen", 20.5), ("cellar", 12.0)] {
+    ///     last.put(&sensor.to_owned(), celsius);
+    /// }
+    /// let all = last.all().limit(1_000).collect()?;
+    /// assert_eq!(all, [("cellar".to_owned(), 12.0), ("kitchen".to_owned(), 20.5)]);
+    /// # Ok(())
+    /// # }).with_store(&LAST);
+    /// # let driver = TopologyTestDriver::new(topology.build()?)?;
+    /// # driver.input::<String, String>("in").pipe_at(secs(1), "", "");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn all(&mut self) -> Scan<'_, 'a, K, V> {
         Scan::new(self, KeyRange::all())
     }

@@ -6,6 +6,19 @@ use std::sync::Arc;
 use crate::ids::{TaskId, TopicPartition};
 
 /// A sub-topology as the assignment sees it: its name and the topics it reads.
+///
+/// ```
+/// # use std::collections::BTreeSet;
+/// use processor_core::ids::{Partition, TaskId, TopicPartition};
+/// use processor_core::protocol::assignment::{Inputs, TaskAction, diff};
+///
+/// let topics = vec!["orders".into(), "prices".into()];
+/// let join = Inputs { subtopology: "join".into(), topics };
+/// // Partition 3 of both topics is one task.
+/// let both = ["orders", "prices"].map(|topic| TopicPartition::new(topic, Partition::new(3)));
+/// let task = TaskId::new("join", Partition::new(3));
+/// assert_eq!(diff(&BTreeSet::new(), &both, &[join]), [TaskAction::Recover(task)]);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inputs {
     /// The sub-topology's name.
@@ -15,6 +28,19 @@ pub struct Inputs {
 }
 
 /// What to do with a task.
+///
+/// ```
+/// # use std::collections::BTreeSet;
+/// # use processor_core::ids::{Partition, TopicPartition};
+/// # use processor_core::protocol::assignment::{Inputs, TaskAction, diff};
+/// # let topics = vec!["orders".into(), "prices".into()];
+/// # let inputs = [Inputs { subtopology: "join".into(), topics }];
+/// // The task reads "orders" and "prices", and another worker got its partition of "prices".
+/// let assigned = [TopicPartition::new("orders", Partition::new(0))];
+/// let actions = diff(&BTreeSet::new(), &assigned, &inputs);
+/// let [TaskAction::Incomplete { task, missing }] = &actions[..] else { panic!("{actions:?}") };
+/// assert_eq!(format!("{task} lacks {}", missing[0]), "join_0 lacks prices-0");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TaskAction {
     /// It went away: suspend it, keep its store.
@@ -33,6 +59,19 @@ pub enum TaskAction {
 /// From the tasks that are held and a whole new assignment (empty after a revoke) to what to do, suspends first.
 ///
 /// Every assignment recovers every task it holds: between the revoke and the assign another member may have committed.
+///
+/// ```
+/// # use std::collections::BTreeSet;
+/// # use processor_core::ids::{Partition, TaskId, TopicPartition};
+/// # use processor_core::protocol::assignment::{Inputs, TaskAction, diff};
+/// let inputs = [Inputs { subtopology: "map".into(), topics: vec!["in".into()] }];
+/// let task = |number| TaskId::new("map", Partition::new(number));
+/// let held = BTreeSet::from([task(0), task(1)]);
+/// let assigned = [1, 2].map(|number| TopicPartition::new("in", Partition::new(number)));
+/// let actions = diff(&held, &assigned, &inputs);
+/// assert_eq!(actions[0], TaskAction::Suspend(task(0)));
+/// assert_eq!(actions[1..], [task(1), task(2)].map(TaskAction::Recover));
+/// ```
 pub fn diff(held: &BTreeSet<TaskId>, assigned: &[TopicPartition], inputs: &[Inputs]) -> Vec<TaskAction> {
     let mut by_task: BTreeMap<TaskId, BTreeSet<&str>> = BTreeMap::new();
     for partition in assigned {

@@ -7,6 +7,20 @@
 use std::time::Duration;
 
 /// The bounds of a poll batch.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use processor_core::protocol::batch::{BatchBounds, BatchSize, TurnCost};
+/// # let ms = Duration::from_millis;
+/// let bounds = BatchBounds { records_start: 100, records_max: 250, turn_max: ms(200) };
+/// let mut size = BatchSize::new(bounds);
+/// let full = |records| TurnCost { records, process: ms(1), commit: ms(10) };
+/// let grown = [100, 200, 250].map(|records| {
+///     size.learn(&full(records));
+///     size.records_max()
+/// });
+/// assert_eq!(grown, [200, 250, 250]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchBounds {
     /// How many records the first batch may have.
@@ -18,6 +32,24 @@ pub struct BatchBounds {
 }
 
 /// Adapts the number of records a poll may return.
+///
+/// ```
+/// # use std::time::Duration;
+/// use processor_core::protocol::batch::{BatchBounds, BatchSize, TurnCost};
+///
+/// # let ms = Duration::from_millis;
+/// let bounds = BatchBounds { records_start: 100, records_max: 10_000, turn_max: ms(200) };
+/// let mut size = BatchSize::new(bounds);
+/// // A trickle: what is there is committed at once, and the batch need not be larger.
+/// size.learn(&TurnCost { records: 3, process: ms(1), commit: ms(10) });
+/// assert_eq!(size.records_max(), 100);
+/// // Load: the batch was full, and the commit most of the turn.
+/// size.learn(&TurnCost { records: 100, process: ms(1), commit: ms(10) });
+/// assert_eq!(size.records_max(), 200);
+/// // Slow records: the turn took twice as long as it may.
+/// size.learn(&TurnCost { records: 200, process: ms(400), commit: ms(0) });
+/// assert_eq!(size.records_max(), 100);
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct BatchSize {
     bounds: BatchBounds,
@@ -25,6 +57,18 @@ pub struct BatchSize {
 }
 
 /// What a turn cost.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use processor_core::protocol::batch::{BatchBounds, BatchSize, TurnCost};
+/// # let ms = Duration::from_millis;
+/// # let bounds = BatchBounds { records_start: 100, records_max: 10_000, turn_max: ms(200) };
+/// # let mut size = BatchSize::new(bounds);
+/// let cost = TurnCost { records: 100, process: ms(30), commit: ms(10) };
+/// assert!(cost.commit * 8 > cost.process + cost.commit); // more than an eighth of the turn
+/// size.learn(&cost);
+/// assert_eq!(size.records_max(), 200);
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct TurnCost {
     /// How many records it processed.
@@ -39,18 +83,54 @@ pub struct TurnCost {
 const COMMIT_SHARE: u32 = 8;
 
 impl BatchSize {
-    /// Starts small.
+    /// Starts with the first batch's size.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use processor_core::protocol::batch::{BatchBounds, BatchSize, TurnCost};
+    /// # let ms = Duration::from_millis;
+    /// let bounds = BatchBounds { records_start: 100, records_max: 10_000, turn_max: ms(200) };
+    /// assert_eq!(BatchSize::new(bounds).records_max(), 100);
+    /// ```
+    ///
+    /// # Panics
+    /// If `records_start` is 0, or more than `records_max`.
     pub fn new(bounds: BatchBounds) -> Self {
         assert!(0 < bounds.records_start && bounds.records_start <= bounds.records_max, "batch bounds are ordered");
         Self { bounds, records: bounds.records_start }
     }
 
     /// How many records the next poll may return.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use processor_core::protocol::batch::{BatchBounds, BatchSize, TurnCost};
+    /// # let ms = Duration::from_millis;
+    /// # let bounds = BatchBounds { records_start: 100, records_max: 10_000, turn_max: ms(200) };
+    /// let size = BatchSize::new(bounds);
+    /// let mut log = 0..250; // what waits in the topic
+    /// let batch: Vec<_> = log.by_ref().take(size.records_max()).collect();
+    /// assert_eq!((batch.len(), log.len()), (100, 150));
+    /// ```
     pub fn records_max(&self) -> usize {
         self.records
     }
 
     /// Learns from a turn.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use processor_core::protocol::batch::{BatchBounds, BatchSize, TurnCost};
+    /// # let ms = Duration::from_millis;
+    /// # let bounds = BatchBounds { records_start: 100, records_max: 10_000, turn_max: ms(200) };
+    /// # let mut size = BatchSize::new(bounds);
+    /// // A turn twice as long would be over its budget, so a full batch grows by an eighth only.
+    /// size.learn(&TurnCost { records: 100, process: ms(80), commit: ms(40) });
+    /// assert_eq!(size.records_max(), 112);
+    /// // The commit is a small part of the turn: it is large enough.
+    /// size.learn(&TurnCost { records: 112, process: ms(150), commit: ms(10) });
+    /// assert_eq!(size.records_max(), 112);
+    /// ```
     pub fn learn(&mut self, cost: &TurnCost) {
         let turn = cost.process + cost.commit;
         let was_full = cost.records >= self.records;
@@ -68,12 +148,38 @@ impl BatchSize {
     }
 
     /// A batch was given up after so many of its records, because it took too long for its transaction.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use processor_core::protocol::batch::{BatchBounds, BatchSize, TurnCost};
+    /// # let ms = Duration::from_millis;
+    /// # let bounds = BatchBounds { records_start: 100, records_max: 10_000, turn_max: ms(200) };
+    /// # let mut size = BatchSize::new(bounds);
+    /// size.gave_up(41); // of 100, when the transaction's time was over
+    /// assert_eq!(size.records_max(), 20);
+    /// ```
     pub fn gave_up(&mut self, processed: usize) {
         self.records = (processed / 2).clamp(1, self.bounds.records_max);
     }
 
     /// The transaction of a batch of so many records has failed: if it was too large for what the brokers can take just
     /// now, the same again would fail again.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use processor_core::protocol::batch::{BatchBounds, BatchSize, TurnCost};
+    /// # let ms = Duration::from_millis;
+    /// # let bounds = BatchBounds { records_start: 100, records_max: 10_000, turn_max: ms(200) };
+    /// # let mut size = BatchSize::new(bounds);
+    /// # for records in [100, 200, 400] {
+    /// #     size.learn(&TurnCost { records, process: ms(1), commit: ms(10) });
+    /// # }
+    /// assert_eq!(size.records_max(), 800);
+    /// size.failed(800);
+    /// assert_eq!(size.records_max(), 400);
+    /// size.failed(4); // a small one did not fail for its size
+    /// assert_eq!(size.records_max(), 100);
+    /// ```
     pub fn failed(&mut self, records: usize) {
         self.records = (records / 2).max(self.first()).min(self.bounds.records_max);
     }

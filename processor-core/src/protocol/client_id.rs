@@ -15,6 +15,16 @@ const SEPARATOR: char = '@';
 const HOST_BYTES_MAX: usize = 253;
 
 /// A `client.id`.
+///
+/// ```
+/// use processor_core::protocol::client_id::ClientId;
+///
+/// let http = Some("worker-1.example:8080".parse()?);
+/// let id = ClientId { transactional_id: "averages:worker-1:0".to_owned(), http };
+/// assert_eq!(id.to_string(), "averages:worker-1:0@worker-1.example:8080");
+/// assert_eq!(ClientId::parse(&id.to_string()), id);
+/// # Ok::<(), String>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientId {
     /// The transactional id of the thread, or whatever else stands before the address.
@@ -25,6 +35,15 @@ pub struct ClientId {
 
 impl ClientId {
     /// Reads what the group shows. Never fails: it may be the name of any client.
+    ///
+    /// ```
+    /// # use processor_core::protocol::client_id::ClientId;
+    /// let id = ClientId::parse("app:one:0@one.example:8080");
+    /// assert_eq!(id.http.map(|address| address.port()), Some(8080));
+    /// let id = ClientId::parse("app:one:0@evil/../:80"); // no address
+    /// assert_eq!((&*id.transactional_id, id.http), ("app:one:0", None));
+    /// assert_eq!(ClientId::parse("rdkafka").transactional_id, "rdkafka"); // another program
+    /// ```
     pub fn parse(text: &str) -> Self {
         let (id, http) = match text.split_once(SEPARATOR) {
             Some((id, address)) => (id, address.parse().ok()),
@@ -61,11 +80,26 @@ pub struct HttpAddress {
 
 impl HttpAddress {
     /// The port.
+    ///
+    /// ```
+    /// # use processor_core::protocol::client_id::HttpAddress;
+    /// let address: HttpAddress = "[2001:db8::1]:8080".parse()?;
+    /// assert_eq!(address.port(), 8080);
+    /// # Ok::<(), String>(())
+    /// ```
     pub fn port(&self) -> u16 {
         self.port
     }
 
     /// The same host, another port.
+    ///
+    /// ```
+    /// # use processor_core::protocol::client_id::HttpAddress;
+    /// let advertised: HttpAddress = "worker-1.example:0".parse()?; // 0: any free port
+    /// let chosen = 41_234;
+    /// assert_eq!(advertised.with_port(chosen).to_string(), "worker-1.example:41234");
+    /// # Ok::<(), String>(())
+    /// ```
     #[must_use]
     pub fn with_port(self, port: u16) -> Self {
         Self { port, ..self }

@@ -162,11 +162,34 @@ pub struct Retry {
 
 impl Retry {
     /// Bounds the wait between two attempts; without it that is a minute.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::protocol::failure::Verdict;
+    /// let retry = FailurePolicy::retry(9, Duration::from_secs(10));
+    /// let policy = Policy::from(retry.then(FailurePolicy::fail()));
+    /// let retry = retry.delay_max(Duration::from_mins(10));
+    /// let longer = Policy::from(retry.then(FailurePolicy::fail()));
+    /// let after = |secs| Verdict::RetryAfter(Duration::from_secs(secs));
+    /// // The sixth wait, doubled five times.
+    /// assert_eq!((policy.verdict(5), longer.verdict(5)), (after(60), after(320)));
+    /// ```
     pub fn delay_max(self, delay_max: Duration) -> Self {
         Self { delay_max, ..self }
     }
 
     /// What becomes of the record if it fails every time.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::protocol::failure::Verdict;
+    /// let retry = FailurePolicy::retry(1, Duration::from_secs(1));
+    /// let policy = Policy::from(retry.then(FailurePolicy::skip()));
+    /// assert_eq!(policy.verdict(0), Verdict::RetryAfter(Duration::from_secs(1)));
+    /// assert_eq!(policy.verdict(1), Verdict::Skip); // it was tried again once
+    /// ```
     pub fn then(self, policy: FailurePolicy) -> RetryPolicy {
         RetryPolicy { retry: self, last: policy }
     }
@@ -179,7 +202,20 @@ impl Retry {
 
 /// A policy that tries again first.
 ///
-/// [`Retry`] has an example.
+/// ```
+/// use std::time::Duration;
+/// use processor_core::prelude::*;
+/// use processor_core::protocol::failure::RetryPolicy;
+///
+/// /// For nodes that ask another service.
+/// fn patient(dead_letters: &str) -> RetryPolicy {
+///     let retry = FailurePolicy::retry(5, Duration::from_millis(200));
+///     retry.then(FailurePolicy::dead_letter(dead_letters))
+/// }
+///
+/// Topology::builder().on_failure(patient("failed"));
+/// assert_eq!(Policy::from(patient("failed")).dead_letter_topic(), Some("failed"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
     retry: Retry,
@@ -223,7 +259,25 @@ impl From<RetryPolicy> for Policy {
 
 /// What a policy says of one failure.
 ///
-/// [`Retry`] has an example.
+/// ```
+/// # use std::time::Duration;
+/// # use processor_core::prelude::*;
+/// use processor_core::protocol::failure::Verdict;
+///
+/// fn text(verdict: Verdict<'_>) -> String {
+///     match verdict {
+///         Verdict::Fail => "stop".to_owned(),
+///         Verdict::Skip => "pass over".to_owned(),
+///         Verdict::DeadLetter(topic) => format!("to {topic}"),
+///         Verdict::RetryAfter(delay) => format!("again in {delay:?}"),
+///     }
+/// }
+///
+/// let retry = FailurePolicy::retry(2, Duration::from_secs(1));
+/// let policy = Policy::from(retry.then(FailurePolicy::dead_letter("failed")));
+/// let texts = [0, 1, 2].map(|retried| text(policy.verdict(retried)));
+/// assert_eq!(texts, ["again in 1s", "again in 2s", "to failed"]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict<'a> {
     /// Stop at the record.
@@ -238,6 +292,17 @@ pub enum Verdict<'a> {
 
 impl Policy {
     /// What becomes of a record that has failed once more, after it was tried again so many times.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::protocol::failure::Verdict;
+    /// assert_eq!(Policy::from(FailurePolicy::skip()).verdict(0), Verdict::Skip);
+    /// let retry = FailurePolicy::retry(1, Duration::from_secs(1));
+    /// let policy = Policy::from(retry.then(FailurePolicy::fail()));
+    /// let (first, second) = (policy.verdict(0), policy.verdict(1));
+    /// assert_eq!((first, second), (Verdict::RetryAfter(Duration::from_secs(1)), Verdict::Fail));
+    /// ```
     pub fn verdict(&self, retried: u32) -> Verdict<'_> {
         match (&self.retry, &self.last.0) {
             (Some(retry), _) if retried < retry.times => Verdict::RetryAfter(retry.delay(retried)),
@@ -247,7 +312,14 @@ impl Policy {
         }
     }
 
-    /// The topic of its dead letters.
+    /// The topic of its dead letters; `None`: it sends none.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// let policy = Policy::from(FailurePolicy::dead_letter("failed"));
+    /// assert_eq!(policy.dead_letter_topic(), Some("failed"));
+    /// assert_eq!(Policy::from(FailurePolicy::skip()).dead_letter_topic(), None);
+    /// ```
     pub fn dead_letter_topic(&self) -> Option<&str> {
         match &self.last.0 {
             Last::DeadLetter(topic) => Some(topic),

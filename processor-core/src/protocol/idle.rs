@@ -4,6 +4,20 @@
 use std::time::Duration;
 
 /// What is known of one input of a task.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use processor_core::protocol::idle::{InputState, Patience, Readiness};
+/// # let secs = Duration::from_secs;
+/// let full = InputState { empty: false, caught_up: false };
+/// let behind = InputState { empty: true, caught_up: false }; // it has more, not polled yet
+/// let at_end = InputState { empty: true, caught_up: true };
+/// let look = |inputs: [InputState; 2]| {
+///     Patience::default().look(inputs.into_iter(), secs(5), secs(100))
+/// };
+/// assert_eq!(look([full, at_end]), Readiness::InOrder);
+/// assert_eq!(look([full, behind]), Readiness::WaitUntil(secs(105)));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InputState {
     /// Whether no record of it waits to be processed.
@@ -13,6 +27,26 @@ pub struct InputState {
 }
 
 /// What a task with these inputs does.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use processor_core::protocol::idle::{InputState, Patience, Readiness};
+/// # let secs = Duration::from_secs;
+/// # let full = InputState { empty: false, caught_up: false };
+/// # let behind = InputState { empty: true, caught_up: false };
+/// # let at_end = InputState { empty: true, caught_up: true };
+/// let may_process = |readiness| match readiness {
+///     Readiness::InOrder | Readiness::Anyway => true,
+///     Readiness::Idle | Readiness::WaitUntil(_) => false,
+/// };
+/// let mut patience = Patience::default();
+/// let mut look = |inputs: [InputState; 2], at| {
+///     may_process(patience.look(inputs.into_iter(), secs(5), secs(at)))
+/// };
+/// assert!(!look([at_end, at_end], 100));
+/// assert!(!look([full, behind], 101), "until 106");
+/// assert!(look([full, full], 102), "the other one has come");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readiness {
     /// There is nothing to process.
@@ -26,6 +60,24 @@ pub enum Readiness {
 }
 
 /// For how long a task has waited for its inputs.
+///
+/// ```
+/// # use std::time::Duration;
+/// use processor_core::protocol::idle::{InputState, Patience, Readiness};
+///
+/// # let secs = Duration::from_secs;
+/// # let full = InputState { empty: false, caught_up: false };
+/// # let behind = InputState { empty: true, caught_up: false };
+/// let mut patience = Patience::default(); // one for each task
+/// let mut look = |inputs: [InputState; 2], at| {
+///     patience.look(inputs.into_iter(), secs(5), secs(at))
+/// };
+/// assert_eq!(look([full, behind], 100), Readiness::WaitUntil(secs(105)));
+/// assert_eq!(look([full, behind], 105), Readiness::Anyway);
+/// assert_eq!(look([full, behind], 200), Readiness::Anyway); // it was waited for in vain
+/// assert_eq!(look([full, full], 201), Readiness::InOrder); // it is back
+/// assert_eq!(look([full, behind], 202), Readiness::WaitUntil(secs(207)));
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Patience {
     since: Option<Duration>,
@@ -34,10 +86,25 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// What the task does now. `idle_max` is `max.task.idle`, zero for not to wait.
+    /// What the task does now. `idle_max` is `max.task.idle`, zero for not to wait. `now` is the
+    /// time since some fixed moment, on a clock that never goes back.
     ///
-    /// It waits only for inputs that are empty and not known to be at their end. Once that was in vain it does not wait again
-    /// before nothing is missing: an input that cannot be read holds the others up once.
+    /// It waits only for inputs that are empty and not known to be at their end. Once that was in
+    /// vain it does not wait again before nothing is missing: an input that cannot be read holds
+    /// the others up once.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use processor_core::protocol::idle::{InputState, Patience, Readiness};
+    /// # let secs = Duration::from_secs;
+    /// # let full = InputState { empty: false, caught_up: false };
+    /// # let behind = InputState { empty: true, caught_up: false };
+    /// # let at_end = InputState { empty: true, caught_up: true };
+    /// let inputs = || [full, behind].into_iter();
+    /// let look = |idle_max| Patience::default().look(inputs(), idle_max, secs(100));
+    /// assert_eq!(look(secs(5)), Readiness::WaitUntil(secs(105)));
+    /// assert_eq!(look(Duration::ZERO), Readiness::Anyway);
+    /// ```
     pub fn look(&mut self, inputs: impl Iterator<Item = InputState>, idle_max: Duration, now: Duration) -> Readiness {
         let (mut some_wait, mut some_lack) = (false, false);
         for input in inputs {

@@ -10,12 +10,40 @@ use std::sync::Arc;
 
 use crate::ids::{BatchId, ChangelogOffset, Timestamp};
 
-/// Brokers take 4,096 bytes by default, Azure Event Hubs 1,024.
+/// How many bytes the metadata of an offset may have. Brokers take 4,096 by default, Azure Event
+/// Hubs 1,024.
+///
+/// ```
+/// use processor_core::protocol::metadata::{METADATA_BYTES_MAX, OffsetMetadata};
+///
+/// let fits = |stores: usize| {
+///     let names: Vec<_> = (0..stores).map(|number| format!("store-{number:02}").into()).collect();
+///     OffsetMetadata::bytes_max("app:worker-1:0", &names) <= METADATA_BYTES_MAX
+/// };
+/// assert!(fits(10) && !fits(100)); // stores of one sub-topology
+/// ```
 pub const METADATA_BYTES_MAX: usize = 1_024;
 
 const VERSION: &str = "p1";
 
 /// What a commit says about a task beside its offsets.
+///
+/// ```
+/// use processor_core::ids::{BatchId, ChangelogOffset, Timestamp};
+/// use processor_core::protocol::metadata::OffsetMetadata;
+///
+/// let metadata = OffsetMetadata {
+///     batch: BatchId::new(7),
+///     stream_time: Some(Timestamp::new(1_000)),
+///     transactional_id: "app:one:0".into(),
+///     changelog_ends: vec![("totals".into(), ChangelogOffset::new(42))],
+/// };
+/// let mut text = String::new();
+/// metadata.write(&mut text);
+/// assert_eq!(text, "p1;b=7;t=1000;x=app:one:0;totals=42");
+/// assert_eq!(OffsetMetadata::parse(&text)?, metadata);
+/// # Ok::<(), processor_core::protocol::metadata::MetadataError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OffsetMetadata {
     /// The batch that was committed.
@@ -30,6 +58,24 @@ pub struct OffsetMetadata {
 
 impl OffsetMetadata {
     /// Writes it into `text`, which is emptied first.
+    ///
+    /// ```
+    /// # use processor_core::ids::BatchId;
+    /// # use processor_core::protocol::metadata::OffsetMetadata;
+    /// let metadata = OffsetMetadata {
+    ///     batch: BatchId::new(1),
+    ///     stream_time: None, // no record was seen yet
+    ///     transactional_id: "app:one:0".into(),
+    ///     changelog_ends: Vec::new(),
+    /// };
+    /// let mut text = "of another task".to_owned();
+    /// metadata.write(&mut text);
+    /// assert_eq!(text, "p1;b=1;x=app:one:0");
+    /// ```
+    ///
+    /// # Panics
+    /// If it is longer than [`METADATA_BYTES_MAX`]; [`bytes_max`](Self::bytes_max) says beforehand
+    /// whether it can be.
     pub fn write(&self, text: &mut String) {
         text.clear();
         let mut write = |part: std::fmt::Arguments<'_>| text.write_fmt(part).expect("writing to a string cannot fail");
@@ -45,6 +91,20 @@ impl OffsetMetadata {
     }
 
     /// The most bytes that metadata of these names can take.
+    ///
+    /// ```
+    /// # use processor_core::ids::{BatchId, ChangelogOffset, Timestamp};
+    /// # use processor_core::protocol::metadata::OffsetMetadata;
+    /// # let metadata = OffsetMetadata {
+    /// #     batch: BatchId::new(u64::MAX),
+    /// #     stream_time: Some(Timestamp::new(i64::MAX)),
+    /// #     transactional_id: "app:one:0".into(),
+    /// #     changelog_ends: vec![("totals".into(), ChangelogOffset::new(i64::MAX))],
+    /// # };
+    /// # let mut text = String::new();
+    /// metadata.write(&mut text); // the largest numbers that there are
+    /// assert!(text.len() <= OffsetMetadata::bytes_max("app:one:0", &["totals".into()]));
+    /// ```
     pub fn bytes_max(transactional_id: &str, stores: &[Arc<str>]) -> usize {
         const NUMBER: usize = 20;
         let fixed = VERSION.len() + ";b=;t=;x=".len() + 2 * NUMBER + transactional_id.len();
@@ -52,6 +112,14 @@ impl OffsetMetadata {
     }
 
     /// Reads it.
+    ///
+    /// ```
+    /// # use processor_core::protocol::metadata::OffsetMetadata;
+    /// let metadata = OffsetMetadata::parse("p1;b=7;x=app:one:0;totals=42")?;
+    /// assert_eq!((metadata.batch.get(), metadata.stream_time), (7, None));
+    /// assert!(OffsetMetadata::parse("").is_err(), "offsets that a person has set carry nothing");
+    /// # Ok::<(), processor_core::protocol::metadata::MetadataError>(())
+    /// ```
     ///
     /// # Errors
     /// It was not written by this program, or by a newer one.
@@ -80,13 +148,31 @@ impl OffsetMetadata {
         })
     }
 
-    /// The end of a store's changelog as this commit names it.
+    /// The end of a store's changelog as this commit names it; `None`: the commit did not know the
+    /// store.
+    ///
+    /// ```
+    /// # use processor_core::ids::ChangelogOffset;
+    /// # use processor_core::protocol::metadata::OffsetMetadata;
+    /// let metadata = OffsetMetadata::parse("p1;b=7;x=app:one:0;totals=42")?;
+    /// assert_eq!(metadata.changelog_end("totals"), Some(ChangelogOffset::new(42)));
+    /// assert_eq!(metadata.changelog_end("added-later"), None);
+    /// # Ok::<(), processor_core::protocol::metadata::MetadataError>(())
+    /// ```
     pub fn changelog_end(&self, store: &str) -> Option<ChangelogOffset> {
         self.changelog_ends.iter().find(|(name, _)| &**name == store).map(|&(_, end)| end)
     }
 }
 
 /// Metadata that cannot be read.
+///
+/// ```
+/// use processor_core::protocol::metadata::OffsetMetadata;
+///
+/// let error = OffsetMetadata::parse("checkpoint 7").unwrap_err();
+/// let said = "the metadata 'checkpoint 7' of a committed offset cannot be read";
+/// assert!(error.to_string().starts_with(said), "{error}");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the metadata '{text}' of a committed offset cannot be read: {why}; it was committed by another program")]
 pub struct MetadataError {

@@ -1,9 +1,21 @@
-//! What to do when a transactional call does not say yes: architecture section 2.2 as one pure function.
+//! What to do when a transactional call does not say yes: "When commit does not say yes" of `ARCHITECTURE.md` as one pure
+//! function.
 //!
 //! The runtime sorts a client's error into a [`TxnErrorKind`], says in which [`Phase`] it came and whether the producer
 //! is tainted, and executes the [`Step`] it is told. Nothing here knows a client or a broker.
 
 /// An error of a transactional call, by what the protocol may conclude from it.
+///
+/// ```
+/// use processor_core::protocol::outcome::{Phase, Step, TxnErrorKind, after_error};
+///
+/// let step = |kind| after_error(Phase::BeforeCommit, kind, true);
+/// assert_eq!(step(TxnErrorKind::Retriable), Step::Again);
+/// assert_eq!(step(TxnErrorKind::Abortable), Step::AbortAndRewind);
+/// assert_eq!(step(TxnErrorKind::Moved), Step::AbortAndPoll);
+/// assert_eq!(step(TxnErrorKind::Refused), Step::Stop);
+/// assert_eq!(step(TxnErrorKind::Fenced), Step::Rebuild { fenced: true });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TxnErrorKind {
     /// The call did not end within its time; it may still.
@@ -25,6 +37,14 @@ pub enum TxnErrorKind {
 }
 
 /// How far the transaction had come.
+///
+/// ```
+/// # use processor_core::protocol::outcome::{Phase, Step, TxnErrorKind, after_error};
+/// let step = |phase| after_error(phase, TxnErrorKind::Abortable, true);
+/// assert_eq!(step(Phase::BeforeCommit), Step::AbortAndRewind);
+/// // It may have committed: nobody knows, so nothing is aborted and nothing applied.
+/// assert_eq!(step(Phase::Committing), Step::Rebuild { fenced: false });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// `EndTxn` was not sent: the transaction can only abort.
@@ -36,6 +56,17 @@ pub enum Phase {
 }
 
 /// What the stream thread does next with the transaction.
+///
+/// ```
+/// # use processor_core::protocol::outcome::{Phase, Step, TxnErrorKind, after_error};
+/// let goes_on_with_this_producer = |step| match step {
+///     Step::Again | Step::AbortAndRewind | Step::AbortAndPoll => true,
+///     Step::Rebuild { .. } | Step::Stop => false,
+/// };
+/// let step = |time_left| after_error(Phase::Committing, TxnErrorKind::TimedOut, time_left);
+/// assert!(goes_on_with_this_producer(step(true)));
+/// assert!(!goes_on_with_this_producer(step(false)));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Make the same call again while time is left.
@@ -54,6 +85,14 @@ pub enum Step {
 }
 
 /// Decides what follows an error. `time_left`: whether the transaction's time budget allows the same call again.
+///
+/// ```
+/// # use processor_core::protocol::outcome::{Phase, Step, TxnErrorKind, after_error};
+/// // The offsets were not taken in time.
+/// let step = |time_left| after_error(Phase::BeforeCommit, TxnErrorKind::TimedOut, time_left);
+/// assert_eq!(step(true), Step::Again);
+/// assert_eq!(step(false), Step::AbortAndRewind);
+/// ```
 pub const fn after_error(phase: Phase, kind: TxnErrorKind, time_left: bool) -> Step {
     match (phase, kind) {
         (Phase::BeforeCommit, TxnErrorKind::Retriable | TxnErrorKind::TimedOut) if time_left => Step::Again,

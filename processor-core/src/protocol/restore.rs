@@ -1,5 +1,5 @@
-//! From what is committed, what is stored and where the changelog ends to what must be replayed: architecture
-//! section 2.3 as pure functions.
+//! From what is committed, what is stored and where the changelog ends to what must be replayed: "Getting a partition" of
+//! `ARCHITECTURE.md` as pure functions.
 //!
 //! The order in which the facts are gathered is part of the proof: all committed offsets **C** of a task, stable and
 //! after its assignment, then the changelog's ends **E**, read uncommitted. Then everything that was committed before C
@@ -8,6 +8,22 @@
 use crate::ids::{BatchId, ChangelogOffset, Offset, Timestamp};
 
 /// What is known about one store before it is restored.
+///
+/// ```
+/// use processor_core::ids::ChangelogOffset;
+/// use processor_core::protocol::restore::{StoreFacts, plan};
+///
+/// let facts = StoreFacts {
+///     committed: true,
+///     named_end: Some(ChangelogOffset::new(90)),
+///     log_start: ChangelogOffset::new(10),
+///     log_end: ChangelogOffset::new(100),
+///     stored: None, // a new disk
+///     stored_age_ms: 0,
+///     delete_retention_ms: 86_400_000,
+/// };
+/// assert_eq!(plan(&facts).map(|plan| plan.from), Ok(facts.log_start));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreFacts {
     /// Whether the group has committed an offset for the task.
@@ -27,6 +43,29 @@ pub struct StoreFacts {
 }
 
 /// How to restore a store.
+///
+/// ```
+/// # use processor_core::ids::ChangelogOffset;
+/// use processor_core::protocol::restore::{StoreFacts, StorePlan, plan};
+///
+/// # let at = ChangelogOffset::new;
+/// # let facts = StoreFacts {
+/// #     committed: true,
+/// #     named_end: Some(at(90)),
+/// #     log_start: at(10),
+/// #     log_end: at(100),
+/// #     stored: Some(at(80)),
+/// #     stored_age_ms: 0,
+/// #     delete_retention_ms: 86_400_000,
+/// # };
+/// // State at 80; the last commit ends at 90, the log at 100.
+/// let rest = StorePlan { wipe: None, from: at(80), until: at(100), lacks_records: true };
+/// assert_eq!(plan(&facts), Ok(rest));
+/// // Behind the last commit lie its marker and what has died: no record is missing.
+/// let plan = plan(&StoreFacts { stored: Some(at(90)), ..facts })?;
+/// assert!(!plan.lacks_records);
+/// # Ok::<(), processor_core::protocol::restore::RestoreRefusal>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StorePlan {
     /// Whether, and why, local state is emptied first.
@@ -41,6 +80,27 @@ pub struct StorePlan {
 }
 
 /// Why local state cannot be continued and is restored in full.
+///
+/// ```
+/// # use processor_core::ids::ChangelogOffset;
+/// # use processor_core::protocol::restore::{RestoreRefusal, StoreFacts, WipeReason, plan};
+/// # let at = ChangelogOffset::new;
+/// # let facts = StoreFacts {
+/// #     committed: true,
+/// #     named_end: Some(at(90)),
+/// #     log_start: at(10),
+/// #     log_end: at(100),
+/// #     stored: Some(at(80)),
+/// #     stored_age_ms: 0,
+/// #     delete_retention_ms: 86_400_000,
+/// # };
+/// // The changelog was made again: it ends before the position of local state.
+/// let plan = plan(&StoreFacts { stored: Some(at(101)), ..facts })?;
+/// assert_eq!((plan.wipe, plan.from), (Some(WipeReason::BeyondEnd), facts.log_start));
+/// let said = WipeReason::BeyondEnd.to_string(); // in the log
+/// assert_eq!(said, "its position lies beyond the end of the changelog");
+/// # Ok::<(), RestoreRefusal>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WipeReason {
     /// Its position lies beyond the changelog's end: the topic was made again, or lost records.
@@ -62,6 +122,25 @@ impl std::fmt::Display for WipeReason {
 }
 
 /// Why a task must not start; a person decides.
+///
+/// ```
+/// # use processor_core::ids::ChangelogOffset;
+/// # use processor_core::protocol::restore::{RestoreRefusal, StoreFacts, WipeReason, plan};
+/// # let at = ChangelogOffset::new;
+/// # let facts = StoreFacts {
+/// #     committed: true,
+/// #     named_end: Some(at(90)),
+/// #     log_start: at(10),
+/// #     log_end: at(100),
+/// #     stored: Some(at(80)),
+/// #     stored_age_ms: 0,
+/// #     delete_retention_ms: 86_400_000,
+/// # };
+/// // The commit says 120, but the changelog ends at 100.
+/// let lost = plan(&StoreFacts { named_end: Some(at(120)), ..facts });
+/// let refusal = RestoreRefusal::ChangelogLost { named_end: at(120), log_end: at(100) };
+/// assert_eq!(lost, Err(refusal));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RestoreRefusal {
     /// The changelog ends before the end that a commit names: it has lost committed records.
@@ -77,8 +156,33 @@ pub enum RestoreRefusal {
 
 /// Plans the restore of one store.
 ///
+/// ```
+/// # use processor_core::ids::ChangelogOffset;
+/// # use processor_core::protocol::restore::{RestoreRefusal, StoreFacts, WipeReason, plan};
+/// # let at = ChangelogOffset::new;
+/// # let facts = StoreFacts {
+/// #     committed: true,
+/// #     named_end: Some(at(90)),
+/// #     log_start: at(10),
+/// #     log_end: at(100),
+/// #     stored: Some(at(80)),
+/// #     stored_age_ms: 0,
+/// #     delete_retention_ms: 86_400_000,
+/// # };
+/// // State at 80 of a changelog from 10 to 100.
+/// let kept = plan(&facts)?;
+/// assert_eq!((kept.wipe, kept.from, kept.until), (None, at(80), at(100)));
+/// // The changelog has lost records that this state has not seen.
+/// let emptied = plan(&StoreFacts { log_start: at(85), ..facts })?;
+/// assert_eq!((emptied.wipe, emptied.from), (Some(WipeReason::BeforeStart), at(85)));
+/// # Ok::<(), RestoreRefusal>(())
+/// ```
+///
 /// # Errors
 /// The facts contradict each other in a way that continuing would make wrong.
+///
+/// # Panics
+/// If the log starts behind its end.
 pub fn plan(facts: &StoreFacts) -> Result<StorePlan, RestoreRefusal> {
     if let Some(named_end) = facts.named_end
         && named_end > facts.log_end
@@ -121,6 +225,16 @@ fn wipe_reason(facts: &StoreFacts, stored: ChangelogOffset, lacks_records: bool)
 /// Nothing can be replayed into them. So what a crash took from them, or what another worker committed meanwhile, would
 /// be missing; they begin empty then. A commit is known by its batch, and by the stream time, as batches are counted anew
 /// where somebody has reset the offsets.
+///
+/// ```
+/// use processor_core::ids::{BatchId, Timestamp};
+/// use processor_core::protocol::restore::is_as_committed;
+///
+/// let of = |batch, time| (BatchId::new(batch), Some(Timestamp::new(time)));
+/// assert!(is_as_committed(of(7, 1_000), of(7, 1_000)));
+/// assert!(!is_as_committed(of(6, 900), of(7, 1_000))); // a crash took the seventh
+/// assert!(!is_as_committed(of(7, 900), of(7, 1_000))); // another seventh, after a reset
+/// ```
 pub fn is_as_committed(stored: (BatchId, Option<Timestamp>), committed: (BatchId, Option<Timestamp>)) -> bool {
     stored == committed
 }
@@ -146,7 +260,17 @@ pub enum StartRule {
     Refuse,
 }
 
-/// Resolves the start of an input: what is committed, else by the rule, as a number that the first transaction commits.
+/// Resolves the start of an input: what is committed, else by the rule, as a number that the first
+/// transaction commits. `None`: nothing is committed, and the rule leaves it to a person.
+///
+/// ```
+/// # use processor_core::ids::Offset;
+/// # use processor_core::protocol::restore::{StartRule, start_offset};
+/// let (first, end) = (Offset::new(5), Offset::new(50)); // of the input's log
+/// let start = |committed| start_offset(committed, StartRule::Latest, first, end);
+/// assert_eq!(start(Some(Offset::new(7))), Some(Offset::new(7)));
+/// assert_eq!(start(None), Some(end));
+/// ```
 pub fn start_offset(committed: Option<Offset>, rule: StartRule, log_start: Offset, log_end: Offset) -> Option<Offset> {
     match (committed, rule) {
         (Some(offset), _) => Some(offset),
@@ -157,6 +281,16 @@ pub fn start_offset(committed: Option<Offset>, rule: StartRule, log_start: Offse
 }
 
 /// Whether local state of this age may be continued to the end of a restore that ends now.
+///
+/// ```
+/// use processor_core::ids::Timestamp;
+/// use processor_core::protocol::restore::still_young;
+///
+/// let day_ms = 86_400_000; // delete.retention.ms
+/// let written_at = Timestamp::new(1_000);
+/// assert!(still_young(written_at, Timestamp::new(1_000 + day_ms), day_ms));
+/// assert!(!still_young(written_at, Timestamp::new(1_001 + day_ms), day_ms));
+/// ```
 pub fn still_young(written_at: Timestamp, now: Timestamp, delete_retention_ms: i64) -> bool {
     now.get().saturating_sub(written_at.get()) <= delete_retention_ms
 }

@@ -12,6 +12,16 @@ const ATTEMPTS_MAX: u32 = 3;
 const SPOKEN_OF_AFTER: u32 = 4;
 
 /// The times that operators have to be done in.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use processor_core::protocol::slow::{Consequence, SlowLimits};
+/// # let (secs, mins) = (Duration::from_secs, Duration::from_mins);
+/// let limits = SlowLimits { transaction: secs(8), max_poll_interval: mins(5) };
+/// assert_eq!(limits.spoken_of_after(), secs(2));
+/// assert_eq!(limits.consequence(secs(2)), Consequence::CommitsWithin(secs(6)));
+/// assert_eq!(limits.consequence(mins(5)), Consequence::Moved);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlowLimits {
     /// How long a transaction may take before it is aborted: a part of `transaction.timeout.ms`.
@@ -21,6 +31,20 @@ pub struct SlowLimits {
 }
 
 /// What follows if the operators go on for as long as they have.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use processor_core::protocol::slow::{Consequence, SlowLimits};
+/// # let (secs, mins) = (Duration::from_secs, Duration::from_mins);
+/// # let limits = SlowLimits { transaction: secs(8), max_poll_interval: mins(5) };
+/// let text = |consequence| match consequence {
+///     Consequence::CommitsWithin(left) => format!("commits, if done within {left:?}"),
+///     Consequence::Aborts { moves_in } => format!("aborts; partitions move in {moves_in:?}"),
+///     Consequence::Moved => "partitions have moved".to_owned(),
+/// };
+/// assert_eq!(text(limits.consequence(secs(2))), "commits, if done within 6s");
+/// assert_eq!(text(limits.consequence(secs(8))), "aborts; partitions move in 292s");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consequence {
     /// None, if they are done within this time.
@@ -37,11 +61,30 @@ pub enum Consequence {
 impl SlowLimits {
     /// How long the operators may be at one record, or at one punctuation, before it is spoken of. Then again after twice
     /// as long, and so on.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use processor_core::protocol::slow::{Consequence, SlowLimits};
+    /// # let (secs, mins) = (Duration::from_secs, Duration::from_mins);
+    /// # let limits = SlowLimits { transaction: secs(8), max_poll_interval: mins(5) };
+    /// assert_eq!(limits.spoken_of_after(), limits.transaction / 4); // 2 s, then 4 s, 8 s, …
+    /// ```
     pub fn spoken_of_after(&self) -> Duration {
         self.transaction / SPOKEN_OF_AFTER
     }
 
     /// What follows for the operators that have been at one thing for so long.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use processor_core::protocol::slow::{Consequence, SlowLimits};
+    /// # let (secs, mins) = (Duration::from_secs, Duration::from_mins);
+    /// # let limits = SlowLimits { transaction: secs(8), max_poll_interval: mins(5) };
+    /// // The transaction has 8 s, and the group waits for 5 min.
+    /// assert_eq!(limits.consequence(secs(7)), Consequence::CommitsWithin(secs(1)));
+    /// assert_eq!(limits.consequence(mins(4)), Consequence::Aborts { moves_in: mins(1) });
+    /// assert_eq!(limits.consequence(mins(6)), Consequence::Moved);
+    /// ```
     pub fn consequence(&self, busy: Duration) -> Consequence {
         match (self.transaction.checked_sub(busy), self.max_poll_interval.checked_sub(busy)) {
             (Some(left), _) if !left.is_zero() => Consequence::CommitsWithin(left),
@@ -53,6 +96,21 @@ impl SlowLimits {
 
 /// Turns of a single record, or of punctuations alone, that took too long for their transaction. They need not follow each
 /// other: between two attempts at a record, those of other partitions get their turns.
+///
+/// ```
+/// use processor_core::ids::{Offset, Partition, TopicPartition};
+/// use processor_core::protocol::slow::{AfterOutlasting, Outlasted};
+///
+/// let at = |number, offset| {
+///     Some((TopicPartition::new("in", Partition::new(number)), Offset::new(offset)))
+/// };
+/// let mut outlasted = Outlasted::default();
+/// assert_eq!(outlasted.once_more(at(0, 7)), AfterOutlasting::Again { attempt: 1, of: 3 });
+/// assert_eq!(outlasted.once_more(at(1, 4)), AfterOutlasting::Again { attempt: 1, of: 3 });
+/// outlasted.committed(); // a turn of other records: it changes nothing for these
+/// assert_eq!(outlasted.once_more(at(0, 7)), AfterOutlasting::Again { attempt: 2, of: 3 });
+/// assert_eq!(outlasted.once_more(at(0, 7)), AfterOutlasting::Stop { attempts: 3 });
+/// ```
 #[derive(Debug, Default)]
 pub struct Outlasted {
     records: BTreeMap<TopicPartition, (Offset, u32)>,
@@ -60,6 +118,19 @@ pub struct Outlasted {
 }
 
 /// What follows a turn that took too long for its transaction and cannot be made smaller.
+///
+/// ```
+/// # use processor_core::ids::{Offset, Partition, TopicPartition};
+/// # use processor_core::protocol::slow::{AfterOutlasting, Outlasted};
+/// let text = |after| match after {
+///     AfterOutlasting::Again { attempt, of } => format!("attempt {attempt} of {of} was slow"),
+///     AfterOutlasting::Stop { attempts } => format!("it took too long {attempts} times"),
+/// };
+/// let mut outlasted = Outlasted::default();
+/// let texts = [(); 3].map(|()| text(outlasted.once_more(None)));
+/// assert_eq!(texts[1], "attempt 2 of 3 was slow");
+/// assert_eq!(texts[2], "it took too long 3 times");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterOutlasting {
     /// It is tried again; this was the attempt with this number, of so many.
@@ -77,7 +148,19 @@ pub enum AfterOutlasting {
 }
 
 impl Outlasted {
-    /// Another such turn; `None`: of punctuations.
+    /// Another such turn: of the record at this place, or with `None` of punctuations.
+    ///
+    /// ```
+    /// # use processor_core::ids::{Offset, Partition, TopicPartition};
+    /// # use processor_core::protocol::slow::{AfterOutlasting, Outlasted};
+    /// # let partition = TopicPartition::new("in", Partition::new(0));
+    /// # let at = |offset| Some((partition.clone(), Offset::new(offset)));
+    /// let mut outlasted = Outlasted::default();
+    /// outlasted.once_more(at(7)); // offset 7 of in-0
+    /// assert_eq!(outlasted.once_more(at(7)), AfterOutlasting::Again { attempt: 2, of: 3 });
+    /// // The record got through in the end, and the one behind it is slow, too.
+    /// assert_eq!(outlasted.once_more(at(8)), AfterOutlasting::Again { attempt: 1, of: 3 });
+    /// ```
     pub fn once_more(&mut self, place: Option<(TopicPartition, Offset)>) -> AfterOutlasting {
         let times = match place {
             Some((partition, offset)) => {
@@ -97,7 +180,17 @@ impl Outlasted {
         }
     }
 
-    /// A turn has committed, and with it the punctuations that were due.
+    /// A turn has committed, and with it the punctuations that were due: they are counted anew.
+    /// Records are not: that one got through is known when a later one of its partition comes.
+    ///
+    /// ```
+    /// # use processor_core::ids::{Offset, Partition, TopicPartition};
+    /// # use processor_core::protocol::slow::{AfterOutlasting, Outlasted};
+    /// let mut outlasted = Outlasted::default();
+    /// outlasted.once_more(None);
+    /// outlasted.committed();
+    /// assert_eq!(outlasted.once_more(None), AfterOutlasting::Again { attempt: 1, of: 3 });
+    /// ```
     pub fn committed(&mut self) {
         self.punctuations = 0;
     }

@@ -34,16 +34,40 @@ pub struct Record<K, V> {
 
 impl<K, V> Record<K, V> {
     /// Makes a record.
+    ///
+    /// ```
+    /// use processor_core::prelude::*;
+    /// use processor_core::testing::secs;
+    ///
+    /// let reading = Record::new("kitchen", 20.5, secs(7));
+    /// assert_eq!(reading, Record { key: "kitchen", value: 20.5, timestamp: secs(7) });
+    /// ```
     pub fn new(key: K, value: V, timestamp: Timestamp) -> Self {
         Self { key, value, timestamp }
     }
 
     /// The same key and timestamp with another value.
+    ///
+    /// ```
+    /// use processor_core::prelude::*;
+    /// use processor_core::testing::secs;
+    ///
+    /// let reading = Record::new("kitchen", 20.5, secs(7));
+    /// assert_eq!(reading.with_value("warm"), Record::new("kitchen", "warm", secs(7)));
+    /// ```
     pub fn with_value<W>(self, value: W) -> Record<K, W> {
         Record { key: self.key, value, timestamp: self.timestamp }
     }
 
     /// The same value and timestamp with another key.
+    ///
+    /// ```
+    /// use processor_core::prelude::*;
+    /// use processor_core::testing::secs;
+    ///
+    /// let reading = Record::new("kitchen", 20.5, secs(7));
+    /// assert_eq!(reading.with_key(("house 1", "kitchen")).key.0, "house 1");
+    /// ```
     pub fn with_key<L>(self, key: L) -> Record<L, V> {
         Record { key, value: self.value, timestamp: self.timestamp }
     }
@@ -51,18 +75,88 @@ impl<K, V> Record<K, V> {
 
 /// A record as it was polled from an input topic.
 ///
+/// ```
+/// use processor_core::prelude::*;
+/// use processor_core::record::InputRecord;
+///
+/// /// A line of a file; the number of the line is its offset.
+/// struct Line<'a>(i64, &'a str);
+///
+/// impl InputRecord for Line<'_> {
+///     fn key(&self) -> Option<&[u8]> {
+///         None
+///     }
+///
+///     fn value(&self) -> Option<&[u8]> {
+///         Some(self.1.as_bytes())
+///     }
+///
+///     fn timestamp(&self) -> Option<Timestamp> {
+///         None
+///     }
+///
+///     fn offset(&self) -> Offset {
+///         Offset::new(self.0)
+///     }
+///
+///     fn visit_headers(&self, _: &mut dyn FnMut(&str, Option<&[u8]>)) {}
+/// }
+///
+/// let lines: Vec<Line> = (0..).zip("20.5\n21".lines()).map(|(n, text)| Line(n, text)).collect();
+/// assert!(lines.is_sorted_by_key(InputRecord::offset));
+/// ```
+///
 /// # Contract
 /// The bytes do not change while the record lives, and `offset` strictly increases within a partition (EO-8).
 pub trait InputRecord {
     /// The key's bytes; `None` is Kafka's null.
+    ///
+    /// ```
+    #[doc = include_str!("example_record.txt")]
+    /// let polled = Polled { key: Some(b"kitchen"), ..Polled::default() };
+    /// assert_eq!(polled.key(), Some(&b"kitchen"[..]));
+    /// assert_eq!(Polled { key: None, ..polled }.key(), None); // any partition will do
+    /// ```
     fn key(&self) -> Option<&[u8]>;
+
     /// The value's bytes; `None` is Kafka's null.
+    ///
+    /// ```
+    #[doc = include_str!("example_record.txt")]
+    /// let polled = Polled { value: Some(b""), ..Polled::default() };
+    /// assert_eq!(polled.value(), Some(&[][..])); // no bytes, and yet no null
+    /// assert_eq!(Polled { value: None, ..polled }.value(), None);
+    /// ```
     fn value(&self) -> Option<&[u8]>;
+
     /// The record's timestamp; `None` where the broker has none (message format 0).
+    ///
+    /// ```
+    #[doc = include_str!("example_record.txt")]
+    /// let polled = Polled { timestamp_ms: Some(1_500), ..Polled::default() };
+    /// assert_eq!(polled.timestamp(), Some(millis(1_500)));
+    /// ```
     fn timestamp(&self) -> Option<Timestamp>;
+
     /// Where the record stands in its partition.
+    ///
+    /// ```
+    #[doc = include_str!("example_record.txt")]
+    /// let polled = Polled { offset: 41, ..Polled::default() };
+    /// assert_eq!(polled.offset().next().get(), 42); // what is committed once it is processed
+    /// ```
     fn offset(&self) -> Offset;
+
     /// Visits the record's headers in their order: name, and value, which may be null.
+    ///
+    /// ```
+    #[doc = include_str!("example_record.txt")]
+    /// let headers: &[(&str, Option<&[u8]>)] = &[("trace", Some(b"7f3a")), ("replayed", None)];
+    /// let polled = Polled { headers, ..Polled::default() };
+    /// let mut names = Vec::new();
+    /// polled.visit_headers(&mut |name, _| names.push(name.to_owned()));
+    /// assert_eq!(names, ["trace", "replayed"]);
+    /// ```
     fn visit_headers(&self, visit: &mut dyn FnMut(&str, Option<&[u8]>));
 }
 
@@ -103,12 +197,52 @@ pub struct RecordMetadata<'a> {
 }
 
 impl RecordMetadata<'_> {
-    /// The timestamp that the record carries, which need not be the one it is processed with.
+    /// The timestamp that the record carries, which need not be the one it is processed with. `None`: it carries none
+    /// (message format 0, from before Kafka 0.10).
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # let mut topology = Topology::builder();
+    /// # let readings = topology.source("in", "in", (Utf8, JavaLong));
+    /// readings
+    ///     .wall_clock_timestamps()
+    ///     .each("age", |reading, ctx| {
+    ///         let made = ctx.metadata().and_then(|from| from.timestamp()).expect("it has one");
+    ///         let age_ms = reading.timestamp.get() - made.get();
+    ///         ctx.forward(reading.with_value(age_ms))
+    ///     })
+    ///     .sink("out", "out", (Utf8, JavaLong));
+    /// # let mut driver = TopologyTestDriver::new(topology.build()?)?;
+    /// driver.advance_wall_clock(std::time::Duration::from_secs(90))?;
+    /// driver.input::<String, i64>("in").pipe_at(secs(60), "kitchen", 21);
+    /// assert_eq!(driver.output::<String, i64>("out").values(), [30_000]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn timestamp(&self) -> Option<Timestamp> {
         self.input.timestamp()
     }
 
     /// Visits the record's headers in their order: name, and value, which may be null.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # let mut topology = Topology::builder();
+    /// # let readings = topology.source("in", "in", (Utf8, JavaLong));
+    /// readings
+    ///     .each("count-headers", |reading, ctx| {
+    ///         let mut count = 0;
+    ///         ctx.metadata().expect("a record is in process").visit_headers(|_, _| count += 1);
+    ///         ctx.forward(reading.with_value(count))
+    ///     })
+    ///     .sink("out", "out", (Utf8, JavaLong));
+    /// # let driver = TopologyTestDriver::new(topology.build()?)?;
+    /// let readings = driver.input::<String, i64>("in");
+    /// readings.header("trace", b"7f3a").header("unit", b"C").pipe_at(secs(1), "kitchen", 21);
+    /// assert_eq!(driver.output::<String, i64>("out").values(), [2]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn visit_headers(&self, mut visit: impl FnMut(&str, Option<&[u8]>)) {
         self.input.visit_headers(&mut visit);
     }
@@ -116,6 +250,26 @@ impl RecordMetadata<'_> {
     /// Whether the record has a header of this name, and the value of the last one.
     ///
     /// `None`: there is none; `Some(None)`: its value is null.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # let mut topology = Topology::builder();
+    /// # let readings = topology.source("in", "in", (Utf8, JavaLong));
+    /// readings
+    ///     .each("fahrenheit-only", |reading, ctx| {
+    ///         let from = ctx.metadata().expect("a record is in process");
+    ///         let is_fahrenheit = from.header("unit") == Some(Some(b"F".to_vec()));
+    ///         if is_fahrenheit { ctx.forward(reading) } else { Ok(()) }
+    ///     })
+    ///     .sink("out", "out", (Utf8, JavaLong));
+    /// # let driver = TopologyTestDriver::new(topology.build()?)?;
+    /// let readings = driver.input::<String, i64>("in");
+    /// readings.pipe_at(secs(1), "kitchen", 21); // without the header
+    /// readings.header("unit", b"F").pipe_at(secs(2), "kitchen", 70);
+    /// assert_eq!(driver.output::<String, i64>("out").values(), [70]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn header(&self, name: &str) -> Option<Option<Vec<u8>>> {
         let mut found = None;
         self.input.visit_headers(&mut |known, value| {

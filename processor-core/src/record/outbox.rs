@@ -6,6 +6,22 @@ use super::InputRecord;
 use crate::ids::{NodeIndex, OutputIndex, Partition, Timestamp};
 
 /// The partition an output goes to.
+///
+/// ```
+/// use processor_core::partition;
+/// use processor_core::prelude::*;
+/// use processor_core::record::TargetPartition;
+///
+/// fn partition_of(target: TargetPartition, key: &[u8], partitions: u32) -> Partition {
+///     match target {
+///         TargetPartition::Exactly(partition) => partition,
+///         TargetPartition::ByKey => partition::of_key(key, partitions),
+///     }
+/// }
+///
+/// assert_eq!(partition_of(TargetPartition::Exactly(Partition::new(3)), b"ann", 8).get(), 3);
+/// assert_eq!(partition_of(TargetPartition::ByKey, b"ann", 8).get(), 2);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetPartition {
     /// This one.
@@ -15,6 +31,18 @@ pub enum TargetPartition {
 }
 
 /// An output record, encoded, borrowed from the [`Outbox`].
+///
+/// ```
+#[doc = include_str!("example_task.txt")]
+/// // The task copies readings; one that is no number is a dead letter.
+/// task.process(0, &reading(0, "21"), batch, &NoStores);
+/// let copy = task.outbox().records().next().expect("the sink has written it");
+/// assert_eq!((copy.key, copy.value), (Some(&b"kitchen"[..]), Some(&21_i64.to_be_bytes()[..])));
+/// assert_eq!(copy.sink.map(|sink| topology.node_name(sink)), Some("copy"));
+/// assert_eq!(&*topology.outputs()[copy.topic.slot()], "copies");
+/// assert_eq!((copy.partition, copy.timestamp), (TargetPartition::ByKey, secs(1)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct OutputRecord<'a> {
     /// The sink that wrote it; `None` for a dead letter.
@@ -34,6 +62,16 @@ pub struct OutputRecord<'a> {
 }
 
 /// The headers of an output record.
+///
+/// ```
+#[doc = include_str!("example_task.txt")]
+/// // The task copies readings; one that is no number is a dead letter.
+/// task.process(0, &reading(0, "warm"), batch, &NoStores);
+/// let letter = task.outbox().records().next().expect("the dead letter");
+/// let kind = letter.headers.iter().find(|(name, _)| *name == "processor-kind");
+/// assert_eq!(kind, Some(("processor-kind", Some(&b"decode"[..]))));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Headers<'a> {
     bytes: &'a [u8],
@@ -42,6 +80,16 @@ pub struct Headers<'a> {
 
 impl<'a> Headers<'a> {
     /// Name and value of each, in order. A value may be null.
+    ///
+    /// ```
+    #[doc = include_str!("example_task.txt")]
+    /// // The task copies readings; one that is no number is a dead letter.
+    /// task.process(0, &reading(0, "warm"), batch, &NoStores);
+    /// let letter = task.outbox().records().next().expect("the dead letter");
+    /// let names: Vec<&str> = letter.headers.iter().map(|(name, _)| name).collect();
+    /// assert_eq!(names[..2], ["trace", "processor-topic"]); // its own first
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + use<'a> {
         let bytes = self.bytes;
         self.entries.iter().map(move |entry| {
@@ -51,11 +99,29 @@ impl<'a> Headers<'a> {
     }
 
     /// How many there are.
+    ///
+    /// ```
+    #[doc = include_str!("example_task.txt")]
+    /// // The task copies readings; one that is no number is a dead letter.
+    /// task.process(0, &reading(0, "warm"), batch, &NoStores);
+    /// let letter = task.outbox().records().next().expect("the dead letter");
+    /// assert_eq!(letter.headers.len(), 1 + 8); // that of the reading, and why it failed
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// Whether there is none.
+    ///
+    /// ```
+    #[doc = include_str!("example_task.txt")]
+    /// // The task copies readings; one that is no number is a dead letter.
+    /// task.process(0, &reading(0, "21"), batch, &NoStores);
+    /// let copy = task.outbox().records().next().expect("the sink has written it");
+    /// assert!(copy.headers.is_empty()); // a sink writes none
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -82,6 +148,19 @@ struct Entry {
 /// The outputs of the record in process, held back until that record has succeeded.
 ///
 /// One buffer serves all records: it is emptied, not freed, so the steady state allocates nothing.
+///
+/// ```
+#[doc = include_str!("example_task.txt")]
+/// // The task copies readings; one that is no number is a dead letter.
+/// let mut sent = Vec::new();
+/// for reading in [reading(0, "21"), reading(1, "warm")] {
+///     task.process(0, &reading, batch, &NoStores);
+///     sent.extend(task.outbox().records().map(|output| output.value.map(<[u8]>::to_vec)));
+///     task.outbox().clear();
+/// }
+/// assert_eq!(sent, [Some(21_i64.to_be_bytes().to_vec()), Some(b"warm".to_vec())]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct Outbox {
     bytes: Vec<u8>,
@@ -166,6 +245,16 @@ impl Outbox {
     }
 
     /// The outputs in the order they were forwarded.
+    ///
+    /// ```
+    #[doc = include_str!("example_task.txt")]
+    /// // The task copies readings; one that is no number is a dead letter.
+    /// task.process(0, &reading(0, "21"), batch, &NoStores);
+    /// for output in task.outbox().records() {
+    ///     assert_eq!(&*topology.outputs()[output.topic.slot()], "copies"); // here it is sent
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn records(&self) -> impl Iterator<Item = OutputRecord<'_>> {
         self.entries.iter().map(|entry| OutputRecord {
             sink: entry.sink,
@@ -179,16 +268,44 @@ impl Outbox {
     }
 
     /// How many outputs are held.
+    ///
+    /// ```
+    #[doc = include_str!("example_task.txt")]
+    /// // The task copies readings; one that is no number is a dead letter.
+    /// task.process(0, &reading(0, "21"), batch, &NoStores);
+    /// assert_eq!(task.outbox().len(), 1); // there is one sink
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// Whether none is held.
+    ///
+    /// ```
+    #[doc = include_str!("example_task.txt")]
+    /// // The task copies readings; one that is no number is a dead letter.
+    /// assert!(task.outbox().is_empty()); // so the next record may be processed
+    /// task.process(0, &reading(0, "21"), batch, &NoStores);
+    /// assert!(!task.outbox().is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
     /// Forgets the outputs, after they were sent or because their record failed (EO-9).
+    ///
+    /// ```
+    #[doc = include_str!("example_task.txt")]
+    /// // The task copies readings; one that is no number is a dead letter.
+    /// for offset in 0..3 {
+    ///     task.process(0, &reading(offset, "21"), batch, &NoStores);
+    ///     assert_eq!(task.outbox().len(), 1); // of this record only
+    ///     task.outbox().clear();
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.headers.clear();

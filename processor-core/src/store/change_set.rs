@@ -6,6 +6,17 @@
 use crate::ids::StoreIndex;
 
 /// One change, borrowed from a [`ChangeSet`].
+///
+/// ```
+/// use processor_core::ids::StoreIndex;
+/// use processor_core::task::{Change, ChangeSet};
+///
+/// let totals = StoreIndex::new(0);
+/// let mut changes = ChangeSet::default();
+/// changes.push(totals, b"ann", None);
+/// let deleted = Change { store: totals, key: b"ann", value: None };
+/// assert_eq!(changes.changes().next(), Some(deleted));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change<'a> {
     /// The store.
@@ -17,6 +28,19 @@ pub struct Change<'a> {
 }
 
 /// Changes in the order in which their keys were first written.
+///
+/// ```
+/// use processor_core::ids::StoreIndex;
+/// use processor_core::task::ChangeSet;
+///
+/// let totals = StoreIndex::new(0);
+/// let mut changes = ChangeSet::default(); // one for all batches
+/// changes.push(totals, b"ann", Some(b"\x01\x0a"));
+/// changes.push(totals, b"bob", None);
+/// let keys: Vec<&[u8]> = changes.changes().map(|change| change.key).collect();
+/// assert_eq!(keys, [b"ann", b"bob"]); // here they go to the changelog, later into the base
+/// changes.clear();
+/// ```
 #[derive(Debug, Default)]
 pub struct ChangeSet {
     bytes: Vec<u8>,
@@ -26,6 +50,25 @@ pub struct ChangeSet {
 
 impl ChangeSet {
     /// Appends a change whose key and value are written by the given closures.
+    ///
+    /// ```
+    /// use processor_core::ids::StoreIndex;
+    /// use processor_core::prelude::*;
+    /// use processor_core::store::ValueFormat;
+    /// use processor_core::task::ChangeSet;
+    ///
+    /// let mut changes = ChangeSet::default();
+    /// changes.push_with(
+    ///     StoreIndex::new(0),
+    ///     |bytes| Ok(("ann".to_owned(), 7_u32).encode(bytes)),
+    ///     |bytes| ValueFormat::Bincode.encode(&10_i64, bytes).map(|()| true), // `false` deletes
+    /// )?;
+    /// assert_eq!(changes.len(), 1);
+    /// # Ok::<(), CodecError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// What a closure returns; the changes are then as they were before.
     pub fn push_with<E>(
         &mut self,
         store: StoreIndex,
@@ -52,6 +95,16 @@ impl ChangeSet {
     }
 
     /// Appends a change.
+    ///
+    /// ```
+    /// use processor_core::ids::StoreIndex;
+    /// use processor_core::task::ChangeSet;
+    ///
+    /// let mut changes = ChangeSet::default();
+    /// changes.push(StoreIndex::new(0), b"ann", Some(b"\x01\x0a"));
+    /// changes.push(StoreIndex::new(0), b"bob", None); // it has been deleted
+    /// assert_eq!(changes.len(), 2);
+    /// ```
     pub fn push(&mut self, store: StoreIndex, key: &[u8], value: Option<&[u8]>) {
         let written: Result<(), std::convert::Infallible> = self.push_with(
             store,
@@ -71,6 +124,17 @@ impl ChangeSet {
     }
 
     /// The changes, in order.
+    ///
+    /// ```
+    /// use processor_core::ids::StoreIndex;
+    /// use processor_core::task::ChangeSet;
+    ///
+    /// let mut changes = ChangeSet::default();
+    /// changes.push(StoreIndex::new(1), b"bob", None);
+    /// changes.push(StoreIndex::new(0), b"ann", None);
+    /// let stores: Vec<u16> = changes.changes().map(|change| change.store.get()).collect();
+    /// assert_eq!(stores, [1, 0]);
+    /// ```
     pub fn changes(&self) -> impl Iterator<Item = Change<'_>> {
         let mut start = 0;
         self.entries.iter().map(move |&(store, key_end, value_end)| {
@@ -82,21 +146,60 @@ impl ChangeSet {
     }
 
     /// How many changes there are.
+    ///
+    /// ```
+    /// use processor_core::ids::StoreIndex;
+    /// use processor_core::task::ChangeSet;
+    ///
+    /// let mut changes = ChangeSet::default();
+    /// changes.push(StoreIndex::new(0), b"ann", None);
+    /// assert_eq!(changes.len(), 1); // so many records go to changelogs
+    /// ```
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// Whether there is none.
+    ///
+    /// ```
+    /// use processor_core::ids::StoreIndex;
+    /// use processor_core::task::ChangeSet;
+    ///
+    /// let mut changes = ChangeSet::default();
+    /// assert!(changes.is_empty());
+    /// changes.push(StoreIndex::new(0), b"ann", None); // to delete is a change
+    /// assert!(!changes.is_empty());
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
     /// The bytes of all keys and values.
+    ///
+    /// ```
+    /// use processor_core::ids::StoreIndex;
+    /// use processor_core::task::ChangeSet;
+    ///
+    /// let mut changes = ChangeSet::default();
+    /// changes.push(StoreIndex::new(0), b"ann", Some(b"\x01\x0a"));
+    /// changes.push(StoreIndex::new(0), b"bob", None);
+    /// assert_eq!(changes.bytes_len(), 3 + 2 + 3);
+    /// ```
     pub fn bytes_len(&self) -> usize {
         self.bytes.len()
     }
 
     /// Forgets the changes and keeps the memory.
+    ///
+    /// ```
+    /// use processor_core::ids::StoreIndex;
+    /// use processor_core::task::ChangeSet;
+    ///
+    /// let mut changes = ChangeSet::default();
+    /// changes.push(StoreIndex::new(0), b"ann", None);
+    /// changes.clear(); // the next batch begins
+    /// assert!(changes.is_empty());
+    /// ```
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.entries.clear();

@@ -193,6 +193,15 @@ impl<K: StoreKey, V: StoreValue> KeyValueStoreDef<K, V> {
 
 impl<K, V> KeyValueStoreDef<K, V> {
     /// The store's name.
+    ///
+    /// ```
+    /// use processor_core::prelude::*;
+    ///
+    /// const TOTALS: KeyValueStoreDef<String, i64> = KeyValueStoreDef::new("totals");
+    ///
+    /// let changelog = format!("shop-{}-changelog", TOTALS.name()); // of the application `shop`
+    /// assert_eq!(changelog, "shop-totals-changelog");
+    /// ```
     pub const fn name(&self) -> &'static str {
         self.name
     }
@@ -267,7 +276,23 @@ pub struct StoreSpec {
 
 /// What the runtime must know of a store's changelog.
 ///
-/// See [`StoreSpec`].
+/// ```
+/// use processor_core::prelude::*;
+///
+/// const TOTALS: KeyValueStoreDef<String, i64> =
+///     KeyValueStoreDef::new("totals").with_changelog_setting("segment.ms", "3600000");
+///
+/// # let mut topology = Topology::builder();
+/// # topology
+/// #     .source("in", "in", (Utf8, JavaLong))
+/// #     .each("total", |_, _: &mut Context<'_, String, i64>| Ok(()))
+/// #     .with_store(&TOTALS);
+/// let topology = topology.build()?;
+/// let store = &topology.subtopologies()[0].store_specs[0];
+/// let changelog = store.changelog.as_ref().expect("it has one");
+/// assert_eq!(changelog.settings, [("segment.ms", "3600000")].into());
+/// # Ok::<(), TopologyError>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChangelogSpec {
     /// The topic settings that the store asks for, beside those that every changelog has.

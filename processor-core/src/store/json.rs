@@ -38,11 +38,29 @@ pub struct StoreJson {
 
 impl StoreJson {
     /// Of a store with these types.
+    ///
+    /// ```
+    /// use processor_core::store::StoreJson;
+    ///
+    /// let json = StoreJson::of::<String, Vec<f64>>(); // as in the store's definition
+    /// assert_eq!(json.value(b" [20.5,21]")?.to_string(), "[20.5,21.0]");
+    /// # Ok::<(), processor_core::error::CodecError>(())
+    /// ```
     pub fn of<K: StoreKey, V: StoreValue>() -> Self {
         Self { key_from_text: key_from_text::<K>, key: key::<K>, value: value::<V> }
     }
 
     /// The stored bytes of a key that a person has written: as JSON, where it reads as such a key, else as plain text.
+    ///
+    /// ```
+    /// use processor_core::store::StoreJson;
+    ///
+    /// let rooms = StoreJson::of::<String, f64>();
+    /// assert_eq!(rooms.key_from_text("kitchen")?, b"kitchen");
+    /// assert_eq!(rooms.key_from_text(r#""kitchen""#)?, b"kitchen"); // as JSON
+    /// assert!(StoreJson::of::<u64, f64>().key_from_text("kitchen").is_err());
+    /// # Ok::<(), processor_core::error::CodecError>(())
+    /// ```
     ///
     /// # Errors
     /// It is no key of this store.
@@ -52,6 +70,15 @@ impl StoreJson {
 
     /// A stored key.
     ///
+    /// ```
+    /// use processor_core::store::StoreJson;
+    ///
+    /// let rooms = StoreJson::of::<String, f64>();
+    /// assert_eq!(rooms.key(b"kitchen")?, "kitchen");
+    /// assert!(rooms.key(b"\xff").is_err()); // no UTF-8
+    /// # Ok::<(), processor_core::error::CodecError>(())
+    /// ```
+    ///
     /// # Errors
     /// The bytes are no key of this store, or JSON cannot hold it.
     pub fn key(&self, bytes: &[u8]) -> Result<Value, CodecError> {
@@ -59,6 +86,16 @@ impl StoreJson {
     }
 
     /// A stored value.
+    ///
+    /// ```
+    /// use processor_core::store::StoreJson;
+    ///
+    /// let rooms = StoreJson::of::<String, u64>();
+    /// assert_eq!(rooms.value(b"\x01\x15")?, 21); // in bincode
+    /// assert_eq!(rooms.value(b" 21")?, 21); // in JSON
+    /// assert!(rooms.value(b"").is_err());
+    /// # Ok::<(), processor_core::error::CodecError>(())
+    /// ```
     ///
     /// # Errors
     /// The bytes are no value of this store, or JSON cannot hold it.
@@ -68,17 +105,44 @@ impl StoreJson {
 
     /// A stored key, or in its place why it cannot be shown: see [`unreadable`](Self::unreadable). So one entry that is
     /// damaged hides no other.
+    ///
+    /// ```
+    /// use processor_core::store::StoreJson;
+    ///
+    /// let rooms = StoreJson::of::<String, u64>();
+    /// assert_eq!(rooms.key_or_why(b"kitchen"), "kitchen");
+    /// assert_eq!(rooms.key_or_why(b"a\xff")["bytes"], r"a\xff");
+    /// ```
     pub fn key_or_why(&self, bytes: &[u8]) -> Value {
         self.key(bytes).unwrap_or_else(|error| Self::unreadable(error, bytes, bytes.len()))
     }
 
     /// A stored value, or in its place why it cannot be shown.
+    ///
+    /// ```
+    /// use processor_core::store::StoreJson;
+    ///
+    /// let rooms = StoreJson::of::<String, u64>();
+    /// assert_eq!(rooms.value_or_why(b" 21"), 21);
+    /// let damaged = rooms.value_or_why(b" 2x");
+    /// let why = damaged["unreadable"].as_str().unwrap_or_default();
+    /// assert!(why.starts_with("its value is not of the store's type"), "{damaged}");
+    /// ```
     pub fn value_or_why(&self, bytes: &[u8]) -> Value {
         self.value(bytes).unwrap_or_else(|error| Self::unreadable(error, bytes, bytes.len()))
     }
 
     /// The one form of what cannot be shown: why, how many bytes are stored, and the first 1,024 of them, with escapes for
     /// those that are no printable ASCII. `beginning` may be all of them, or less.
+    ///
+    /// ```
+    /// use processor_core::store::StoreJson;
+    ///
+    /// // Of a value of 40,000 bytes only the first two were read.
+    /// let shown = StoreJson::unreadable("it is too large to show", b"\x01a", 40_000);
+    /// assert_eq!(shown["unreadable"], "it is too large to show");
+    /// assert_eq!((&shown["length"], &shown["bytes"]), (&40_000.into(), &r"\x01a".into()));
+    /// ```
     pub fn unreadable(why: impl fmt::Display, beginning: &[u8], length: usize) -> Value {
         let shown = &beginning[..beginning.len().min(BEGINNING_BYTES_MAX)];
         json!({ "unreadable": why.to_string(), "length": length, "bytes": shown.escape_ascii().to_string() })

@@ -41,7 +41,17 @@ impl<T: Clone + Serialize + DeserializeOwned + Send + 'static> StoreValue for T 
 /// A value begins with the version of its format, and is read in the format that it begins with; so a store may change
 /// its format, and values written before are read until they are written again.
 ///
-/// See [`decode`](Self::decode).
+/// ```
+/// use processor_core::store::ValueFormat;
+///
+/// let (mut old, mut new) = (Vec::new(), Vec::new());
+/// ValueFormat::default().encode(&21.5, &mut old)?; // in bincode
+/// ValueFormat::Json.encode(&21.5, &mut new)?;
+/// assert_eq!(new, b" 21.5");
+/// assert_eq!(ValueFormat::decode(&old), Ok(21.5)); // both are read
+/// assert_eq!(ValueFormat::decode(&new), Ok(21.5));
+/// # Ok::<(), processor_core::error::CodecError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ValueFormat {
     /// [`Bincode`]: compact and fast.

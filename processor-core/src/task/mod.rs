@@ -28,6 +28,21 @@ use crate::time::{Clock, Schedules};
 use crate::topology::{ApplicationTopology, SourceNode};
 
 /// What a task is told when it is made.
+///
+/// ```
+/// use processor_core::prelude::*;
+/// use processor_core::task::TaskSettings;
+///
+/// # let mut topology = Topology::builder();
+/// # topology.on_failure(FailurePolicy::dead_letter("orders-failed"));
+/// # topology.source("orders", "orders", (Utf8, Utf8)).sink("copies", "copies", (Utf8, Utf8));
+/// # let topology = topology.build()?.for_application("shop")?;
+/// let partitions_of = |topic: &str| if topic == "copies" { 8 } else { 1 }; // the cluster says it
+/// let output_partitions = topology.outputs().iter().map(|topic| partitions_of(topic)).collect();
+/// let settings = TaskSettings { cache_bytes_max: 16 << 20, output_partitions };
+/// assert_eq!(*settings.output_partitions, [8, 1]); // of "copies" and "orders-failed"
+/// # Ok::<(), TopologyError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct TaskSettings {
     /// The bound on the clean values that each of its stores keeps decoded, in bytes.
@@ -37,7 +52,19 @@ pub struct TaskSettings {
 }
 
 impl ApplicationTopology {
-    /// Makes a task.
+    /// Makes a task. It stands nowhere yet: [`start`](Task::start) says where.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::task::TaskSettings;
+    /// # let mut topology = Topology::builder();
+    /// # topology.source("orders", "orders", (Utf8, Utf8)).sink("out", "out", (Utf8, Utf8));
+    /// # let topology = topology.build()?.for_application("shop")?;
+    /// let settings = TaskSettings { cache_bytes_max: 16 << 20, output_partitions: [8].into() };
+    /// let task = topology.task(&TaskId::new("orders", Partition::new(3)), &settings);
+    /// assert_eq!(task.id().to_string(), "orders_3");
+    /// # Ok::<(), TopologyError>(())
+    /// ```
     ///
     /// # Panics
     /// If the settings do not say how many partitions each output has, or the task is not of this topology.
@@ -84,6 +111,38 @@ impl ApplicationTopology {
 }
 
 /// A running instance of a sub-topology.
+///
+/// [`start`](Self::start) gives it a position. Then, batch by batch: [`process`](Self::process)
+/// each record and send what is in the [`outbox`](Self::outbox), take its writes with
+/// [`collect_changes`](Self::collect_changes), commit, write them to the base, and say
+/// [`applied`](Self::applied). Where the commit did not happen: [`abandon`](Self::abandon).
+///
+/// ```
+#[doc = include_str!("example.txt")]
+/// # let topology = sums(FailurePolicy::fail()).for_application("app")?;
+/// # let mut base = State::default();
+/// let settings = TaskSettings { cache_bytes_max: 16 << 20, output_partitions: [1].into() };
+/// let mut task = topology.task(&TaskId::new("numbers", Partition::new(0)), &settings);
+/// task.start(&[(InputIndex::new(0), Offset::new(10))], None, secs(60))?;
+///
+/// // A batch of one record, which adds 5 to the sum of "ann".
+/// let outcome = task.process(0, &polled(10, "ann", 5), batch(0), &base);
+/// assert!(matches!(outcome, Outcome::Done));
+/// task.outbox().clear(); // after its outputs were sent
+/// let mut changes = ChangeSet::default();
+/// task.collect_changes(&mut changes)?; // for the changelog
+/// // The transaction has committed: apply.
+/// base.apply(&changes);
+/// task.applied();
+///
+/// // The next batch does not commit, and leaves nothing.
+/// let outcome = task.process(0, &polled(11, "ann", 7), batch(0), &base);
+/// assert!(matches!(outcome, Outcome::Done));
+/// task.abandon();
+/// assert_eq!(task.offsets().next(), Some((InputIndex::new(0), Offset::new(11))));
+/// task.close();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Task {
     topology: ApplicationTopology,
     sources: Vec<Box<dyn SourceNode>>,
@@ -129,31 +188,73 @@ impl Input {
 
 impl Task {
     /// The task's id.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// # let task = started(FailurePolicy::fail());
+    /// assert_eq!(*task.id(), TaskId::new("numbers", Partition::new(0)));
+    /// ```
     pub fn id(&self) -> &TaskId {
         &self.env.task
     }
 
     /// The task's partition number.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// # let task = started(FailurePolicy::fail());
+    /// assert_eq!(task.partition(), task.id().partition); // of all its inputs, and its changelogs
+    /// ```
     pub fn partition(&self) -> Partition {
         self.env.task.partition
     }
 
     /// The topics it reads, in the order of the sub-topology's inputs.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// # let task = started(FailurePolicy::fail());
+    /// let topics = task.topology().inputs();
+    /// let names: Vec<_> = task.inputs().map(|input| &*topics[input.slot()]).collect();
+    /// assert_eq!(names, ["numbers"]);
+    /// ```
     pub fn inputs(&self) -> impl Iterator<Item = InputIndex> {
         self.inputs.iter().map(|input| input.index)
     }
 
     /// Which of its nodes runs, for whoever watches from another thread.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// # let (mut task, base) = (started(FailurePolicy::fail()), State::default());
+    /// let running = task.running_node(); // for the thread that watches
+    /// let outcome = task.process(0, &polled(10, "ann", -1), batch(0), &base);
+    /// assert!(!outcome.is_past());
+    /// assert_eq!(task.topology().node_name(running.get()), "sum"); // ran last: it has failed
+    /// ```
     pub fn running_node(&self) -> RunningNode {
         self.env.node.clone()
     }
 
     /// The topology that it is a part of.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// # let task = started(FailurePolicy::fail());
+    /// assert_eq!(task.topology().application_id(), "app");
+    /// ```
     pub fn topology(&self) -> &ApplicationTopology {
         &self.topology
     }
 
     /// How many stores it has.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// # let task = started(FailurePolicy::fail());
+    /// assert_eq!(task.stores_len(), task.topology().subtopology_of(task.id()).stores.len());
+    /// # assert_eq!(task.stores_len(), 1);
+    /// ```
     pub fn stores_len(&self) -> usize {
         self.env.stores.len()
     }
@@ -161,6 +262,19 @@ impl Task {
     /// Takes a position: what is committed for each input, and the stream time that was committed with it. Whatever
     /// was cached or uncommitted is forgotten, and schedules are as the operators' `open` made them. Operators are opened
     /// the first time. `now` is the time of day.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// # let (mut task, base) = (started(FailurePolicy::fail()), State::default());
+    /// # let outcome = task.process(0, &polled(10, "ann", 5), batch(0), &base);
+    /// assert!(task.has_uncommitted());
+    /// // It was assigned once more; another worker has committed meanwhile.
+    /// task.start(&[(InputIndex::new(0), Offset::new(42))], Some(secs(41)), secs(60))?;
+    /// assert!(!task.has_uncommitted());
+    /// assert_eq!(task.offsets().next(), Some((InputIndex::new(0), Offset::new(42))));
+    /// assert_eq!(task.stream_time(), Some(secs(41)));
+    /// # Ok::<(), processor_core::error::RecordFailure>(())
+    /// ```
     ///
     /// # Errors
     /// An operator's `open` failed.
@@ -207,18 +321,42 @@ impl Task {
         })
     }
 
-    /// The timestamp that decides when a waiting record's turn comes. One that has none, or cannot be decoded, comes at
-    /// once, so that its policy can say what becomes of it.
+    /// The timestamp that decides when a waiting record's turn comes. One that has none, or cannot
+    /// be decoded, comes at once, so that its policy can say what becomes of it. `input` is the
+    /// place of its input in [`inputs`](Self::inputs), `now` the time of day.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// # let task = started(FailurePolicy::fail());
+    /// let record = polled(10, "ann", 5); // its timestamp is 10 s
+    /// assert_eq!(task.time_of(0, &record, secs(60)), secs(10));
+    /// ```
+    ///
+    /// # Panics
+    /// If there is no such input.
     pub fn time_of(&self, input: usize, record: &dyn InputRecord, now: Timestamp) -> Timestamp {
         let source = &self.sources[self.inputs[input].source];
         let found = catch_unwind(AssertUnwindSafe(|| source.timestamp(record, now)));
         found.ok().flatten().unwrap_or(Timestamp::new(i64::MIN))
     }
 
-    /// Processes one record, and the stream-time punctuations that it makes due.
+    /// Processes one record, and the stream-time punctuations that it makes due. `input` is the
+    /// place of its input in [`inputs`](Self::inputs). What it sent is in the
+    /// [`outbox`](Self::outbox).
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// # let (mut task, base) = (started(FailurePolicy::fail()), State::default());
+    /// let outcome = task.process(0, &polled(10, "ann", 5), batch(0), &base);
+    /// assert!(matches!(outcome, Outcome::Done));
+    /// assert_eq!(task.outbox().len(), 1);
+    /// task.outbox().clear(); // after it was sent
+    /// assert_eq!(task.offsets().next(), Some((InputIndex::new(0), Offset::new(11))));
+    /// ```
     ///
     /// # Panics
-    /// If the record is not behind the one before it in its partition (EO-8).
+    /// If the record is not behind the one before it in its partition (EO-8), the outputs of the
+    /// record before are still in the outbox (EO-6), or the task was not started.
     pub fn process(&mut self, input: usize, record: &dyn InputRecord, batch: BatchInfo, base: &dyn Base) -> Outcome {
         let offset = record.offset();
         let Input { topic, next, .. } = &self.inputs[input];
@@ -275,6 +413,20 @@ impl Task {
 
     /// The broker has refused an output of a record, so its batch was abandoned: when the record is processed again, the
     /// policy of the sink says what becomes of it, and the operators do not see it.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// # let (mut task, base) = (started(FailurePolicy::skip()), State::default());
+    /// let outcome = task.process(0, &polled(10, "ann", 5), batch(0), &base);
+    /// assert!(matches!(outcome, Outcome::Done));
+    /// let sink = task.outbox().records().find_map(|output| output.sink).expect("one output");
+    /// // The broker refuses that output.
+    /// task.abandon();
+    /// task.condemn(0, Offset::new(10), sink, "too large");
+    /// let outcome = task.process(0, &polled(10, "ann", 5), batch(0), &base);
+    /// let Outcome::Skipped(failure) = outcome else { panic!("{outcome:?}") }; // the sink's policy
+    /// assert_eq!(failure.to_string(), "writing the output failed in node 'sums': too large");
+    /// ```
     pub fn condemn(&mut self, input: usize, offset: Offset, sink: NodeIndex, reason: &str) {
         let node = self.topology.node_name(sink).to_owned();
         let failure = RecordFailure { kind: FailureKind::Produce, node, message: reason.to_owned() };
@@ -286,8 +438,23 @@ impl Task {
     /// Fires the wall-clock schedules that are due at the time of the batch, and says how many those were. What they
     /// sent is in the outbox.
     ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// # let (mut task, base) = (started(FailurePolicy::fail()), State::default());
+    /// // The operator sends a record every ten seconds.
+    /// let at = |now| BatchInfo { id: BatchId::new(1), index: 0, size: 0, now };
+    /// assert_eq!(task.punctuate(at(secs(69)), &base)?, 0);
+    /// assert_eq!(task.punctuate(at(secs(70)), &base)?, 1);
+    /// assert_eq!(task.outbox().len(), 1);
+    /// assert!(task.has_uncommitted());
+    /// # Ok::<(), processor_core::error::RecordFailure>(())
+    /// ```
+    ///
     /// # Errors
     /// A punctuation failed and the task stops; none of them has left anything.
+    ///
+    /// # Panics
+    /// If the outputs of the record before are still in the outbox (EO-6).
     pub fn punctuate(&mut self, batch: BatchInfo, base: &dyn Base) -> Result<usize, RecordFailure> {
         assert!(self.env.outbox.is_empty(), "EO-6: the outputs of the record before were sent");
         if self.next_wall_clock().is_none_or(|due| batch.now < due) {
@@ -303,28 +470,80 @@ impl Task {
         Ok(fired)
     }
 
-    /// When the next wall-clock schedule is due.
+    /// When the next wall-clock schedule is due; `None`: there is none.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// # let task = started(FailurePolicy::fail());
+    /// // Every ten seconds, and the task was started at 60.
+    /// assert_eq!(task.next_wall_clock(), Some(secs(70)));
+    /// ```
     pub fn next_wall_clock(&self) -> Option<Timestamp> {
         self.env.schedules.next_due(Clock::WallClock)
     }
 
     /// Whether an operator has asked for a commit since this was last asked.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// # let (mut task, base) = (started(FailurePolicy::fail()), State::default());
+    /// // The operator asks for a commit behind a 0.
+    /// let outcome = task.process(0, &polled(10, "ann", 0), batch(0), &base);
+    /// assert!(outcome.is_past());
+    /// assert!(task.take_commit_request()); // the batch ends here
+    /// assert!(!task.take_commit_request());
+    /// ```
     pub fn take_commit_request(&mut self) -> bool {
         std::mem::take(&mut self.env.commit_requested)
     }
 
     /// The outputs of the last record; the runtime sends and clears them.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// # let (mut task, base) = (started(FailurePolicy::fail()), State::default());
+    /// let outcome = task.process(0, &polled(10, "ann", 5), batch(0), &base);
+    /// assert!(outcome.is_past());
+    /// let topics = task.topology().outputs().to_vec();
+    /// for output in task.outbox().records() {
+    ///     assert_eq!((&*topics[output.topic.slot()], output.key), ("sums", Some(&b"ann"[..])));
+    /// }
+    /// task.outbox().clear();
+    /// ```
     pub fn outbox(&mut self) -> &mut Outbox {
         &mut self.env.outbox
     }
 
     /// Whether the task has processed anything, written a store or sent anything since it was last committed.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// # let (mut task, base) = (started(FailurePolicy::fail()), State::default());
+    /// assert!(!task.has_uncommitted());
+    /// let outcome = task.process(0, &polled(10, "ann", 5), batch(0), &base);
+    /// assert!(task.has_uncommitted());
+    /// # assert!(outcome.is_past());
+    /// ```
     pub fn has_uncommitted(&self) -> bool {
         let moved = self.inputs.iter().any(|input| input.next != input.committed);
         moved || self.punctuated || self.env.stores.iter().any(|store| store.dirty_len() > 0)
     }
 
     /// Appends what the batch wrote to the stores.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// # let (mut task, base) = (started(FailurePolicy::fail()), State::default());
+    /// for (offset, value) in [(10, 5), (11, 7)] {
+    ///     assert!(task.process(0, &polled(offset, "ann", value), batch(0), &base).is_past());
+    ///     task.outbox().clear();
+    /// }
+    /// let mut changes = ChangeSet::default();
+    /// task.collect_changes(&mut changes)?;
+    /// let keys: Vec<_> = changes.changes().map(|change| change.key).collect();
+    /// assert_eq!(keys, [b"ann"]); // its last value only
+    /// # Ok::<(), processor_core::error::RecordFailure>(())
+    /// ```
     ///
     /// # Errors
     /// A value cannot be encoded; the batch cannot commit.
@@ -337,16 +556,49 @@ impl Task {
     }
 
     /// The offset to commit for every input of the task (EO-12): last processed + 1, or what was committed before.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// # let (mut task, base) = (started(FailurePolicy::fail()), State::default());
+    /// let input = InputIndex::new(0);
+    /// assert_eq!(task.offsets().collect::<Vec<_>>(), [(input, Offset::new(10))]);
+    /// assert!(task.process(0, &polled(10, "ann", 5), batch(0), &base).is_past());
+    /// assert_eq!(task.offsets().collect::<Vec<_>>(), [(input, Offset::new(11))]);
+    /// ```
+    ///
+    /// # Panics
+    /// If the task was not started.
     pub fn offsets(&self) -> impl Iterator<Item = (InputIndex, Offset)> {
         self.inputs.iter().map(|input| (input.index, input.next.expect("a task is started before it commits")))
     }
 
-    /// The highest timestamp seen, uncommitted records included.
+    /// The highest timestamp seen, uncommitted records included; `None` before the first record.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// # let (mut task, base) = (started(FailurePolicy::fail()), State::default());
+    /// assert_eq!(task.stream_time(), None);
+    /// assert!(task.process(0, &polled(10, "ann", 5), batch(0), &base).is_past());
+    /// assert_eq!(task.stream_time(), Some(secs(10)));
+    /// ```
     pub fn stream_time(&self) -> Option<Timestamp> {
         self.env.stream_time
     }
 
     /// The batch is committed and in the base.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// # let (mut task, mut base) = (started(FailurePolicy::fail()), State::default());
+    /// assert!(task.process(0, &polled(10, "ann", 5), batch(0), &base).is_past());
+    /// task.outbox().clear();
+    /// let mut changes = ChangeSet::default();
+    /// task.collect_changes(&mut changes)?;
+    /// base.apply(&changes); // the transaction has committed
+    /// task.applied();
+    /// assert!(!task.has_uncommitted());
+    /// # Ok::<(), processor_core::error::RecordFailure>(())
+    /// ```
     pub fn applied(&mut self) {
         assert!(self.env.stream_time >= self.committed_stream_time, "EO-8: stream time never goes back");
         self.committed_stream_time = self.env.stream_time;
@@ -360,6 +612,16 @@ impl Task {
 
     /// The batch is void: the task stands where it was committed. How often a record was tried, and which ones are
     /// condemned, is remembered.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// # let (mut task, base) = (started(FailurePolicy::fail()), State::default());
+    /// assert!(task.process(0, &polled(10, "ann", 5), batch(0), &base).is_past());
+    /// task.abandon(); // its transaction was aborted
+    /// assert!(!task.has_uncommitted() && task.outbox().is_empty());
+    /// assert_eq!(task.offsets().next(), Some((InputIndex::new(0), Offset::new(10))));
+    /// assert_eq!(task.stream_time(), None);
+    /// ```
     pub fn abandon(&mut self) {
         self.env.outbox.clear();
         self.env.stream_time = self.committed_stream_time;
@@ -370,7 +632,14 @@ impl Task {
         self.punctuated = false;
     }
 
-    /// Closes the operators.
+    /// Closes the operators, if they were opened.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// # let mut task = started(FailurePolicy::fail());
+    /// task.close();
+    /// assert!(CLOSED.load(Ordering::Relaxed)); // which the operator's `close` sets
+    /// ```
     pub fn close(&mut self) {
         if self.opened {
             self.sources.iter_mut().for_each(|source| source.close());

@@ -6,6 +6,19 @@ use crate::ids::Timestamp;
 use crate::record::InputRecord;
 
 /// One queue for each input; the record with the lowest timestamp comes first, and of equal ones the lowest input's.
+///
+/// ```
+#[doc = include_str!("example.txt")]
+/// let mut group = PartitionGroup::new(2);
+/// group.push(0, polled(20, "ann", 5)); // its timestamp is 20 s
+/// group.push(1, polled(7, "bob", 5)); // 7 s, in the other topic
+/// group.push(1, polled(20, "bob", 5));
+/// let times = |_, record: &Polled| record.timestamp;
+/// let order: Vec<_> = std::iter::from_fn(|| group.pop(times))
+///     .map(|(input, record)| (input, record.offset))
+///     .collect();
+/// assert_eq!(order, [(1, 7), (0, 20), (1, 20)]);
+/// ```
 #[derive(Debug)]
 pub struct PartitionGroup<R> {
     queues: Vec<Queue<R>>,
@@ -23,12 +36,29 @@ struct Queue<R> {
 
 impl<R: InputRecord> PartitionGroup<R> {
     /// For a task with this many inputs.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// # let task = started(FailurePolicy::fail());
+    /// let group = PartitionGroup::<Polled>::new(task.inputs().count());
+    /// assert!(group.is_empty());
+    /// ```
     pub fn new(inputs: usize) -> Self {
         let queue = |_| Queue { records: VecDeque::new(), head: None };
         Self { queues: (0..inputs).map(queue).collect(), len: 0, bytes: 0 }
     }
 
-    /// Appends a record of an input.
+    /// Appends a record of an input, behind those of the same input that wait already.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// let mut group = PartitionGroup::new(2);
+    /// group.push(1, polled(10, "ann", 5));
+    /// assert_eq!(group.len(), 1);
+    /// ```
+    ///
+    /// # Panics
+    /// If there is no such input.
     pub fn push(&mut self, input: usize, record: R) {
         if self.queues.len() > 1 {
             self.bytes += size(&record);
@@ -39,6 +69,20 @@ impl<R: InputRecord> PartitionGroup<R> {
 
     /// Takes the record that is next in time, with its input. `time_of` says what timestamp a record of an input has,
     /// which is [`Task::time_of`](super::Task::time_of); a task with one input is never asked.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// # let (mut task, base) = (started(FailurePolicy::fail()), State::default());
+    /// # let mut group = PartitionGroup::new(1);
+    /// group.push(0, polled(10, "ann", 5));
+    /// group.push(0, polled(11, "ann", 7));
+    /// let now = secs(60);
+    /// while let Some((input, record)) = group.pop(|input, next| task.time_of(input, next, now)) {
+    ///     assert!(task.process(input, &record, batch(0), &base).is_past());
+    ///     task.outbox().clear(); // after they were sent
+    /// }
+    /// assert_eq!(task.offsets().next(), Some((InputIndex::new(0), Offset::new(12))));
+    /// ```
     pub fn pop(&mut self, mut time_of: impl FnMut(usize, &R) -> Timestamp) -> Option<(usize, R)> {
         let next = match self.queues.len() {
             1 => 0,
@@ -66,27 +110,69 @@ impl<R: InputRecord> PartitionGroup<R> {
         earliest.map(|(_, input)| input)
     }
 
-    /// For each input, whether no record of it waits.
+    /// For each input, in their order, whether no record of it waits.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// let mut group = PartitionGroup::new(2);
+    /// group.push(1, polled(10, "ann", 5));
+    /// assert_eq!(group.empty_inputs().collect::<Vec<_>>(), [true, false]);
+    /// ```
     pub fn empty_inputs(&self) -> impl Iterator<Item = bool> {
         self.queues.iter().map(|queue| queue.records.is_empty())
     }
 
     /// How many records wait.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// let mut group = PartitionGroup::new(2);
+    /// group.push(0, polled(10, "ann", 5));
+    /// group.push(1, polled(10, "bob", 5));
+    /// assert_eq!(group.len(), 2); // of all inputs
+    /// ```
     pub fn len(&self) -> usize {
         self.len
     }
 
     /// How many bytes of keys and values wait; 0 for a task with one input, which holds nothing back.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// let mut group = PartitionGroup::new(2);
+    /// group.push(0, polled(10, "ann", 5)); // a value is a number of 64 bits
+    /// assert_eq!(group.bytes(), "ann".len() + 8);
+    /// let mut group = PartitionGroup::new(1);
+    /// group.push(0, polled(10, "ann", 5));
+    /// assert_eq!(group.bytes(), 0);
+    /// ```
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Whether none waits.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// let mut group = PartitionGroup::new(1);
+    /// group.push(0, polled(10, "ann", 5));
+    /// assert!(!group.is_empty());
+    /// let _ = group.pop(|_, record| record.timestamp);
+    /// assert!(group.is_empty());
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// Drops what waits.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// let mut group = PartitionGroup::new(2);
+    /// group.push(0, polled(10, "ann", 5));
+    /// group.clear(); // the batch is void, and will be polled again
+    /// assert_eq!((group.len(), group.bytes()), (0, 0));
+    /// ```
     pub fn clear(&mut self) {
         for queue in &mut self.queues {
             queue.records.clear();

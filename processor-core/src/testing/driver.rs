@@ -110,7 +110,16 @@ pub(super) struct Bench {
 impl TopologyTestDriver {
     /// Runs a topology whose topics have one partition each.
     ///
-    /// The example of the type shows it.
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// let mut topology = Topology::builder();
+    /// topology.source("in", "readings", (Utf8, JavaLong)).sink("out", "copies", (Utf8, JavaLong));
+    /// let driver = TopologyTestDriver::new(topology.build()?)?;
+    /// driver.input::<String, i64>("in").pipe_at(secs(1), "kitchen", 21);
+    /// assert_eq!(driver.output::<String, i64>("out").received()[0].partition.get(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// The topology does not fit an application, or an operator cannot be opened.

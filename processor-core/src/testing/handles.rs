@@ -92,7 +92,23 @@ impl<K: 'static, V: 'static> TestInput<K, V> {
 
     /// The same input, with a header on every record.
     ///
-    /// [`RecordMetadata`](crate::record::RecordMetadata) has an example.
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # let mut topology = Topology::builder();
+    /// # let readings = topology.source("in", "in", (Utf8, JavaLong));
+    /// readings
+    ///     .each("unit", |reading, ctx| {
+    ///         let unit = ctx.metadata().and_then(|from| from.header("unit")).flatten();
+    ///         ctx.forward(reading.with_value(unit.unwrap_or_default()))
+    ///     })
+    ///     .sink("out", "out", (Utf8, Raw));
+    /// # let driver = TopologyTestDriver::new(topology.build()?)?;
+    /// let in_fahrenheit = driver.input::<String, i64>("in").header("unit", b"F");
+    /// in_fahrenheit.pipe_at(secs(1), "kitchen", 70);
+    /// assert_eq!(driver.output::<String, Vec<u8>>("out").values(), [b"F"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn header(mut self, name: &str, value: &[u8]) -> Self {
         self.headers.push((name.to_owned(), Some(value.to_vec())));
@@ -271,6 +287,19 @@ impl<K: 'static, V: 'static> TestOutput<K, V> {
 
     /// What was written since the output was last read, with topic and partition.
     ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # let mut topology = Topology::builder();
+    /// # topology.source("in", "in", (Utf8, JavaLong)).sink("out", "out", (Utf8, JavaLong));
+    /// # let driver = TopologyTestDriver::new(topology.build()?)?;
+    /// driver.input::<String, i64>("in").pipe_at(secs(1), "kitchen", 21);
+    /// let received = driver.output::<String, i64>("out").received();
+    /// assert_eq!((&*received[0].topic, received[0].partition.get()), ("out", 0));
+    /// assert_eq!(received[0].record, Record::new("kitchen".to_owned(), 21, secs(1)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Panics
     /// If the sink's codecs cannot read what they have written.
     pub fn received(&self) -> Vec<Received<K, V>> {
@@ -287,12 +316,38 @@ impl<K: 'static, V: 'static> TestOutput<K, V> {
         taken.into_iter().map(read).collect()
     }
 
-    /// The records that were written since the output was last read.
+    /// The records that were written since the output was last read, without topic and partition.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # let mut topology = Topology::builder();
+    /// # topology.source("in", "in", (Utf8, JavaLong)).sink("out", "out", (Utf8, JavaLong));
+    /// # let driver = TopologyTestDriver::new(topology.build()?)?;
+    /// driver.input::<String, i64>("in").pipe_at(secs(1), "kitchen", 21);
+    /// let output = driver.output::<String, i64>("out");
+    /// assert_eq!(output.records(), [Record::new("kitchen".to_owned(), 21, secs(1))]);
+    /// assert!(output.records().is_empty()); // each is read once
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn records(&self) -> Vec<Record<K, V>> {
         self.received().into_iter().map(|received| received.record).collect()
     }
 
-    /// Their values.
+    /// The values of the records that were written since the output was last read.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # let mut topology = Topology::builder();
+    /// # topology.source("in", "in", (Utf8, JavaLong)).sink("out", "out", (Utf8, JavaLong));
+    /// # let driver = TopologyTestDriver::new(topology.build()?)?;
+    /// let input = driver.input::<String, i64>("in");
+    /// input.pipe_at(secs(1), "kitchen", 21);
+    /// input.pipe_at(secs(2), "cellar", 12);
+    /// assert_eq!(driver.output::<String, i64>("out").values(), [21, 12]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn values(&self) -> Vec<V> {
         self.records().into_iter().map(|record| record.value).collect()
     }
@@ -342,6 +397,26 @@ impl<K: StoreKey, V: StoreValue> TestStore<K, V> {
     /// The committed value of a key.
     ///
     /// If several tasks have one, that of the first.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # const LAST: KeyValueStoreDef<String, i64> = KeyValueStoreDef::new("last");
+    /// # let mut topology = Topology::builder();
+    /// # let readings = topology.source("in", "in", (Utf8, JavaLong));
+    /// # readings
+    /// #     .each("keep", |reading, ctx: &mut Context<'_, String, i64>| {
+    /// #         ctx.store(&LAST).put(&reading.key, reading.value);
+    /// #         Ok(())
+    /// #     })
+    /// #     .with_store(&LAST);
+    /// # let driver = TopologyTestDriver::new(topology.build()?)?;
+    /// // An operator keeps the last reading of each sensor in LAST.
+    /// driver.input::<String, i64>("in").pipe_at(secs(1), "kitchen", 21);
+    /// assert_eq!(driver.store(&LAST).get(&"kitchen".to_owned()), Some(21));
+    /// assert_eq!(driver.store(&LAST).get(&"cellar".to_owned()), None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn get(&self, key: &K) -> Option<V> {
         let mut found = None;
         self.read(|overlay, base| {
@@ -352,6 +427,28 @@ impl<K: StoreKey, V: StoreValue> TestStore<K, V> {
     }
 
     /// All committed entries in the order of their keys, task by task.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # const LAST: KeyValueStoreDef<String, i64> = KeyValueStoreDef::new("last");
+    /// # let mut topology = Topology::builder();
+    /// # let readings = topology.source("in", "in", (Utf8, JavaLong));
+    /// # readings
+    /// #     .each("keep", |reading, ctx: &mut Context<'_, String, i64>| {
+    /// #         ctx.store(&LAST).put(&reading.key, reading.value);
+    /// #         Ok(())
+    /// #     })
+    /// #     .with_store(&LAST);
+    /// # let driver = TopologyTestDriver::new(topology.build()?)?;
+    /// // An operator keeps the last reading of each sensor in LAST.
+    /// for (sensor, celsius) in [("kitchen", 21), ("cellar", 12)] {
+    ///     driver.input::<String, i64>("in").pipe_at(secs(1), sensor, celsius);
+    /// }
+    /// let entries = driver.store(&LAST).entries();
+    /// assert_eq!(entries, [("cellar".to_owned(), 12), ("kitchen".to_owned(), 21)]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn entries(&self) -> Vec<(K, V)> {
         let mut entries = Vec::new();
         self.read(|overlay, base| {
@@ -385,7 +482,22 @@ impl<K, V> std::fmt::Debug for TestStore<K, V> {
 
 /// A record that failed and was sent to a dead-letter topic.
 ///
-/// [`TopologyTestDriver::dead_letters`](super::TopologyTestDriver::dead_letters) has an example.
+/// [`TopologyTestDriver::dead_letters`](super::TopologyTestDriver::dead_letters) gives them.
+///
+/// ```
+/// # use processor_core::prelude::*;
+/// # use processor_core::testing::{TopologyTestDriver, secs};
+/// # let mut topology = Topology::builder();
+/// topology.on_failure(FailurePolicy::dead_letter("failed"));
+/// # topology.source("in", "in", (Utf8, JavaLong)).sink("out", "out", (Utf8, JavaLong));
+/// # let driver = TopologyTestDriver::new(topology.build()?)?;
+/// let input = driver.input::<String, i64>("in");
+/// input.try_pipe_bytes(Some(secs(1)), Some(b"kitchen"), Some(b"warm"))?; // not 8 bytes
+/// let letter = driver.dead_letters().remove(0);
+/// assert_eq!(&*letter.topic, "failed");
+/// assert_eq!((letter.key.unwrap(), letter.value.unwrap()), (b"kitchen".into(), b"warm".into()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
     /// The topic.

@@ -102,7 +102,51 @@ pub struct ScheduleId(u32);
 
 /// A schedule has fired.
 ///
-/// [`Clock`] has an example.
+/// ```
+/// use processor_core::prelude::*;
+/// use processor_core::testing::secs;
+///
+/// /// When a schedule of a minute was due, and how many milliseconds later it fired.
+/// fn report(at: Punctuation) -> Record<String, i64> {
+///     let late_ms = at.now.get() - at.due.get();
+///     Record::new(format!("{:?}", at.clock), late_ms, at.due)
+/// }
+/// # struct Late;
+/// # impl Operator for Late {
+/// #     type KeyIn = String;
+/// #     type ValueIn = i64;
+/// #     type KeyOut = String;
+/// #     type ValueOut = i64;
+/// #     fn open(&mut self, ctx: &mut OpenContext<'_>) -> Result<(), OperatorError> {
+/// #         ctx.schedule(std::time::Duration::from_secs(60), Clock::StreamTime);
+/// #         Ok(())
+/// #     }
+/// #     fn process(
+/// #         &mut self,
+/// #         _: Record<String, i64>,
+/// #         _: &mut Context<'_, String, i64>,
+/// #     ) -> Result<(), OperatorError> {
+/// #         Ok(())
+/// #     }
+/// #     fn punctuate(
+/// #         &mut self,
+/// #         at: Punctuation,
+/// #         ctx: &mut Context<'_, String, i64>,
+/// #     ) -> Result<(), OperatorError> {
+/// #         ctx.forward(report(at))
+/// #     }
+/// # }
+/// # let mut topology = Topology::builder();
+/// # let readings = topology.source("in", "in", (Utf8, JavaLong));
+/// # readings.process("late", || Late).sink("out", "out", (Utf8, JavaLong));
+/// # let driver = processor_core::testing::TopologyTestDriver::new(topology.build()?)?;
+/// let input = driver.input::<String, i64>("in");
+/// input.pipe_at(secs(10), "kitchen", 21);
+/// input.pipe_at(secs(65), "kitchen", 21);
+/// let reports = driver.output::<String, i64>("out").records();
+/// assert_eq!(reports, [Record::new("StreamTime".to_owned(), 5_000, secs(60))]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Punctuation {
     /// Which one.

@@ -89,7 +89,21 @@ pub struct InternalTopic {
 
 /// How many partitions an internal topic is made with.
 ///
-/// See [`InternalTopic`] and [`Repartitioned::with_partitions`](super::Repartitioned::with_partitions).
+/// [`Repartitioned::with_partitions`](super::Repartitioned::with_partitions) says another number.
+///
+/// ```
+/// use processor_core::prelude::*;
+/// use processor_core::topology::InternalPartitions;
+///
+/// let mut topology = Topology::builder();
+/// let orders = topology.source("orders", "orders", (JavaLong, Utf8));
+/// let by_customer = orders.repartition("by-customer", |order| order.value.clone(), (Utf8, Utf8));
+/// by_customer.sink("copy", "copies", (Utf8, Utf8));
+/// let topology = topology.build()?.for_application("shop")?;
+/// let partitions = &topology.internal_topics()[0].partitions;
+/// assert_eq!(*partitions, InternalPartitions::AsInputsOf("orders".into()));
+/// # Ok::<(), TopologyError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InternalPartitions {
     /// So many.
@@ -168,16 +182,45 @@ fn internal_topics(topology: &Topology, application_id: &str) -> Vec<InternalTop
 
 impl ApplicationTopology {
     /// The application's id.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// let mut topology = Topology::builder();
+    /// topology.source("in", "orders", (Utf8, Utf8)).sink("copy", "copies", (Utf8, Utf8));
+    /// let topology = topology.build()?.for_application("shop")?;
+    /// assert_eq!(topology.application_id(), "shop");
+    /// # Ok::<(), TopologyError>(())
+    /// ```
     pub fn application_id(&self) -> &str {
         &self.names.application_id
     }
 
     /// The input topics, in the order of [`InputIndex`].
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// let mut topology = Topology::builder();
+    /// let orders = topology.source("in", ["orders-us", "orders-eu"], (Utf8, Utf8));
+    /// orders.sink("copy", "copies", (Utf8, Utf8));
+    /// let topology = topology.build()?.for_application("shop")?;
+    /// assert_eq!(topology.inputs(), ["orders-eu".into(), "orders-us".into()]);
+    /// # Ok::<(), TopologyError>(())
+    /// ```
     pub fn inputs(&self) -> &[Arc<str>] {
         &self.names.inputs
     }
 
     /// The output topics, those of dead letters among them, in the order of [`OutputIndex`].
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// let mut topology = Topology::builder();
+    /// topology.on_failure(FailurePolicy::dead_letter("failed"));
+    /// topology.source("in", "orders", (Utf8, Utf8)).sink("copy", "copies", (Utf8, Utf8));
+    /// let topology = topology.build()?.for_application("shop")?;
+    /// assert_eq!(topology.outputs(), ["copies".into(), "failed".into()]);
+    /// # Ok::<(), TopologyError>(())
+    /// ```
     pub fn outputs(&self) -> &[Arc<str>] {
         &self.names.outputs
     }
@@ -200,6 +243,18 @@ impl ApplicationTopology {
     }
 
     /// The topics that the application makes for itself, beside changelogs.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// let mut topology = Topology::builder();
+    /// let orders = topology.source("orders", "orders", (JavaLong, Utf8));
+    /// orders
+    ///     .repartition("by-customer", |order| order.value.clone(), (Utf8, Utf8))
+    ///     .sink("copy", "copies", (Utf8, Utf8));
+    /// let topology = topology.build()?.for_application("shop")?;
+    /// assert_eq!(&*topology.internal_topics()[0].topic, "shop-by-customer-repartition");
+    /// # Ok::<(), TopologyError>(())
+    /// ```
     pub fn internal_topics(&self) -> &[InternalTopic] {
         &self.names.internal
     }

@@ -149,6 +149,13 @@ where
 /// ```
 pub trait Topics {
     /// Their names.
+    ///
+    /// ```
+    /// use processor_core::topology::Topics;
+    ///
+    /// assert_eq!("orders".names(), ["orders"]);
+    /// assert_eq!(["orders-eu", "orders-us"].names(), ["orders-eu", "orders-us"]);
+    /// ```
     fn names(self) -> Vec<String>;
 }
 

@@ -92,7 +92,7 @@ pub struct SubTopology {
     pub name: Arc<str>,
     /// The topics it reads; they must have the same number of partitions.
     pub inputs: Vec<InputIndex>,
-    /// The names of its stores, in the order of [`StoreIndex`].
+    /// The names of its stores, in the order of [`StoreIndex`]: that of the nodes, and of their `with_store` calls.
     pub stores: Vec<Arc<str>>,
     /// Where each of its stores lives and what its changelog is like, in the same order.
     pub store_specs: Vec<StoreSpec>,
@@ -143,7 +143,13 @@ impl SubTopology {
 impl Topology {
     /// Starts a topology.
     ///
-    /// See [`TopologyBuilder`].
+    /// ```
+    /// use processor_core::prelude::*;
+    ///
+    /// let mut topology = Topology::builder();
+    /// topology.source("in", "orders", (Utf8, Utf8)).sink("copy", "copies", (Utf8, Utf8));
+    /// assert!(topology.build().is_ok());
+    /// ```
     pub fn builder() -> TopologyBuilder {
         TopologyBuilder::default()
     }

@@ -167,7 +167,7 @@ impl<K: Clone + 'static, V: Clone + 'static> Stream<K, V> {
         self.short_form("map", true, move |record, ctx| ctx.forward(change(record)))
     }
 
-    /// Changes the value; key and timestamp stay.
+    /// Changes the value; key and timestamp stay. Something must follow it: `build()` refuses a stream that ends here.
     ///
     /// ```
     /// # use processor_core::prelude::*;
@@ -668,6 +668,22 @@ impl<K: Clone + 'static, V: Clone + 'static> Repartitioned<K, V> {
     ///
     /// Nobody but this application should write to the topic: then there are such records only where the codecs were changed
     /// while records lay in it.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # use processor_core::testing::{TopologyTestDriver, secs};
+    /// # let mut topology = Topology::builder();
+    /// # let orders = topology.source("orders", "orders", (JavaLong, Utf8));
+    /// orders
+    ///     .repartition("by-customer", |order| order.value.clone(), (Utf8, Utf8))
+    ///     .on_failure(FailurePolicy::skip())
+    ///     .sink("copy", "copies", (Utf8, Utf8));
+    /// # let driver = TopologyTestDriver::new(topology.build()?)?;
+    /// let internal = driver.input::<String, String>("by-customer"); // past its writer
+    /// internal.try_pipe_bytes(Some(secs(1)), Some(b"ann"), Some(b"\xff"))?; // no UTF-8
+    /// assert_eq!(driver.skipped()[0].node, "by-customer");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use = "the stream goes on from here"]
     pub fn on_failure(self, policy: impl Into<Policy>) -> Self {
         Self(self.0.on_failure(policy))

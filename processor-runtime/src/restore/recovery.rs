@@ -1,4 +1,4 @@
-//! One task on its way from "assigned" to "running": architecture section 2.3 as a state machine.
+//! One task on its way from "assigned" to "running": "Getting a partition" of `ARCHITECTURE.md` as a state machine.
 //!
 //! ```text
 //! Committed ──C──▶ Bounds ──E──▶ Planned ──plan──▶ Replaying ──position ≥ E──▶ Replayed

@@ -75,9 +75,25 @@ use crate::error::CodecError;
 )]
 pub trait StoreKey: Clone + Eq + Ord + Hash + Send + 'static {
     /// Appends the key's bytes.
+    ///
+    /// ```
+    /// use processor_core::prelude::*;
+    ///
+    /// let mut bytes = Vec::new();
+    /// 7_u32.encode(&mut bytes);
+    /// assert_eq!(bytes, [0, 0, 0, 7]); // the order of the bytes is that of the numbers
+    /// ```
     fn encode(&self, bytes: &mut Vec<u8>);
 
     /// Reads a key.
+    ///
+    /// ```
+    /// use processor_core::prelude::*;
+    ///
+    /// assert_eq!(u32::decode(&[0, 0, 0, 7]), Ok(7));
+    /// assert!(u32::decode(&[0, 7]).is_err()); // too short
+    /// assert_eq!(String::decode(b"kitchen"), Ok("kitchen".to_owned()));
+    /// ```
     ///
     /// # Errors
     /// The bytes are no such key.
@@ -104,6 +120,15 @@ pub trait StoreKey: Clone + Eq + Ord + Hash + Send + 'static {
     }
 
     /// Reads a key that somebody has asked for, written as [`to_json`](Self::to_json) shows it.
+    ///
+    /// ```
+    /// use processor_core::prelude::*;
+    ///
+    /// let json = ("kitchen".to_owned(), 7_u32).to_json()?;
+    /// assert_eq!(<(String, u32)>::from_json(&json)?, ("kitchen".to_owned(), 7));
+    /// assert!(u32::from_json(&json).is_err()); // it is a pair
+    /// # Ok::<(), CodecError>(())
+    /// ```
     ///
     /// # Errors
     /// It is no such key.
@@ -158,9 +183,30 @@ pub trait StoreKey: Clone + Eq + Ord + Hash + Send + 'static {
 )]
 pub trait KeyPart: StoreKey {
     /// Appends the part's bytes.
+    ///
+    /// ```
+    /// use processor_core::prelude::*;
+    ///
+    /// let (mut whole, mut part) = (Vec::new(), Vec::new());
+    /// let kitchen = "kitchen".to_owned();
+    /// kitchen.encode(&mut whole);
+    /// kitchen.encode_part(&mut part);
+    /// assert!(part.starts_with(&whole) && part.len() > whole.len()); // it says where it ends
+    /// ```
     fn encode_part(&self, bytes: &mut Vec<u8>);
 
     /// Reads a part and takes its bytes off the front.
+    ///
+    /// ```
+    /// use processor_core::prelude::*;
+    ///
+    /// let mut bytes = Vec::new();
+    /// ("kitchen".to_owned(), 7_u32).encode(&mut bytes);
+    /// let mut rest = &bytes[..];
+    /// assert_eq!(String::decode_part(&mut rest)?, "kitchen");
+    /// assert_eq!(rest, [0, 0, 0, 7]); // the last component, whole
+    /// # Ok::<(), CodecError>(())
+    /// ```
     ///
     /// # Errors
     /// The bytes do not begin with such a part.

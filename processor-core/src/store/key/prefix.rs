@@ -28,6 +28,14 @@ use super::KeyPart;
 )]
 pub trait KeyPrefix<K> {
     /// Appends the bytes that the keys begin with.
+    ///
+    /// ```
+    /// use processor_core::store::KeyPrefix;
+    ///
+    /// let mut bytes = Vec::new();
+    /// KeyPrefix::<String>::encode_prefix("kit", &mut bytes); // of "kitchen", for one
+    /// assert_eq!(bytes, b"kit");
+    /// ```
     fn encode_prefix(&self, bytes: &mut Vec<u8>);
 }
 

@@ -78,14 +78,40 @@ pub struct Application<A, F> {
 
 impl<A: Args, F: FnOnce(&A) -> Result<Topology, TopologyError>> Application<A, F> {
     /// An application that builds its topology from its own arguments.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// use std::cell::Cell;
+    ///
+    /// #[derive(Debug, clap::Args)]
+    /// struct NoArgs {}
+    ///
+    /// let is_built = Cell::new(false);
+    /// let application = processor_runtime::Application::<NoArgs, _>::new(|_| {
+    ///     is_built.set(true);
+    ///     Topology::builder().build()
+    /// });
+    /// assert!(!is_built.get(), "it is built when a command needs it");
+    /// # drop(application);
+    /// ```
     pub fn new(topology: F) -> Self {
         Self { topology, config: Config::new("", "", ""), arguments: PhantomData }
     }
 
     /// Changes the defaults of settings. The file, the environment and the command line are stronger.
     ///
-    /// The example of [`Application`] shows it. What is wrong with them is said when they are resolved, together with
-    /// what is wrong elsewhere.
+    /// What is wrong with them is said when they are resolved, together with what is wrong elsewhere.
+    ///
+    /// ```
+    /// # use processor_core::prelude::*;
+    /// # #[derive(Debug, clap::Args)]
+    /// # struct Args {}
+    /// # fn topology(_: &Args) -> Result<Topology, TopologyError> { Topology::builder().build() }
+    /// let application = processor_runtime::Application::<Args, _>::new(topology)
+    ///     .configure(|config| config.threads = 2)
+    ///     .configure(|config| assert_eq!(config.threads, 2));
+    /// # drop(application);
+    /// ```
     #[must_use]
     pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
         change(&mut self.config);
@@ -96,6 +122,16 @@ impl<A: Args, F: FnOnce(&A) -> Result<Topology, TopologyError>> Application<A, F
     ///
     /// Exit codes: 0 done, or stopped as told; 1 it could not start or could not go on; 2 the command line, another
     /// setting or the topology does not make sense.
+    ///
+    /// ```no_run
+    /// # use processor_core::prelude::*;
+    /// # #[derive(Debug, clap::Args)]
+    /// # struct Args {}
+    /// # fn topology(_: &Args) -> Result<Topology, TopologyError> { Topology::builder().build() }
+    /// fn main() -> std::process::ExitCode {
+    ///     processor_runtime::Application::<Args, _>::new(topology).main()
+    /// }
+    /// ```
     pub fn main(self) -> ExitCode {
         match Cli::<A>::of_this_process().command {
             Command::Run(RunArgs { settings: given, application }) => match settings::<A>(self.config, &given) {

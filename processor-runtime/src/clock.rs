@@ -7,15 +7,62 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use processor_core::ids::Timestamp;
 
 /// Tells the time; a test or a simulation supplies its own.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use processor_core::ids::Timestamp;
+/// use processor_runtime::clock::Clock;
+///
+/// /// Stands still: for a test.
+/// struct Noon;
+///
+/// impl Clock for Noon {
+///     fn monotonic(&self) -> Duration {
+///         Duration::ZERO
+///     }
+///     fn wall(&self) -> Timestamp {
+///         Timestamp::new(43_200_000)
+///     }
+/// }
+///
+/// assert_eq!(Noon.wall().get(), 12 * 60 * 60 * 1_000);
+/// ```
 pub trait Clock: Send + Sync + 'static {
     /// Time since some fixed moment; never goes back.
+    ///
+    /// ```
+    /// use processor_runtime::clock::{Clock, SystemClock};
+    ///
+    /// let clock = SystemClock::default();
+    /// let before = clock.monotonic();
+    /// assert!(clock.monotonic() >= before);
+    /// ```
     fn monotonic(&self) -> Duration;
 
-    /// The wall clock; may jump.
+    /// The wall clock, in milliseconds since 1970; may jump.
+    ///
+    /// ```
+    /// use processor_core::ids::Timestamp;
+    /// use processor_runtime::clock::{Clock, SystemClock};
+    ///
+    /// assert!(SystemClock::default().wall() > Timestamp::new(1_700_000_000_000)); // November 2023
+    /// ```
     fn wall(&self) -> Timestamp;
 }
 
-/// The operating system's clocks.
+/// The operating system's clocks. The monotonic one begins at zero when it is made.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use processor_runtime::clock::{Clock, SystemClock};
+///
+/// let clock = SystemClock::default();
+/// let copy = clock; // the same clock
+/// assert!(copy.monotonic() <= clock.monotonic());
+/// assert!(clock.monotonic() < Duration::from_secs(3_600));
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct SystemClock {
     start: Instant,

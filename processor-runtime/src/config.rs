@@ -12,7 +12,7 @@ use processor_core::protocol::metadata::{METADATA_BYTES_MAX, OffsetMetadata};
 pub use processor_core::protocol::restore::StartRule;
 use processor_core::topology::{ApplicationTopology, Topology};
 
-pub use crate::kafka::client_properties::ClientProperties;
+pub use crate::kafka::client_properties::{ClientProperties, PropertyValue};
 use crate::kafka::cluster::ClusterSettings;
 pub use crate::kafka::cluster::GroupProtocol;
 use crate::kafka::{Member, TransactionalId};
@@ -116,7 +116,13 @@ pub struct Config {
 
 /// The form of log lines.
 ///
-/// [`Config`] has an example.
+/// ```
+/// use processor_runtime::config::{Config, LogFormat};
+///
+/// let mut config = Config::new("copier", "localhost:9092", "/var/lib/copier");
+/// assert_eq!(config.log_format, LogFormat::Text);
+/// config.log_format = LogFormat::Json; // or `log.format = "json"` in the settings file
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// Lines for people.
@@ -297,6 +303,7 @@ impl Config {
     /// assert_eq!((&*settings.application_id, settings.session_timeout), ("copier", config.session_timeout));
     /// assert_eq!(settings.properties, config.kafka);
     /// ```
+    #[doc(hidden)]
     pub fn cluster_settings(&self) -> ClusterSettings {
         let mut settings = ClusterSettings::new(self.bootstrap_servers.clone(), self.application_id.clone());
         settings.properties.clone_from(&self.kafka);
@@ -348,9 +355,21 @@ impl Config {
     }
 }
 
-/// A setting that cannot work.
+/// A setting that cannot work: which, why, and what would be right. [`Config::check`] gives it.
 ///
-/// [`Config::check`] has an example.
+/// ```
+/// # use processor_core::prelude::*;
+/// use processor_runtime::app::AppError;
+/// use processor_runtime::config::Config;
+///
+/// # let mut topology = Topology::builder();
+/// # topology.source("in", "originals", (Raw, Raw)).sink("out", "copies", (Raw, Raw));
+/// # let topology = topology.build()?;
+/// let refused = Config::new("copier", "", "/var/lib/copier").check(&topology).unwrap_err();
+/// assert_eq!(refused.0, "bootstrap.servers is empty: name at least one broker as host:port");
+/// assert!(matches!(AppError::from(refused), AppError::Start(_)));
+/// # Ok::<(), TopologyError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ConfigError(pub String);
@@ -374,6 +393,7 @@ fn check_id(name: &str, id: &str) -> Result<(), ConfigError> {
 ///
 /// assert_eq!(transactional_id("copier", "worker-1", 0).to_string(), "copier:worker-1:0");
 /// ```
+#[doc(hidden)]
 pub fn transactional_id(application_id: &str, instance_id: &str, thread: usize) -> TransactionalId {
     TransactionalId(Arc::from(format!("{}{thread}", ids_of(application_id, instance_id))))
 }
@@ -395,6 +415,7 @@ pub(crate) fn ids_of(application_id: &str, instance_id: &str) -> String {
 /// assert_eq!(member.client_id, "copier:worker-1:0@worker-1.example:8080");
 /// assert_eq!(member.group_instance_id.as_deref(), Some("worker-1-0"));
 /// ```
+#[doc(hidden)]
 pub fn member(
     instance_id: &str,
     is_configured: bool,

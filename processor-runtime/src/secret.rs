@@ -23,15 +23,36 @@ use std::fmt;
 pub struct Secret(String);
 
 /// What stands for a secret wherever one would be shown.
+///
+/// ```
+/// use processor_runtime::secret::{HIDDEN, Secret};
+///
+/// assert_eq!(format!("{:?}", Secret::new("hunter2")), HIDDEN);
+/// ```
 pub const HIDDEN: &str = "(hidden)";
 
 impl Secret {
     /// Takes a value into custody.
+    ///
+    /// ```
+    /// use processor_runtime::secret::Secret;
+    ///
+    /// let password = Secret::new("env:PASSWORD"); // the text itself: `read` takes references
+    /// assert_eq!(password.expose(), "env:PASSWORD");
+    /// ```
     pub fn new(value: impl Into<String>) -> Self {
         Self(value.into())
     }
 
     /// The value, for whoever must send it.
+    ///
+    /// ```
+    /// use processor_runtime::secret::Secret;
+    ///
+    /// let password = Secret::new("hunter2");
+    /// let header = format!("Bearer {}", password.expose()); // from here on somebody could show it
+    /// assert_eq!(header, "Bearer hunter2");
+    /// ```
     pub fn expose(&self) -> &str {
         &self.0
     }

@@ -17,7 +17,7 @@ const SECRET_NAMES: [&str; 2] = ["sasl.oauthbearer.config", "sasl.oauthbearer.as
 /// The properties of the user, by name.
 ///
 /// ```
-/// use processor_runtime::kafka::client_properties::ClientProperties;
+/// use processor_runtime::config::ClientProperties;
 ///
 /// let mut properties = ClientProperties::default();
 /// properties.insert("security.protocol", "sasl_ssl");
@@ -31,7 +31,7 @@ pub struct ClientProperties(BTreeMap<String, PropertyValue>);
 /// The value of a property.
 ///
 /// ```
-/// use processor_runtime::kafka::client_properties::ClientProperties;
+/// use processor_runtime::config::ClientProperties;
 ///
 /// let mut properties = ClientProperties::default();
 /// properties.insert("sasl.password", "hunter2");
@@ -48,6 +48,14 @@ pub enum PropertyValue {
 
 impl PropertyValue {
     /// What the client is given.
+    ///
+    /// ```
+    /// use processor_runtime::config::ClientProperties;
+    ///
+    /// let mut properties = ClientProperties::default();
+    /// properties.insert("sasl.password", "hunter2");
+    /// assert_eq!(properties.get("sasl.password").map(|value| value.expose()), Some("hunter2"));
+    /// ```
     pub fn expose(&self) -> &str {
         match self {
             Self::Open(text) => text,
@@ -56,6 +64,14 @@ impl PropertyValue {
     }
 
     /// What people are shown.
+    ///
+    /// ```
+    /// use processor_runtime::config::ClientProperties;
+    ///
+    /// let mut properties = ClientProperties::default();
+    /// properties.insert("sasl.password", "hunter2");
+    /// assert_eq!(properties.get("sasl.password").map(|value| value.shown()), Some("(hidden)"));
+    /// ```
     pub fn shown(&self) -> &str {
         match self {
             Self::Open(text) => text,
@@ -71,7 +87,7 @@ impl ClientProperties {
     /// know, and those that the guarantee needs, are refused at start.
     ///
     /// ```
-    /// use processor_runtime::kafka::client_properties::ClientProperties;
+    /// use processor_runtime::config::ClientProperties;
     ///
     /// let mut properties = ClientProperties::default();
     /// properties.insert("producer.linger.ms", "5");
@@ -87,11 +103,30 @@ impl ClientProperties {
     }
 
     /// The value of one.
+    ///
+    /// ```
+    /// use processor_runtime::config::ClientProperties;
+    ///
+    /// let mut properties = ClientProperties::default();
+    /// properties.insert("security.protocol", "ssl");
+    /// assert_eq!(properties.get("security.protocol").map(|value| value.shown()), Some("ssl"));
+    /// assert!(properties.get("producer.security.protocol").is_none()); // a name is taken with its prefix
+    /// ```
     pub fn get(&self, name: &str) -> Option<&PropertyValue> {
         self.0.get(name)
     }
 
     /// All of them, by name.
+    ///
+    /// ```
+    /// use processor_runtime::config::ClientProperties;
+    ///
+    /// let mut properties = ClientProperties::default();
+    /// properties.insert("sasl.username", "averages");
+    /// properties.insert("sasl.password", "hunter2");
+    /// let shown: Vec<_> = properties.iter().map(|(name, value)| (name, value.shown())).collect();
+    /// assert_eq!(shown, [("sasl.password", "(hidden)"), ("sasl.username", "averages")]);
+    /// ```
     pub fn iter(&self) -> impl Iterator<Item = (&str, &PropertyValue)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value))
     }

@@ -58,6 +58,14 @@ impl ClusterSettings {
 /// How a group shares out its partitions.
 ///
 /// [`Config::group_protocol`](crate::config::Config::group_protocol) chooses it.
+///
+/// ```
+/// use processor_runtime::config::{Config, GroupProtocol};
+///
+/// let mut config = Config::new("copier", "localhost:9092", "/var/lib/copier");
+/// assert_eq!(config.group_protocol, GroupProtocol::Classic); // any cluster has it
+/// config.group_protocol = GroupProtocol::Consumer; // Kafka 4.0 or newer
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GroupProtocol {
     /// A member shares out, and every change stops all of them for a moment.

@@ -2,6 +2,16 @@
 //!
 //! Base units only, the unit last in the name, counters end in `_total`. A label has few values: a thread of this worker,
 //! a phase, a task, a store; never a key, a member or an offset.
+//!
+//! ```
+//! use processor_runtime::metrics::definitions::{COMMITS, page};
+//!
+//! // For an alert: the share of transactions that did not commit.
+//! let rate = |of: &str| format!("sum(rate({}{of}[5m]))", COMMITS.name);
+//! let alert = format!("{} / {}", rate(r#"{result!="ok"}"#), rate(""));
+//! assert!(alert.starts_with(r#"sum(rate(processor_commits_total{result!="ok"}[5m])) / "#));
+//! assert!(COMMITS.labels.contains(&"result") && page().contains(COMMITS.meaning));
+//! ```
 
 use std::fmt::Write;
 
@@ -27,6 +37,14 @@ pub struct Definition {
 }
 
 /// What kind a metric is.
+///
+/// ```
+/// use processor_runtime::metrics::definitions::{COMMITS, COMMIT_SECONDS, Kind};
+///
+/// assert_eq!(COMMITS.kind, Kind::Counter);
+/// let Kind::Histogram(bounds) = COMMIT_SECONDS.kind else { panic!("durations are histograms") };
+/// assert!(bounds.is_sorted() && bounds[0] < 0.001); // in seconds
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
     /// Only grows, from 0 at the start of the process.
@@ -70,12 +88,38 @@ const BY_THREAD: &[&str] = &["thread"];
 const BY_INPUT: &[&str] = &["topic", "partition"];
 const BY_STORE: &[&str] = &["task", "store"];
 
+/// The pattern of a kind, as text.
+macro_rules! pattern {
+    ($kind:ident) => {
+        concat!("Kind::", stringify!($kind))
+    };
+    ($kind:ident $bounds:ident) => {
+        concat!("Kind::", stringify!($kind), "(_)")
+    };
+}
+
+/// The constants, each with an example, and the list of them.
 macro_rules! definitions {
-    ($($constant:ident: $name:literal, $kind:expr, $labels:expr, $meaning:literal;)*) => {
-        $(#[doc = $meaning] pub const $constant: Definition =
-            Definition { name: $name, kind: $kind, labels: $labels, meaning: $meaning };)*
+    ($($constant:ident: $name:literal, Kind::$kind:ident $(($bounds:ident))?, $labels:expr, $meaning:literal;)*) => {
+        $(#[doc = $meaning]
+        ///
+        /// ```
+        #[doc = concat!("use processor_runtime::metrics::definitions::{Kind, ", stringify!($constant), "};")]
+        ///
+        #[doc = concat!("assert_eq!(", stringify!($constant), ".name, \"", $name, "\");")]
+        #[doc = concat!("assert!(matches!(", stringify!($constant), ".kind, ", pattern!($kind $($bounds)?), "));")]
+        /// ```
+        pub const $constant: Definition =
+            Definition { name: $name, kind: Kind::$kind $(($bounds))?, labels: $labels, meaning: $meaning };)*
 
         /// All metrics, in the order of the page.
+        ///
+        /// ```
+        /// use processor_runtime::metrics::definitions::ALL;
+        ///
+        /// assert!(ALL.iter().all(|metric| metric.name.starts_with("processor_") && !metric.meaning.is_empty()));
+        /// assert!(ALL.iter().any(|metric| metric.name == "processor_commits_total"));
+        /// ```
         pub const ALL: &[&Definition] = &[$(&$constant),*];
     };
 }
@@ -162,6 +206,14 @@ definitions! {
 }
 
 /// The reference page, in Markdown.
+///
+/// ```
+/// use processor_runtime::metrics::definitions::{ALL, page};
+///
+/// let page = page();
+/// assert!(page.starts_with("# Metrics"));
+/// assert!(ALL.iter().all(|metric| page.contains(&format!("| `{}` |", metric.name))));
+/// ```
 pub fn page() -> String {
     let mut page = String::from(
         "# Metrics\n\n\

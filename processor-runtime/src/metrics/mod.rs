@@ -1,8 +1,8 @@
 //! What a worker measures of itself, for Prometheus.
 //!
 //! The runtime measures where [`Config::http_listen`](crate::config::Config::http_listen) is set, and shows it at
-//! `/metrics`. The names and meanings in [`definitions`] are what to rely on; the rest is the runtime's own, and no
-//! stable API.
+//! `/metrics`. The names and meanings in [`definitions`] are what to rely on; the rest is the engine's own, and not
+//! shown here.
 //!
 //! Counters and histograms are made once, with the thread that records in them, and kept: recording is an atomic addition,
 //! once a turn. Gauges are not kept at all. Each scrape makes them anew from what is there, so a series whose task,
@@ -14,7 +14,9 @@ pub mod definitions;
 mod gauges;
 mod thread;
 
+#[doc(hidden)]
 pub use gauges::Gauges;
+#[doc(hidden)]
 pub use thread::{CommitResult, Phase, ThreadMetrics};
 
 use std::sync::Arc;
@@ -34,6 +36,7 @@ use self::definitions::{Definition, Kind};
 /// let page = metrics.render(&Gauges::default());
 /// assert!(page.contains("processor_invariant_violations_total 1"), "{page}");
 /// ```
+#[doc(hidden)]
 #[derive(Clone, Debug)]
 pub struct Metrics(Option<Arc<PrometheusRecorder>>);
 

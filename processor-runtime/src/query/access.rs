@@ -18,15 +18,41 @@ const TOKEN_BYTES_MIN: usize = 16;
 /// A longer one does not fit into a header together with the rest.
 const TOKEN_BYTES_MAX: usize = 1_024;
 
-/// What a request must carry as `Authorization: Bearer <token>`. It is never shown.
+/// What a request must carry as `Authorization: Bearer <token>`: 16 to 1024 printable ASCII characters without
+/// spaces. It is never shown.
+///
+/// ```
+/// use processor_runtime::query::Token;
+///
+/// let dir = tempfile::tempdir()?;
+/// let file = dir.path().join("token");
+/// std::fs::write(&file, "0123456789abcdef0123456789abcdef\n")?; // openssl rand -hex 32
+/// let token = Token::read(&file)?;
+/// assert_eq!(format!("{token:?}"), "Token");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Token(Arc<[u8]>);
 
 impl Token {
     /// Reads it from a file; white space around it does not count.
     ///
+    /// ```
+    /// use processor_runtime::query::Token;
+    ///
+    /// let dir = tempfile::tempdir()?;
+    /// let file = dir.path().join("token");
+    /// std::fs::write(&file, "  0123456789abcdef\n")?;
+    /// assert!(Token::read(&file).is_ok());
+    /// std::fs::write(&file, "hunter2")?; // it could be guessed
+    /// assert!(Token::read(&file).unwrap_err().contains("must hold 16 to 1024"));
+    /// assert!(Token::read(&dir.path().join("none")).unwrap_err().contains("cannot be read"));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
     /// # Errors
-    /// What is wrong with the file.
+    /// What is wrong with the file, which the text names: it cannot be read, or holds a token that is too short or too
+    /// long, or has other characters.
     pub fn read(path: &Path) -> Result<Self, String> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| format!("http.token.file cannot be read ({}): {error}", path.display()))?;

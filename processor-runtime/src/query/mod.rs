@@ -1,10 +1,10 @@
 //! What a worker shows over HTTP: its health, its metrics, its tasks and its committed state. Read-only.
 //!
 //! The runtime starts it where [`Config::http_listen`](crate::config::Config::http_listen) is set. What it answers is
-//! described in docs/http.md; the types here are the runtime's own, and no stable API.
+//! described in docs/http.md. Of the types only [`Token`] is shown here; the others are the engine's own.
 //!
 //! It runs on one thread of its own and never makes a stream thread wait: it looks at the snapshots of
-//! [`status`](crate::status) and reads committed state (EO-10). Every request is bounded: in size, in time, in rows and in
+//! `status` and reads committed state (EO-10). Every request is bounded: in size, in time, in rows and in
 //! bytes of the answer. Without a token only the loopback interface is served, and only to requests that name it.
 
 mod access;
@@ -25,7 +25,9 @@ pub(crate) mod fixture;
 mod tests;
 
 pub use access::Token;
+#[doc(hidden)]
 pub use advertised::Advertised;
+#[doc(hidden)]
 pub use server::Server;
 
 use std::collections::BTreeMap;
@@ -45,6 +47,7 @@ use crate::state::StoreFigures;
 use crate::status::WorkerStatus;
 
 /// What there is to show.
+#[doc(hidden)]
 pub struct Shown {
     /// The application's id.
     pub application_id: String,
@@ -62,9 +65,11 @@ pub struct Shown {
 
 /// By input partition: the client id of the member that owns it, see
 /// [`ClientId`](processor_core::protocol::client_id::ClientId).
+#[doc(hidden)]
 pub type Owners = BTreeMap<TopicPartition, String>;
 
 /// What the databases say of themselves.
+#[doc(hidden)]
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
     /// Of each open store.

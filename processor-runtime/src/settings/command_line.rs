@@ -104,6 +104,29 @@ impl Connection {
     const NAMES: [&str; 5] = ["config", "application.id", "bootstrap.servers", "transaction.timeout", PROPERTIES];
 
     /// What the options set.
+    ///
+    /// ```
+    /// use clap::Parser;
+    /// use processor_runtime::config::Config;
+    /// use processor_runtime::settings::{Connection, Environment, Places, resolve_without};
+    ///
+    /// #[derive(clap::Parser)]
+    /// struct Look {
+    ///     #[command(flatten)]
+    ///     connection: Connection,
+    /// }
+    ///
+    /// let arguments = ["look", "--bootstrap-servers", "host:9092", "--application-id", "app"];
+    /// let look = Look::try_parse_from(arguments).unwrap();
+    /// let places = Places {
+    ///     code: Config::new("", "", ""),
+    ///     environment: &Environment::default(),
+    ///     other_variables: &[],
+    ///     command_line: look.connection.command_line(),
+    /// };
+    /// let settings = resolve_without(places, &["state.dir"]).unwrap();
+    /// assert_eq!(settings.config.bootstrap_servers, "host:9092");
+    /// ```
     pub fn command_line(&self) -> &CommandLine {
         &self.0
     }

@@ -38,7 +38,15 @@ impl fmt::Debug for Environment {
 }
 
 impl Environment {
-    /// Those of this process.
+    /// Those of this process, as they are now. One whose value is not UTF-8 is passed over, and found by
+    /// [`resolve`](fn@super::resolve) if it begins with `PROCESSOR_`.
+    ///
+    /// ```
+    /// use processor_runtime::settings::Environment;
+    ///
+    /// let environment = Environment::of_this_process();
+    /// assert_eq!(environment.get("PATH"), std::env::var("PATH").ok().as_deref());
+    /// ```
     pub fn of_this_process() -> Self {
         Self::read(std::env::vars_os())
     }
@@ -56,7 +64,14 @@ impl Environment {
         environment
     }
 
-    /// The value of a variable.
+    /// The value of a variable; `None` where it is not set, or not UTF-8.
+    ///
+    /// ```
+    /// use processor_runtime::settings::Environment;
+    ///
+    /// let environment: Environment = [("PASSWORD", "hunter2")].into_iter().collect();
+    /// assert_eq!((environment.get("PASSWORD"), environment.get("password")), (Some("hunter2"), None));
+    /// ```
     pub fn get(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(String::as_str)
     }

@@ -12,7 +12,19 @@ use processor_core::protocol::client_id::HttpAddress;
 
 use crate::config::Config;
 
-/// One field of [`Config`].
+/// One field of [`Config`]: how to reach it, whatever holds the [`Config`].
+///
+/// ```
+/// use processor_runtime::config::Config;
+/// use processor_runtime::settings::Kind;
+/// use processor_runtime::settings::table::find;
+///
+/// let setting = find("threads").expect("it is in the table");
+/// let Kind::Count(_, threads) = setting.kind else { panic!("it is a number") };
+/// let mut config = Config::new("app", "localhost:9092", "/var/lib/app");
+/// *(threads.get_mut)(&mut config) = 4;
+/// assert_eq!((config.threads, *(threads.get)(&config)), (4, 4));
+/// ```
 pub struct Field<T: 'static> {
     /// Reads it.
     pub get: fn(&Config) -> &T,
@@ -35,6 +47,17 @@ impl<T> fmt::Debug for Field<T> {
 }
 
 /// The least and the greatest value, both allowed.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use processor_runtime::settings::Kind;
+/// use processor_runtime::settings::table::find;
+///
+/// let setting = find("session.timeout").expect("it is in the table");
+/// let Kind::Duration(bounds, _) = setting.kind else { panic!("it is a time") };
+/// assert_eq!((bounds.min, bounds.max), (Duration::from_secs(1), Duration::from_mins(30)));
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds<T> {
     /// The least.
@@ -44,6 +67,20 @@ pub struct Bounds<T> {
 }
 
 /// One of a few values.
+///
+/// ```
+/// use processor_runtime::config::{Config, LogFormat};
+/// use processor_runtime::settings::Kind;
+/// use processor_runtime::settings::table::find;
+///
+/// let setting = find("log.format").expect("it is in the table");
+/// let Kind::Choice(choices) = setting.kind else { panic!("it is one of a few") };
+/// let json = choices.iter().find(|choice| choice.name == "json").expect("it is one of them");
+/// let mut config = Config::new("app", "localhost:9092", "/var/lib/app");
+/// assert!(!(json.is_chosen)(&config));
+/// (json.choose)(&mut config);
+/// assert_eq!(config.log_format, LogFormat::Json);
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Choice {
     /// How it is written.
@@ -58,7 +95,14 @@ pub struct Choice {
 
 /// What a setting holds, and where in [`Config`] it stands.
 ///
-/// [`Setting`](super::Setting) has an example.
+/// ```
+/// use processor_runtime::settings::Kind;
+/// use processor_runtime::settings::table::find;
+///
+/// let kind = find("memory.budget").expect("it is in the table").kind;
+/// assert!(matches!(kind, Kind::Size(..)));
+/// assert_eq!(kind.form(), "size, such as 64MiB");
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
     /// Text; empty is not set.
@@ -93,6 +137,14 @@ pub enum Kind {
 
 impl Kind {
     /// The kind, with its unit and form, for people.
+    ///
+    /// ```
+    /// use processor_runtime::settings::table::find;
+    ///
+    /// let form = |name| find(name).map(|setting| setting.kind.form());
+    /// assert_eq!(form("threads"), Some("whole number"));
+    /// assert_eq!(form("batch.time.max"), Some("duration, such as 10s or 500ms"));
+    /// ```
     pub fn form(&self) -> &'static str {
         match self {
             Self::Text(_) | Self::OptionalText(_) => "text",
@@ -109,7 +161,16 @@ impl Kind {
         }
     }
 
-    /// The bounds, as they are written.
+    /// The least and the greatest value, both allowed, as they are written; `None` for a kind without bounds.
+    ///
+    /// ```
+    /// use processor_runtime::settings::table::find;
+    ///
+    /// let bounds = |name| find(name).and_then(|setting| setting.kind.bounds());
+    /// assert_eq!(bounds("threads"), Some(("1".to_owned(), "64".to_owned())));
+    /// assert_eq!(bounds("memory.budget"), Some(("1MiB".to_owned(), "1TiB".to_owned())));
+    /// assert_eq!(bounds("instance.id"), None);
+    /// ```
     pub fn bounds(&self) -> Option<(String, String)> {
         match self {
             Self::Count(bounds, _) | Self::OptionalCount(bounds, _) => {
@@ -130,10 +191,24 @@ impl Kind {
         }
     }
 
-    /// Reads a value into a [`Config`].
+    /// Reads a value into a [`Config`]. The settings file and the properties are no field of their own: of these kinds
+    /// every text is taken, and changes nothing.
+    ///
+    /// ```
+    /// use processor_runtime::config::Config;
+    /// use processor_runtime::settings::table::find;
+    ///
+    /// let budget = find("memory.budget").expect("it is in the table").kind;
+    /// let mut config = Config::new("app", "localhost:9092", "/var/lib/app");
+    /// budget.read("256MiB", &mut config)?;
+    /// assert_eq!(config.memory_budget_bytes, 256 << 20);
+    /// let refused = budget.read("1KiB", &mut config).unwrap_err();
+    /// assert_eq!(refused, "it must lie between 1MiB and 1TiB");
+    /// # Ok::<(), String>(())
+    /// ```
     ///
     /// # Errors
-    /// What the text should be instead.
+    /// What the text should be instead; the [`Config`] is as it was.
     pub fn read(&self, text: &str, config: &mut Config) -> Result<(), String> {
         if text.trim().is_empty() {
             return Err("it is empty; give a value, or leave the setting out".to_owned());
@@ -165,7 +240,18 @@ impl Kind {
         Ok(())
     }
 
-    /// The value in a [`Config`]; `None` where it is not set.
+    /// The value in a [`Config`], in the form in which it is [read](Self::read); `None` where it is not set.
+    ///
+    /// ```
+    /// use processor_runtime::config::Config;
+    /// use processor_runtime::settings::table::find;
+    ///
+    /// let config = Config::new("app", "localhost:9092", "/var/lib/app");
+    /// let written = |name| find(name).and_then(|setting| setting.kind.write(&config));
+    /// assert_eq!(written("batch.time.max").as_deref(), Some("150ms"));
+    /// assert_eq!(written("batch.bytes.max").as_deref(), Some("16MiB"));
+    /// assert_eq!(written("instance.id"), None);
+    /// ```
     pub fn write(&self, config: &Config) -> Option<String> {
         match self {
             Self::Text(field) => Some((field.get)(config).clone()).filter(|text| !text.is_empty()),

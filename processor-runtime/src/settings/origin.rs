@@ -34,6 +34,13 @@ pub enum Origin {
 
 impl Origin {
     /// The place in one word, for machines.
+    ///
+    /// ```
+    /// use processor_runtime::settings::Origin;
+    ///
+    /// assert_eq!((Origin::Default.place(), Origin::Code.place()), ("default", "code"));
+    /// assert_eq!(Origin::Environment("PROCESSOR_THREADS".to_owned()).place(), "environment");
+    /// ```
     pub fn place(&self) -> &'static str {
         match self {
             Self::Default => "default",

@@ -9,6 +9,22 @@ use super::resolve::{Entry, Settings};
 
 impl Settings {
     /// As a table for people.
+    ///
+    /// ```
+    /// # use processor_runtime::config::Config;
+    /// # use processor_runtime::settings::{CommandLine, Environment, Places, resolve};
+    /// # let environment: Environment = [("PROCESSOR_THREADS", "4")].into_iter().collect();
+    /// # let settings = resolve(Places {
+    /// #     code: Config::new("app", "localhost:9092", "/var/lib/app"),
+    /// #     environment: &environment,
+    /// #     other_variables: &[],
+    /// #     command_line: &CommandLine::default(),
+    /// # })?;
+    /// let table = settings.table();
+    /// let threads = table.lines().find(|line| line.starts_with("threads ")).expect("each has a line");
+    /// assert_eq!(threads.split_whitespace().collect::<Vec<_>>(), ["threads", "4", "PROCESSOR_THREADS"]);
+    /// # Ok::<(), processor_runtime::settings::SettingsError>(())
+    /// ```
     pub fn table(&self) -> String {
         let unset = "-";
         let value = |entry: &Entry| entry.value.clone().unwrap_or_else(|| unset.to_owned());
@@ -25,7 +41,26 @@ impl Settings {
         text
     }
 
-    /// As one JSON object for machines.
+    /// As one JSON object for machines: under `settings` the name and the value of each, `null` where it is not set,
+    /// and `from`, the [place](Origin::place), with the file and the line, the variable or the option.
+    ///
+    /// ```
+    /// # use processor_runtime::config::Config;
+    /// # use processor_runtime::settings::{CommandLine, Environment, Places, resolve};
+    /// # let environment: Environment = [("PROCESSOR_THREADS", "4")].into_iter().collect();
+    /// # let settings = resolve(Places {
+    /// #     code: Config::new("app", "localhost:9092", "/var/lib/app"),
+    /// #     environment: &environment,
+    /// #     other_variables: &[],
+    /// #     command_line: &CommandLine::default(),
+    /// # })?;
+    /// let json = settings.json();
+    /// let entries = json["settings"].as_array().expect("a list");
+    /// let threads = entries.iter().find(|entry| entry["name"] == "threads").expect("all are listed");
+    /// assert_eq!((&threads["value"], &threads["from"]), (&"4".into(), &"environment".into()));
+    /// assert_eq!(threads["variable"], "PROCESSOR_THREADS");
+    /// # Ok::<(), processor_runtime::settings::SettingsError>(())
+    /// ```
     pub fn json(&self) -> Value {
         let entries: Vec<Value> = self.entries.iter().map(entry).collect();
         json!({ "settings": entries })

@@ -35,7 +35,23 @@ impl fmt::Debug for Given {
 
 /// The places that settings come from, beside the file that they name.
 ///
-/// [`resolve`] has an example.
+/// ```
+/// use processor_runtime::config::Config;
+/// use processor_runtime::settings::{CommandLine, Environment, Places, resolve};
+///
+/// // The application has an argument of its own, `#[arg(long, env = "PROCESSOR_INPUT")]`.
+/// let environment: Environment = [("PROCESSOR_INPUT", "readings")].into_iter().collect();
+/// let command_line = CommandLine::default();
+/// let own = ["PROCESSOR_INPUT".to_owned()];
+/// let places = |other_variables| Places {
+///     code: Config::new("app", "localhost:9092", "/var/lib/app"),
+///     environment: &environment,
+///     other_variables,
+///     command_line: &command_line,
+/// };
+/// assert!(resolve(places(&own)).is_ok());
+/// assert!(resolve(places(&[])).is_err()); // nobody knows the variable
+/// ```
 #[derive(Debug)]
 pub struct Places<'a> {
     /// What the application's code made of the defaults.
@@ -78,7 +94,22 @@ pub struct Settings {
 
 /// One setting as it came out, fit to be shown.
 ///
-/// [`Settings`] has an example.
+/// ```
+/// use processor_runtime::config::Config;
+/// use processor_runtime::settings::{CommandLine, Entry, Environment, Origin, Places, resolve};
+///
+/// # let (environment, command_line) = (Environment::default(), CommandLine::default());
+/// let mut code = Config::new("app", "localhost:9092", "/var/lib/app");
+/// code.kafka.insert("ssl.key.password", "hunter2");
+/// # let places =
+/// #     Places { code, environment: &environment, other_variables: &[], command_line: &command_line };
+/// let entries = resolve(places)?.entries;
+/// let password = entries.iter().find(|entry| entry.name == "kafka.ssl.key.password");
+/// let shown = Some("(hidden)".to_owned());
+/// let expected = Entry { name: "kafka.ssl.key.password".to_owned(), value: shown, origin: Origin::Code };
+/// assert_eq!(password, Some(&expected));
+/// # Ok::<(), processor_runtime::settings::SettingsError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Its name.

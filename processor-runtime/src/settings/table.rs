@@ -40,7 +40,14 @@ pub struct Setting {
 
 /// What counts where nobody sets a setting.
 ///
-/// See [`Setting`].
+/// ```
+/// use processor_runtime::settings::table::{Otherwise, find};
+///
+/// let otherwise = |name| find(name).map(|setting| setting.otherwise);
+/// assert_eq!(otherwise("state.dir"), Some(Otherwise::Required));
+/// assert_eq!(otherwise("threads"), Some(Otherwise::Default));
+/// assert_eq!(otherwise("config"), Some(Otherwise::Unset("no file")));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Otherwise {
     /// It must be set.
@@ -53,29 +60,70 @@ pub enum Otherwise {
 
 impl Setting {
     /// The option of the command line, without the dashes.
+    ///
+    /// ```
+    /// use processor_runtime::settings::table::find;
+    ///
+    /// let setting = find("application.id").expect("it is in the table");
+    /// assert_eq!(setting.option(), "application-id"); // --application-id
+    /// ```
     pub fn option(&self) -> String {
         self.name.replace('.', "-")
     }
 
     /// The environment variable.
+    ///
+    /// ```
+    /// use processor_runtime::settings::table::find;
+    ///
+    /// let setting = find("application.id").expect("it is in the table");
+    /// assert_eq!(setting.variable(), "PROCESSOR_APPLICATION_ID");
+    /// ```
     pub fn variable(&self) -> String {
         format!("{VARIABLE_PREFIX}{}", self.name.replace('.', "_").to_uppercase())
     }
 
     /// Whether a file may hold it.
+    ///
+    /// ```
+    /// use processor_runtime::settings::table::SETTINGS;
+    ///
+    /// let elsewhere: Vec<_> = SETTINGS.iter().filter(|setting| !setting.is_allowed_in_file()).collect();
+    /// assert_eq!(elsewhere.iter().map(|setting| setting.name).collect::<Vec<_>>(), ["config"]); // the file itself
+    /// ```
     pub fn is_allowed_in_file(&self) -> bool {
         !matches!(self.kind, Kind::SettingsFile)
     }
 }
 
 /// What all variables begin with.
+///
+/// ```
+/// use processor_runtime::settings::table::{SETTINGS, VARIABLE_PREFIX};
+///
+/// assert!(SETTINGS.iter().all(|setting| setting.variable().starts_with(VARIABLE_PREFIX)));
+/// ```
 pub const VARIABLE_PREFIX: &str = "PROCESSOR_";
 /// The table of client properties in the file, and their option.
+///
+/// ```
+/// use processor_runtime::settings::Kind;
+/// use processor_runtime::settings::table::{PROPERTIES, find};
+///
+/// let setting = find(PROPERTIES).expect("it is in the table");
+/// assert!(matches!(setting.kind, Kind::Properties));
+/// assert_eq!(setting.option(), "kafka"); // --kafka linger.ms=20
+/// ```
 pub const PROPERTIES: &str = "kafka";
 
-/// The setting of a name.
+/// The setting of a name; `None` where there is none. Names have dots, in small letters.
 ///
-/// [`Setting`] has an example.
+/// ```
+/// use processor_runtime::settings::table::find;
+///
+/// assert_eq!(find("session.timeout").map(|setting| setting.name), Some("session.timeout"));
+/// assert!(find("session-timeout").is_none());
+/// ```
 pub fn find(name: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.name == name)
 }
@@ -147,6 +195,14 @@ const LOG_FORMATS: &[Choice] = &[
 ];
 
 /// All settings, in the order in which they are listed.
+///
+/// ```
+/// use processor_runtime::settings::table::{Otherwise, SETTINGS};
+///
+/// let required = SETTINGS.iter().filter(|setting| setting.otherwise == Otherwise::Required);
+/// let names: Vec<_> = required.map(|setting| setting.name).collect();
+/// assert_eq!(names, ["application.id", "bootstrap.servers", "state.dir"]);
+/// ```
 pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "config",

@@ -10,11 +10,13 @@ use super::{StateError, StateErrorKind, directory, files};
 /// The ids of the applications that have state in this directory, in order.
 ///
 /// ```
-/// use processor_runtime::state::{RocksDirectory, StateSettings, applications};
+/// use processor_runtime::state::applications;
+/// # use processor_runtime::state::{RocksDirectory, StateSettings};
 ///
-/// let state_dir = tempfile::tempdir()?;
+/// # let state_dir = tempfile::tempdir()?;
 /// assert!(applications(state_dir.path())?.is_empty());
-/// let worker = RocksDirectory::open(state_dir.path(), "averages", StateSettings::default())?; // as a worker does
+/// # let worker = RocksDirectory::open(state_dir.path(), "averages", StateSettings::default())?;
+/// // A worker of `averages` has started.
 /// assert_eq!(applications(state_dir.path())?, ["averages"]);
 /// # drop(worker);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -35,8 +37,8 @@ pub fn applications(state_dir: &Path) -> Result<Vec<String>, StateError> {
 ///
 /// ```
 /// use processor_core::ids::{Partition, TaskId};
-/// use processor_runtime::state::{RocksDirectory, StateDirectory, StateSettings, application_directory, tasks};
-/// # use processor_runtime::state::{Layout, StoreLayout};
+/// use processor_runtime::state::{application_directory, tasks};
+/// # use processor_runtime::state::{Layout, RocksDirectory, StateDirectory, StateSettings, StoreLayout};
 ///
 /// # let state_dir = tempfile::tempdir()?;
 /// let directory = application_directory(state_dir.path(), "averages");
@@ -68,11 +70,12 @@ pub fn tasks(directory: &Path) -> Result<Vec<TaskId>, StateError> {
 fn task(name: &str) -> Option<TaskId> {
     let (subtopology, partition) = name.rsplit_once('_')?;
     let partition: i32 = partition.parse().ok().filter(|number| *number >= 0)?;
-    Some(TaskId::new(subtopology, Partition::new(partition)))
+    let task = TaskId::new(subtopology, Partition::new(partition));
+    (task.to_string() == name).then_some(task)
 }
 
 /// The names of the directories in a directory.
-pub(super) fn subdirectories(path: &Path) -> Result<Vec<String>, StateError> {
+fn subdirectories(path: &Path) -> Result<Vec<String>, StateError> {
     let failed = |error| files::failed("list", path, &error);
     if !path.is_dir() {
         let message =

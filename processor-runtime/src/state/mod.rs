@@ -1,30 +1,32 @@
-//! Local state, as the runtime needs it: the traits of the seam, with their contracts.
+//! Local state: how to look at what a worker keeps on disk, and, behind that, the traits of the seam.
 //!
 //! State is one database per task. It holds committed values only, so no crash, fence or abort ever wipes it: it is
 //! always a valid older state, and the changelog supplies the rest. This directory alone names rocksdb, and
-//! [`apply`](TaskState::apply) is the only way anything gets into it (EO-2).
+//! `TaskState::apply` is the only way anything gets into it (EO-2).
 //!
 //! Whoever looks at state from outside uses [`applications`], [`tasks`] and [`TaskView`] while a worker may run, or
-//! [`read_task_offline`] while none does. The traits and what implements them are the runtime's own, and no stable API. Every
-//! entry of a store, of all tasks on this machine:
+//! [`read_task_offline`] while none does; [`LocalState`] removes it. The traits and what implements them are the
+//! engine's own, and not shown here. Every entry of a store, of all tasks on this machine:
 //!
-//! ```no_run
+//! ```
+#![doc = include_str!("example_state.txt")]
 //! use std::ops::{Bound, ControlFlow};
-//! use std::path::Path;
 //!
 //! use processor_core::store::StoreJson;
 //! use processor_runtime::state::{TaskView, application_directory, tasks};
 //!
-//! let directory = application_directory(Path::new("/var/lib/averages"), "averages");
+//! let directory = application_directory(state_dir.path(), "averages");
 //! let json = StoreJson::of::<String, Vec<f64>>(); // the types of the store `window`
+//! let mut lines = Vec::new();
 //! for task in tasks(&directory)? {
 //!     let Some(view) = TaskView::open(&directory, &task)? else { continue };
 //!     view.scan("window", (Bound::Unbounded, Bound::Unbounded), false, |key, value| {
-//!         println!("{task} {} {}", json.key_or_why(key), json.value_or_why(value));
+//!         lines.push(format!("{task} {} {}", json.key_or_why(key), json.value_or_why(value)));
 //!         ControlFlow::Continue(())
 //!     })?;
 //! }
-//! # Ok::<(), processor_runtime::state::StateError>(())
+//! assert_eq!(lines, [r#"readings_3 "cellar" [12.0]"#, r#"readings_3 "kitchen" [20.5,21.0]"#]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 use std::sync::Arc;
@@ -56,15 +58,22 @@ mod options;
 #[cfg(test)]
 mod tests;
 
+#[doc(hidden)]
 pub use directory::RocksDirectory;
+#[doc(hidden)]
 pub use figures::{DiskFigures, StoreFigures};
 pub use files::application_directory;
 pub use inventory::{applications, tasks};
 pub use offline::{StoreDump, TaskDump, read_task_offline};
+#[doc(hidden)]
 pub use options::StateSettings;
+#[doc(hidden)]
 pub use permit::{Permit, RestoredBatch};
-pub use positions::{PositionsError, StoreRecord, TaskRecord};
+#[doc(hidden)]
+pub use positions::PositionsError;
+pub use positions::{StoreRecord, TaskRecord};
 pub use removal::LocalState;
+#[doc(hidden)]
 pub use task::{RocksTask, TaskReader};
 pub use view::TaskView;
 
@@ -72,6 +81,7 @@ pub use view::TaskView;
 ///
 /// # Contract
 /// A task's state is open at most once in a process, and the directory is used by at most one process.
+#[doc(hidden)]
 pub trait StateDirectory: Send + Sync + 'static {
     /// The open state of a task.
     type Task: TaskState;
@@ -99,6 +109,7 @@ pub trait StateDirectory: Send + Sync + 'static {
 }
 
 /// What a task keeps.
+#[doc(hidden)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// The stores in the order of [`StoreIndex`].
@@ -108,6 +119,7 @@ pub struct Layout {
 }
 
 /// How a store is kept.
+#[doc(hidden)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreLayout {
     /// The store's name; it names the column family.
@@ -125,6 +137,7 @@ pub struct StoreLayout {
 /// - Reads are of one committed state (see [`Base`]).
 /// - `apply` is atomic: after a crash at any point, either all of it is there or nothing, over all stores and the
 ///   positions (EO-3), and what is there is a prefix of the applied batches in order.
+#[doc(hidden)]
 pub trait TaskState: Base + Send {
     /// The task.
     fn task(&self) -> &TaskId;
@@ -153,6 +166,7 @@ pub trait TaskState: Base + Send {
 }
 
 /// How far the changelogs are contained in a task's state, and what else a commit carried.
+#[doc(hidden)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Positions {
     /// Per store, in the order of [`StoreIndex`]: the next changelog record to replay; `None`: replay from the start. Always
@@ -177,7 +191,17 @@ impl Positions {
     }
 }
 
-/// Local state could not be opened, written or wiped. Its kind is what to do about it.
+/// Local state could not be opened, read, written or removed. Its kind is what to do about it.
+///
+/// ```
+/// use std::path::Path;
+///
+/// use processor_runtime::state::{StateErrorKind, applications};
+///
+/// let error = applications(Path::new("/no/such/directory")).unwrap_err();
+/// assert_eq!(error.kind, StateErrorKind::Disk);
+/// assert!(error.to_string().contains("is it the `state.dir` that the worker runs with?"));
+/// ```
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct StateError {
@@ -188,11 +212,28 @@ pub struct StateError {
 }
 
 /// What to do about a [`StateError`].
+///
+/// ```
+/// use processor_runtime::state::{LocalState, StateErrorKind};
+///
+/// let state_dir = tempfile::tempdir()?;
+/// std::fs::create_dir(state_dir.path().join("averages"))?; // no worker has made it
+/// let error = LocalState::look(state_dir.path(), "averages").unwrap_err();
+/// let advice = match error.kind {
+///     StateErrorKind::Disk => "look at the disk and its rights",
+///     StateErrorKind::Corrupt => "a worker restores it",
+///     StateErrorKind::InUse => "stop the worker",
+///     StateErrorKind::Foreign => "name another directory",
+/// };
+/// assert_eq!(advice, "name another directory");
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StateErrorKind {
-    /// The disk is full or refuses: close the state, open it again, and restore what could not be written.
+    /// The disk is full or refuses, or something is not there. A worker closes the state, opens it again, and restores
+    /// what could not be written.
     Disk,
-    /// Damaged: [discard](StateDirectory::discard) the task's state and restore it.
+    /// Damaged: discard the task's state and restore it, as a worker does that opens it.
     Corrupt,
     /// Another process uses the directory.
     InUse,

@@ -13,6 +13,18 @@ use super::positions::{self, StoreRecord, TaskRecord};
 use super::{StateError, StateErrorKind, claim, directory, files, open};
 
 /// All that is in a task's state.
+///
+/// ```
+#[doc = include_str!("example_state.txt")]
+/// # use processor_core::ids::{Partition, TaskId};
+/// # use processor_runtime::state::{application_directory, read_task_offline};
+/// # let directory = application_directory(state_dir.path(), "averages");
+/// let dump = read_task_offline(&directory, &TaskId::new("readings", Partition::new(3)))?;
+/// let dump = dump.expect("the task has state");
+/// assert_eq!(dump.stores.keys().collect::<Vec<_>>(), ["window"]);
+/// assert_eq!(dump.task.map(|task| task.batch.get()), Some(7));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TaskDump {
     /// What the last batch carried; `None` in a task that never applied one.
@@ -22,6 +34,22 @@ pub struct TaskDump {
 }
 
 /// All that is in a store.
+///
+/// ```
+#[doc = include_str!("example_state.txt")]
+/// # use processor_core::ids::{Partition, TaskId};
+/// # use processor_runtime::state::{application_directory, read_task_offline};
+/// # let directory = application_directory(state_dir.path(), "averages");
+/// use processor_core::store::StoreJson;
+///
+/// let dump = read_task_offline(&directory, &TaskId::new("readings", Partition::new(3)))?;
+/// let window = &dump.expect("the task has state").stores["window"];
+/// let json = StoreJson::of::<String, Vec<f64>>(); // the types of the store
+/// let (key, value) = window.entries.first_key_value().expect("it has entries");
+/// assert_eq!((json.key(key)?.to_string(), json.value(value)?.to_string()), (r#""cellar""#.into(), "[12.0]".into()));
+/// assert_eq!(window.position.as_ref().map(|position| position.offset.get()), Some(2));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoreDump {
     /// How far its changelog is contained in its values.

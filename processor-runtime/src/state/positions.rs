@@ -27,6 +27,17 @@ const FORMAT: u8 = 1;
 const HAS_STREAM_TIME: u8 = 1;
 
 /// How far one store's changelog is contained in its values, and which changelog that was.
+///
+/// ```
+#[doc = include_str!("example_state.txt")]
+/// # use processor_core::ids::{Partition, TaskId};
+/// # use processor_runtime::state::{TaskView, application_directory};
+/// # let directory = application_directory(state_dir.path(), "averages");
+/// # let view = TaskView::open(&directory, &TaskId::new("readings", Partition::new(3)))?.expect("it has state");
+/// let window = view.stores()["window"].as_ref().expect("batches were applied");
+/// assert_eq!((window.offset.get(), &*window.topic_id), (2, "topic-1"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreRecord {
     /// The next changelog record to replay.
@@ -36,13 +47,26 @@ pub struct StoreRecord {
 }
 
 /// What a task's last applied batch carried besides the changelog positions.
+///
+/// ```
+#[doc = include_str!("example_state.txt")]
+/// # use processor_core::ids::{Partition, TaskId};
+/// # use processor_runtime::state::{TaskView, application_directory};
+/// # let directory = application_directory(state_dir.path(), "averages");
+/// # let view = TaskView::open(&directory, &TaskId::new("readings", Partition::new(3)))?.expect("it has state");
+/// let last = view.task().expect("batches were applied");
+/// assert_eq!((last.batch.get(), last.written_at.get()), (7, 1_500));
+/// assert_eq!(last.stream_time.map(|time| time.get()), Some(1_000));
+/// assert_eq!(last.cluster_id, "cluster-1");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskRecord {
-    /// The highest timestamp the task had seen.
+    /// The highest timestamp the task had seen; `None`: it had seen none.
     pub stream_time: Option<Timestamp>,
     /// The last batch that was applied.
     pub batch: BatchId,
-    /// The wall clock when it was applied.
+    /// The wall clock when it was applied; while a task is restored, that of the state that is continued.
     pub written_at: Timestamp,
     /// The cluster that the changelogs live on.
     pub cluster_id: String,

@@ -7,15 +7,17 @@ use super::{StateError, claim, directory, files, inventory};
 /// The local state of an application.
 ///
 /// ```
-/// use processor_runtime::state::{LocalState, RocksDirectory, StateErrorKind, StateSettings};
+/// use processor_runtime::state::{LocalState, StateErrorKind};
+/// # use processor_runtime::state::{RocksDirectory, StateSettings};
 ///
-/// let state_dir = tempfile::tempdir()?;
+/// # let state_dir = tempfile::tempdir()?;
 /// assert!(LocalState::hold(state_dir.path(), "averages")?.is_none());
-/// let worker = RocksDirectory::open(state_dir.path(), "averages", StateSettings::default())?;
+/// # let worker = RocksDirectory::open(state_dir.path(), "averages", StateSettings::default())?;
+/// // A worker has started.
 /// let refused = LocalState::hold(state_dir.path(), "averages").unwrap_err();
 /// assert_eq!(refused.kind, StateErrorKind::InUse);
 /// assert!(LocalState::look(state_dir.path(), "averages")?.is_some());
-/// drop(worker);
+/// drop(worker); // it has stopped
 /// let held = LocalState::hold(state_dir.path(), "averages")?.expect("a worker was here");
 /// assert!(held.tasks().is_empty());
 /// held.remove()?;
@@ -32,6 +34,16 @@ pub struct LocalState {
 impl LocalState {
     /// Looks at the state of an application, whether a worker has it open or not; `None` if it has none here.
     ///
+    /// ```
+    #[doc = include_str!("example_state.txt")]
+    /// use processor_runtime::state::LocalState;
+    ///
+    /// let found = LocalState::look(state_dir.path(), "averages")?.expect("a worker was here");
+    /// assert_eq!(found.tasks(), ["readings_3"]);
+    /// assert!(LocalState::look(state_dir.path(), "totals")?.is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// `Foreign` if it is not this application's.
     pub fn look(state_dir: &Path, application_id: &str) -> Result<Option<Self>, StateError> {
@@ -39,6 +51,18 @@ impl LocalState {
     }
 
     /// Takes hold of the state of an application: no worker has it open, nor can open it. `None` if it has none here.
+    ///
+    /// ```
+    #[doc = include_str!("example_state.txt")]
+    /// use processor_runtime::state::{LocalState, StateErrorKind};
+    ///
+    /// let held = LocalState::hold(state_dir.path(), "averages")?.expect("a worker was here");
+    /// let second = LocalState::hold(state_dir.path(), "averages").unwrap_err();
+    /// assert_eq!(second.kind, StateErrorKind::InUse);
+    /// drop(held);
+    /// assert!(LocalState::hold(state_dir.path(), "averages")?.is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// `InUse` while a worker has it, `Foreign` if it is not this application's.
@@ -57,28 +81,57 @@ impl LocalState {
         }
         directory::check_owner(&directory, application_id)?;
         let lock = lock(&directory)?;
-        let mut tasks = inventory::subdirectories(&directory)?;
-        tasks.sort();
+        // What has another name is somebody else's, and is left alone.
+        let tasks = inventory::tasks(&directory)?.iter().map(ToString::to_string).collect();
         Ok(Some(Self { directory, tasks, lock }))
     }
 
     /// The application's directory.
+    ///
+    /// ```
+    #[doc = include_str!("example_state.txt")]
+    /// use processor_runtime::state::{LocalState, application_directory};
+    ///
+    /// let found = LocalState::look(state_dir.path(), "averages")?.expect("a worker was here");
+    /// assert_eq!(found.directory(), application_directory(state_dir.path(), "averages"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// The names of the tasks that have state here.
+    /// The names of the tasks that had state here when it was looked at, in order.
+    ///
+    /// ```
+    #[doc = include_str!("example_state.txt")]
+    /// use processor_runtime::state::LocalState;
+    ///
+    /// let found = LocalState::look(state_dir.path(), "averages")?.expect("a worker was here");
+    /// assert_eq!(found.tasks(), ["readings_3"]); // sub-topology and partition
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn tasks(&self) -> &[String] {
         &self.tasks
     }
 
     /// Removes the state of every task. What stays is whose directory it is, and the worker's made-once name.
     ///
+    /// ```
+    #[doc = include_str!("example_state.txt")]
+    /// use processor_runtime::state::LocalState;
+    ///
+    /// let held = LocalState::hold(state_dir.path(), "averages")?.expect("a worker was here");
+    /// held.remove()?;
+    /// let left = LocalState::look(state_dir.path(), "averages")?.expect("it is still known whose it was");
+    /// assert!(left.tasks().is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// Of the file system. What was removed is gone, what was not is whole.
     ///
     /// # Panics
-    /// If it is not held.
+    /// If it is not [held](Self::hold), only [looked at](Self::look).
     pub fn remove(self) -> Result<(), StateError> {
         assert!(self.lock.is_some(), "state that a worker may open is not removed");
         self.tasks.iter().try_for_each(|task| files::remove_database(&self.directory.join(task)))

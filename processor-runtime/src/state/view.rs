@@ -69,6 +69,18 @@ impl TaskView {
     /// Opens the state of a task; `None` if the task has none. `directory` is the application's, as
     /// [`application_directory`](super::application_directory) names it. Nothing there is changed, locked or waited for.
     ///
+    /// ```
+    #[doc = include_str!("example_state.txt")]
+    /// use processor_core::ids::{Partition, TaskId};
+    /// use processor_runtime::state::{TaskView, application_directory};
+    ///
+    /// let directory = application_directory(state_dir.path(), "averages");
+    /// let of_partition = |number| TaskView::open(&directory, &TaskId::new("readings", Partition::new(number)));
+    /// assert!(of_partition(3)?.is_some());
+    /// assert!(of_partition(4)?.is_none()); // it is on another machine
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// `Corrupt` if the state is damaged, `Disk` if it cannot be read or is flushed too often to be opened.
     pub fn open(directory: &Path, task: &TaskId) -> Result<Option<Self>, StateError> {
@@ -91,11 +103,37 @@ impl TaskView {
     }
 
     /// What the last batch carried; `None` in a task that never applied one.
+    ///
+    /// ```
+    #[doc = include_str!("example_state.txt")]
+    /// # use processor_core::ids::{Partition, TaskId};
+    /// # use processor_runtime::state::{TaskView, application_directory};
+    /// # let directory = application_directory(state_dir.path(), "averages");
+    /// # let view = TaskView::open(&directory, &TaskId::new("readings", Partition::new(3)))?.expect("it has state");
+    /// let last = view.task().expect("batches were applied");
+    /// assert_eq!((last.batch.get(), &*last.cluster_id), (7, "cluster-1"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn task(&self) -> Option<&TaskRecord> {
         self.task.as_ref()
     }
 
-    /// The stores that are on disk, by name, and how far each one's changelog is contained in its values.
+    /// The stores that are on disk, by name, and how far each one's changelog is contained in its values; `None`: nothing
+    /// of it yet, or it has no changelog.
+    ///
+    /// ```
+    #[doc = include_str!("example_state.txt")]
+    /// # use processor_core::ids::{Partition, TaskId};
+    /// # use processor_runtime::state::{TaskView, application_directory};
+    /// # let directory = application_directory(state_dir.path(), "averages");
+    /// # let view = TaskView::open(&directory, &TaskId::new("readings", Partition::new(3)))?.expect("it has state");
+    /// for (name, record) in view.stores() {
+    ///     let next = record.as_ref().map(|record| record.offset.get());
+    ///     assert_eq!((name.as_str(), next), ("window", Some(2)));
+    /// }
+    /// assert_eq!(view.stores().len(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn stores(&self) -> &BTreeMap<String, Option<StoreRecord>> {
         &self.stores
     }
@@ -104,6 +142,21 @@ impl TaskView {
     ///
     /// `None`: there is none, or there is no such store.
     ///
+    /// ```
+    #[doc = include_str!("example_state.txt")]
+    /// # use processor_core::ids::{Partition, TaskId};
+    /// # use processor_runtime::state::{TaskView, application_directory};
+    /// # let directory = application_directory(state_dir.path(), "averages");
+    /// # let view = TaskView::open(&directory, &TaskId::new("readings", Partition::new(3)))?.expect("it has state");
+    /// use processor_core::store::StoreJson;
+    ///
+    /// let json = StoreJson::of::<String, Vec<f64>>(); // the types of the store
+    /// let value = view.get("window", &json.key_from_text("kitchen")?)?.expect("the kitchen has readings");
+    /// assert_eq!(json.value(&value)?.to_string(), "[20.5,21.0]");
+    /// assert_eq!(view.get("window", b"attic")?, None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// The state cannot be read.
     pub fn get(&self, store: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
@@ -111,7 +164,25 @@ impl TaskView {
         self.db.get_cf(&family, key).map_err(|error| self.unreadable(&error))
     }
 
-    /// Visits the stored entries between the bounds in key order, or in reverse, until `visit` breaks.
+    /// Visits the stored entries between the bounds in key order, or in reverse, until `visit` breaks. Where there is no
+    /// such store, there are none.
+    ///
+    /// ```
+    #[doc = include_str!("example_state.txt")]
+    /// # use processor_core::ids::{Partition, TaskId};
+    /// # use processor_runtime::state::{TaskView, application_directory};
+    /// # let directory = application_directory(state_dir.path(), "averages");
+    /// # let view = TaskView::open(&directory, &TaskId::new("readings", Partition::new(3)))?.expect("it has state");
+    /// use std::ops::{Bound, ControlFlow};
+    ///
+    /// let mut last = None;
+    /// view.scan("window", (Bound::Unbounded, Bound::Excluded(b"l".as_slice())), true, |key, _value| {
+    ///     last = Some(key.to_vec());
+    ///     ControlFlow::Break(()) // one is enough
+    /// })?;
+    /// assert_eq!(last.as_deref(), Some(b"kitchen".as_slice()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// The state cannot be read.
@@ -135,7 +206,19 @@ impl TaskView {
         Ok(())
     }
 
-    /// About how many entries a store has.
+    /// About how many entries a store has; 0 if there is no such store. It may be many times too many where entries
+    /// were written often and not flushed since.
+    ///
+    /// ```
+    #[doc = include_str!("example_state.txt")]
+    /// # use processor_core::ids::{Partition, TaskId};
+    /// # use processor_runtime::state::{TaskView, application_directory};
+    /// # let directory = application_directory(state_dir.path(), "averages");
+    /// # let view = TaskView::open(&directory, &TaskId::new("readings", Partition::new(3)))?.expect("it has state");
+    /// assert_eq!(view.approximate_len("window")?, 2);
+    /// assert_eq!(view.approximate_len("totals")?, 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// The state cannot be read.

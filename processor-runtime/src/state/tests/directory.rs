@@ -156,3 +156,20 @@ fn a_state_whose_write_failed_is_not_parked_and_opens_whole() {
     assert_eq!(task.positions().changelogs, [None, positions_of(3).changelogs[1]]);
     assert_eq!(entries(&task, 0).expect("made again"), Entries::new());
 }
+
+#[test]
+fn a_reset_leaves_alone_what_is_no_tasks() {
+    let root = temporary();
+    drop(open(&directory(root.path()), &layout(&["a", "b"])));
+    let others = ["backup", "orders_3.old", "orders_03", "_"].map(|name| root.path().join(APPLICATION).join(name));
+    for other in &others {
+        fs::create_dir(other).expect("there is room");
+    }
+    let held = LocalState::hold(root.path(), APPLICATION).expect("nobody holds it").expect("it is there");
+    assert_eq!(held.tasks(), [task_id().to_string()]);
+    held.remove().expect("the disk takes it");
+    assert!(!task_path(root.path()).exists());
+    for other in others {
+        assert!(other.is_dir(), "{} is left alone", other.display());
+    }
+}

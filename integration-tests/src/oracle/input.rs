@@ -5,29 +5,30 @@ use std::collections::HashSet;
 use super::PartitionLog;
 use super::verdict::{Kind, Verdict};
 
-/// Nothing that was acknowledged is missing from the input, and what is there beyond it repeats another record: an
-/// idempotent producer that begins a new epoch sends again what it has not heard of, and that may be there already.
+/// Everything that was acknowledged is in the input, and nothing else; more than once, perhaps: an idempotent producer that
+/// begins a new epoch sends again what it has not heard of, and that may be there already.
 ///
-/// The input is what its log says, so a repeated record is processed as often as it is there.
+/// No two records that were produced may be alike: by that a repeated one is known. The input is what its log says, so what
+/// is there twice is processed twice.
 pub fn check_input(input: &[PartitionLog], acknowledged: u64) -> Verdict {
     let mut verdict = Verdict::new("acknowledged", "there");
     verdict.inputs = acknowledged;
-    let mut repeats = 0;
+    let mut distinct = 0;
     for log in input {
         let mut seen = HashSet::new();
         for record in &log.records {
             verdict.outputs += 1;
             let is_new = seen.insert((record.timestamp, &record.key, &record.value, &record.headers));
-            repeats += u64::from(!is_new);
+            distinct += u64::from(is_new);
         }
     }
-    let there = verdict.outputs;
-    let kind = match there {
-        _ if there < acknowledged => Kind::Lost,
-        _ if there > acknowledged + repeats => Kind::Wrong,
+    let kind = match distinct {
+        _ if distinct < acknowledged => Kind::Lost,
+        _ if distinct > acknowledged => Kind::Wrong,
         _ => return verdict,
     };
-    let expected = || (format!("{acknowledged}, and up to {repeats} that are repeated"), there.to_string());
-    verdict.violate(kind, format_args!("the input"), expected);
+    let repeated = verdict.outputs - distinct;
+    let found = || (format!("{acknowledged} different records"), format!("{distinct}, and {repeated} repeated"));
+    verdict.violate(kind, format_args!("the input"), found);
     verdict
 }

@@ -28,7 +28,7 @@ use crate::ids::{BatchId, ChangelogOffset, Offset, Timestamp};
 pub struct StoreFacts {
     /// Whether the group has committed an offset for the task.
     pub committed: bool,
-    /// The changelog's end as the commit names it.
+    /// The changelog's end: the highest that the commit of any of the task's inputs names.
     pub named_end: Option<ChangelogOffset>,
     /// The first offset of the changelog partition.
     pub log_start: ChangelogOffset,

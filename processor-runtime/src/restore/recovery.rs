@@ -122,7 +122,7 @@ pub(super) struct StoreReplay {
     pub(super) from: ChangelogOffset,
     pub(super) reached: ChangelogOffset,
     pub(super) until: ChangelogOffset,
-    /// The end that the last commit names: nothing that is behind it was ever committed.
+    /// The highest end that the commit of any input names: nothing that is behind it was ever committed.
     named_end: Option<ChangelogOffset>,
     /// Where something is all the same.
     torn_from: Option<ChangelogOffset>,

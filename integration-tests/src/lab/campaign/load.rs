@@ -2,6 +2,7 @@
 //! timestamp, and so has its output: whoever sees the output knows how long the record has been on its way. Nothing waits
 //! for brokers or workers that are away, so what they delay is counted in full.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -30,12 +31,19 @@ impl Load {
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, keys, mut random) = (Arc::clone(&stop), scene.keys, SplitMix64::new(seed));
         let produce = move || {
-            let mut sent = 0;
+            let (mut sent, mut millisecond, mut said) = (0, 0, HashSet::new());
             while !stopped.load(Ordering::SeqCst) {
-                let account = format!("account-{}", random.below(keys));
-                let delta = random.below(1_001) as i64 - 500;
-                producer.send(&account, &delta.to_be_bytes(), now_ms())?;
-                sent += 1;
+                let (account, delta) = (random.below(keys), random.below(1_001) as i64 - 500);
+                let now = now_ms();
+                if now != millisecond {
+                    millisecond = now;
+                    said.clear();
+                }
+                // No two are alike, so that one that stands twice in the log is known.
+                if said.insert((account, delta)) {
+                    producer.send(&format!("account-{account}"), &delta.to_be_bytes(), now)?;
+                    sent += 1;
+                }
             }
             producer.finish()?;
             Ok(sent)

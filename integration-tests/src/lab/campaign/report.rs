@@ -152,9 +152,9 @@ impl Tally {
             grouped(self.bank_kills)
         ));
         line(format_args!(
-            "Seconds. Recovery: from the strike (from its end for pauses, storms and full disks) until each partition of \
-             the victim shows an output of a record produced after it. Delay: the longest that any record of any partition \
-             was on its way.\n"
+            "Seconds. Recovery: from the strike (from its end for pauses, storms, partitions, full disks and brokers-down) \
+             until each partition of the victim shows an output of a record produced after it. Delay: the longest that any \
+             record of any partition was on its way.\n"
         ));
         line(format_args!(
             "| fault | counted | missed | recovery p50 | p99 | max | bound | over it | delay p50 | p99 |\n|---|---|---|---|---|---|---|---|---|---|"

@@ -249,7 +249,7 @@ impl<T: TaskState> Recovery<T> {
         }
         let Step::Planned { committed, bounds } = &self.step else { return Ok(()) };
         let newest = newest_metadata(committed);
-        let any_committed = committed.iter().any(|input| input.committed.is_some());
+        let any_committed = is_any_committed(committed);
         let start = start_offsets(committed, bounds, rule)?;
         let now = clock.wall();
         let mut stores = Vec::new();
@@ -599,6 +599,10 @@ fn newest_metadata(committed: &[CommittedInput]) -> Option<&OffsetMetadata> {
     metadata_of(committed).max_by_key(|metadata| metadata.batch)
 }
 
+fn is_any_committed(inputs: &[CommittedInput]) -> bool {
+    inputs.iter().any(|input| input.committed.is_some())
+}
+
 /// What is known of a store before its replay. `local`: how far its base holds the changelog, and how old that is.
 fn facts(
     committed: &[CommittedInput],
@@ -607,7 +611,7 @@ fn facts(
     (stored, stored_age_ms): (Option<ChangelogOffset>, i64),
 ) -> StoreFacts {
     StoreFacts {
-        committed: committed.iter().any(|input| input.committed.is_some()),
+        committed: is_any_committed(committed),
         named_end: highest_end(committed, &changelog.store),
         log_start: ChangelogOffset::new(log.start),
         log_end: ChangelogOffset::new(log.end),

@@ -5,6 +5,7 @@
 //! it, as long as the code is the same.
 
 mod bank;
+mod clock;
 mod cluster;
 mod code;
 mod faults;

@@ -1,21 +1,14 @@
 //! What can be done to workers, brokers and the network: each fault's name, what it is, how often it is chosen, how soon
 //! work must go on, and whether this machine allows it. How each is carried out is in `strike`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
 
+use super::clock::SettableClock;
 use super::network::Network;
 use crate::disk::Disk;
-
-/// Where distributions put the library that changes a process's clock.
-const FAKETIME: [&str; 4] = [
-    "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
-    "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
-    "/usr/lib64/faketime/libfaketime.so.1",
-    "/usr/lib/faketime/libfaketime.so.1",
-];
 
 /// One kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -162,12 +155,9 @@ impl Fault {
                 10,
                 "SIGKILL of a worker, and its state directory is what it was thousands of records ago",
             ),
-            Self::ClockJump => entry(
-                "clock-jump",
-                1,
-                10,
-                "SIGKILL of a worker, which comes back with its clock an hour ahead or behind; later it is right again",
-            ),
+            Self::ClockJump => {
+                entry("clock-jump", 1, 10, "the wall clock of a worker is set an hour ahead or behind while it works")
+            }
         }
     }
 
@@ -206,7 +196,7 @@ impl Fault {
     pub(super) fn why_not(self, means: &Means) -> Option<&str> {
         match self {
             Self::DiskFull => means.small_disk.as_ref().err().map(String::as_str),
-            Self::ClockJump => means.faketime.as_ref().err().map(String::as_str),
+            Self::ClockJump => means.clock.as_ref().err().map(String::as_str),
             _ => None,
         }
     }
@@ -216,7 +206,7 @@ impl Fault {
 #[derive(Debug)]
 pub(super) struct Means {
     pub(super) small_disk: Result<(), String>,
-    pub(super) faketime: Result<PathBuf, String>,
+    pub(super) clock: Result<SettableClock, String>,
     pub(super) network: Network,
 }
 
@@ -225,9 +215,8 @@ impl Means {
     pub(super) fn find(directory: &Path, network: Network) -> Self {
         let small_disk =
             Disk::new(&directory.join("try-disk"), 1 << 20).map(drop).map_err(|error| format!("{error:#}"));
-        let faketime = FAKETIME.iter().map(PathBuf::from).find(|file| file.is_file());
-        let faketime = faketime.ok_or_else(|| "libfaketime is not installed (apt-get install libfaketime)".to_owned());
-        Self { small_disk, faketime, network }
+        let clock = SettableClock::new(directory).map_err(|error| format!("{error:#}"));
+        Self { small_disk, clock, network }
     }
 }
 
@@ -248,7 +237,7 @@ mod tests {
     fn what_the_machine_lacks_is_left_out_with_the_reason() {
         let means = Means {
             small_disk: Err("no rights".to_owned()),
-            faketime: Err("not installed".to_owned()),
+            clock: Err("not installed".to_owned()),
             network: Network::Shared("not allowed".to_owned()),
         };
         let left_out: Vec<_> = Fault::ALL.into_iter().filter_map(|fault| fault.why_not(&means)).collect();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use jiff::Timestamp;
 use processor_runtime::failpoints::Failpoint;
 use processor_simulator::SplitMix64;
 
@@ -17,7 +18,6 @@ use super::wrong;
 use crate::lab::interrupt::Interrupt;
 use crate::proxy::{Fault as NetworkFault, Proxy, Rule};
 use crate::scene::copy_directory;
-use crate::worker::WorkerConfig;
 
 /// How long a worker may take until it has come past the place where it dies.
 const DEATH_TIMEOUT: Duration = Duration::from_secs(20);
@@ -25,6 +25,8 @@ const DEATH_TIMEOUT: Duration = Duration::from_secs(20);
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a full disk is waited for to be seen.
 const SEEN_TIMEOUT: Duration = Duration::from_secs(12);
+/// How long a worker may take to stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// How much becomes visible while something odd goes on.
 const MEANWHILE: u64 = 2_000;
 const REFUSED: i32 = 1;
@@ -502,27 +504,36 @@ impl<'a> Striker<'a> {
 
     /// The clock of a worker is an hour off from its start on, and right again when it is started the next time. It does not
     /// jump under a running process: librdkafka waits for times of the wall clock, and for an hour if that goes back.
+    /// The wall clock of a worker is set while it works: it takes part in the group as before.
     fn clock_jump(&mut self) -> Result<Done> {
-        let library = self.means.faketime.clone().map_err(anyhow::Error::msg)?;
-        let (at, owned) = self.victim();
+        let clock = self.means.clock.clone().map_err(anyhow::Error::msg)?;
         let offset = if self.random.below(2) == 0 { "+3600" } else { "-3600" };
-        let faked = |config: WorkerConfig| {
-            config
-                .with_variable("LD_PRELOAD", &library.display().to_string())
-                .with_variable("FAKETIME", offset)
-                .with_variable("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-        };
+        let (at, owned) = self.victim();
+        clock.set("+0")?;
         let since = now_ms();
         self.segment.crew[at].kill()?;
-        self.segment.crew[at].start_as(faked);
-        let started = self.back(at, &format!(" by {offset} s"), &owned, since)?;
+        self.segment.crew[at].start_as(|worker| clock.given_to(worker));
+        self.back(at, "", &owned, since)?;
+        let owned = self.segment.crew[at].assigned();
+        ensure!(!owned.is_empty(), wrong("under a clock of its own the worker has no part of the work".to_owned()));
+        let since = now_ms();
+        clock.set(offset)?;
+        let jumped = self.back(at, &format!(" by {offset} s"), &owned, since)?;
         self.segment.await_visible(self.segment.since_last()? + MEANWHILE, self.interrupt)?;
-        // Killed, for under that library a process does not always end by itself.
+        let worker = self.segment.crew[at].running();
+        let goes_on = worker.assigned() == owned;
+        worker.terminate()?;
+        let status = worker.wait(STOP_TIMEOUT)?;
+        let log = worker.log_since_start();
+        ensure!(status.success(), wrong(format!("under a clock that was set the worker ends with {status}:\n{log}")));
+        let said_at = log.lines().last().and_then(|line| line.split_whitespace().next()?.parse::<Timestamp>().ok());
+        let is_far = |said: Timestamp| (said.as_millisecond() - now_ms()).abs() > 1_800_000;
         let since = now_ms();
         self.segment.crew[at].kill()?;
         self.segment.crew[at].start();
         let restarted = self.back(at, "", &owned, since)?;
-        Ok(Done { recovery: started.recovery.max(restarted.recovery), ..started })
+        let hit = goes_on && said_at.is_some_and(is_far);
+        Ok(Done { recovery: jumped.recovery.max(restarted.recovery), hit, ..jumped })
     }
 
     // ---- what they share ----------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
-//! Latency: how long after a record was handed to a producer its average reaches a `read_committed` consumer.
+//! Latency: how long after a record was handed to a producer its average reaches a `read_committed` consumer, at a steady rate.
 //!
 //! Producer and consumer are threads of this process and read the same monotonic clock. A record's timestamp is its
-//! number in the sequence; the processor hands timestamps on, so an average says whose it is. What producer and consumer
+//! number in the sequence; every subject hands timestamps on, so an average says whose it is. What producer and consumer
 //! take themselves is part of the figure. The hand-written loop, with a transaction for each poll, says what Kafka's
 //! transactions and the clients cost by themselves.
 
@@ -19,24 +19,52 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde::Serialize;
 
 use super::figures::percentile;
-use super::subject::{Subject, hand_loop, moving_average};
+use super::subject::{Job, Subject};
 use super::{Bench, TOPIC, WINDOW};
-use crate::client::{Observer, Pace, PacedProducer, create_topic};
+use crate::client::{Isolation, Observer, Pace, PacedProducer, create_topic};
 use crate::lab::interrupt::Interrupt;
 use crate::lab::program::Running;
-use crate::oracle::check_moving_average;
+use crate::oracle::{check_moving_average, grouped};
 
-/// Records a second.
-pub(super) const RATE: u64 = 1_000;
 const KEYS: u64 = 1_000;
-/// Not counted: the worker joins its group and connects.
+const PARTITIONS: i32 = 4;
+/// Not counted: the subject joins its group, connects, and a JVM compiles what it runs.
 const WARM_UP: Duration = Duration::from_secs(5);
 const FIRST_TIMESTAMP: i64 = 1_700_000_000_000;
-const LOST_AFTER: Duration = Duration::from_secs(30);
+const LOST_AFTER: Duration = Duration::from_mins(1);
+/// Up to this rate each record is sent at once; above it, those of a millisecond share a request.
+const NO_LINGER_MAX: u64 = 1_000;
+
+/// Whose latency is measured, and with which time for a transaction; the processor has no such setting.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Candidate {
+    pub(super) subject: Subject,
+    pub(super) transaction_ms: u64,
+}
+
+impl Candidate {
+    /// All: Kafka Streams as it comes, and tuned.
+    pub(super) const ALL: [Self; 5] = [
+        Self { subject: Subject::HandLoop, transaction_ms: 0 },
+        Self { subject: Subject::Processor, transaction_ms: 0 },
+        Self { subject: Subject::KafkaStreams, transaction_ms: 100 },
+        Self { subject: Subject::KafkaStreams, transaction_ms: 25 },
+        Self { subject: Subject::KafkaStreams, transaction_ms: 10 },
+    ];
+
+    /// What people call it.
+    pub(super) fn name(self) -> String {
+        match self.subject {
+            Subject::KafkaStreams => format!("{}-{}", self.subject.name(), self.transaction_ms),
+            Subject::HandLoop | Subject::Processor => self.subject.name().to_owned(),
+        }
+    }
+}
 
 /// In milliseconds.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Latency {
+    pub(super) candidate: Candidate,
     pub(super) records_per_second: u64,
     pub(super) seconds: u64,
     pub(super) p50: f64,
@@ -44,88 +72,95 @@ pub(super) struct Latency {
     pub(super) p99: f64,
     pub(super) max: f64,
     pub(super) cpu_us_per_record: f64,
+    /// At least so many: as many as have written to the partition to which most have.
+    pub(super) transactions_per_second: f64,
     /// What other programs had of all cores meanwhile.
     pub(super) others_percent: f64,
 }
 
-/// Measures one of the two at a steady rate.
-pub(super) fn measure(bench: &Bench<'_>, subject: Subject) -> Result<Latency> {
-    let topics = &Topics::of(subject);
-    for topic in [&topics.input, &topics.output] {
-        create_topic(bench.bootstrap, topic, bench.args.partitions, &TOPIC)?;
-    }
-    let program = match subject {
-        Subject::HandLoop => hand_loop(bench, &topics.group, &topics.input, &topics.output, 0)?,
-        Subject::MovingAverage => moving_average(bench, &topics.group, &topics.input, &topics.output)?,
+/// Measures one at a steady rate.
+pub(super) fn measure(bench: &Bench<'_>, candidate: Candidate, rate: u64, seconds: u64) -> Result<Latency> {
+    let name = format!("latency-{rate}-{}", candidate.name());
+    let job = Job {
+        input: format!("{name}-input"),
+        output: format!("{name}-output"),
+        partitions: PARTITIONS,
+        transaction_ms: candidate.transaction_ms,
+        processor_options: Vec::new(),
+        name,
     };
+    for topic in [&job.input, &job.output] {
+        create_topic(bench.bootstrap, topic, PARTITIONS, &TOPIC)?;
+    }
+    let program = job.program(bench, candidate.subject)?;
     bench.wait_for_quiet()?;
     let process = program.start()?;
-    let warm_up = RATE * WARM_UP.as_secs();
-    let count = warm_up + RATE * bench.args.latency_seconds;
+    let warm_up = rate * WARM_UP.as_secs();
     let load = bench.load(Some(process.pid()))?;
-    let mut result = observe(bench, topics, &process, warm_up, count).with_context(|| process.log_tail())?;
-    result.others_percent = bench.load(Some(process.pid()))?.others_percent_since(&load);
-    subject.end(process)?;
-    let kafka = Observer::new(bench.bootstrap, &topics.group)?;
-    let verdict =
-        check_moving_average(&kafka.read_committed(&topics.input)?, &kafka.read_committed(&topics.output)?, WINDOW);
+    let steady = Steady { rate, warm_up, count: warm_up + rate * seconds };
+    let mut latency = observe(bench, &job, &process, candidate, steady).with_context(|| process.log_tail())?;
+    latency.others_percent = bench.load(Some(process.pid()))?.others_percent_since(&load);
+    candidate.subject.end(process)?;
+    let kafka = Observer::new(bench.bootstrap, &job.name)?;
+    let outputs = kafka.read_committed(&job.output)?;
+    let verdict = check_moving_average(&kafka.read_committed(&job.input)?, &outputs, WINDOW);
     ensure!(verdict.is_ok(), "the averages are wrong, so their speed means nothing: {verdict}");
-    let Latency { p50, p90, p99, max, others_percent, .. } = result;
+    let ends = kafka.watermarks(&job.output, Isolation::ReadUncommitted)?;
+    let markers = outputs.iter().map(|log| ends[&log.partition].end - log.records.len() as i64).max().unwrap_or(0);
+    latency.transactions_per_second = markers as f64 / (steady.count as f64 / rate as f64);
+    let Latency { p50, p90, p99, max, others_percent, transactions_per_second, .. } = latency;
     bench.say(&format!(
-        "{:<22} p50 {p50:.1} ms, p90 {p90:.1}, p99 {p99:.1}, max {max:.1}, others {others_percent:.0} %; checked",
-        topics.group
+        "{:<34} p50 {p50:.1} ms, p90 {p90:.1}, p99 {p99:.1}, max {max:.1}; {transactions_per_second:.0} transactions/s, others \
+         {others_percent:.0} %; checked",
+        job.name
     ));
-    Ok(result)
+    Ok(latency)
 }
 
-struct Topics {
-    group: String,
-    input: String,
-    output: String,
+/// Records a second, and how many of them: the first are not counted.
+#[derive(Clone, Copy, Debug)]
+struct Steady {
+    rate: u64,
+    warm_up: u64,
+    count: u64,
 }
 
-impl Topics {
-    fn of(subject: Subject) -> Self {
-        let group = format!("latency-{}", subject.name());
-        Self { input: format!("{group}-input"), output: format!("{group}-output"), group }
-    }
-}
-
-fn observe(bench: &Bench<'_>, topics: &Topics, process: &Running, warm_up: u64, count: u64) -> Result<Latency> {
-    let consumer = consumer(bench.bootstrap, &topics.output, bench.args.partitions)?;
+fn observe(bench: &Bench<'_>, job: &Job, process: &Running, candidate: Candidate, steady: Steady) -> Result<Latency> {
+    let consumer = consumer(bench.bootstrap, &job.output)?;
     let stop = Arc::new(AtomicBool::new(false));
-    let (bootstrap, topic, stopped) = (bench.bootstrap.to_owned(), topics.input.clone(), Arc::clone(&stop));
-    let partitions = bench.args.partitions;
-    let producing = thread::spawn(move || produce(&bootstrap, &topic, partitions, count, &stopped));
-    let received = receive(&consumer, bench.interrupt, process, warm_up, count);
+    let (bootstrap, topic, stopped) = (bench.bootstrap.to_owned(), job.input.clone(), Arc::clone(&stop));
+    let producing = thread::spawn(move || produce(&bootstrap, &topic, steady, &stopped));
+    let received = receive(&consumer, bench.interrupt, process, steady);
     stop.store(true, Ordering::SeqCst);
     let sent = producing.join().map_err(|_| anyhow!("the producer panicked"))?;
     let (received, cpu) = received?;
     let sent = sent?;
 
-    let first = usize::try_from(warm_up).context("the warm-up is short")?;
+    let first = usize::try_from(steady.warm_up).context("the warm-up is short")?;
     let pairs = sent.iter().zip(&received).skip(first);
     let mut millis: Vec<f64> = pairs.map(|(from, to)| to.duration_since(*from).as_secs_f64() * 1e3).collect();
     millis.sort_by(f64::total_cmp);
     Ok(Latency {
-        records_per_second: RATE,
-        seconds: bench.args.latency_seconds,
+        candidate,
+        records_per_second: steady.rate,
+        seconds: (steady.count - steady.warm_up) / steady.rate,
         p50: percentile(&millis, 50.0),
         p90: percentile(&millis, 90.0),
         p99: percentile(&millis, 99.0),
         max: percentile(&millis, 100.0),
         cpu_us_per_record: cpu.as_secs_f64() * 1e6 / millis.len() as f64,
+        transactions_per_second: 0.0,
         others_percent: 0.0,
     })
 }
 
 /// When each record was handed over.
-fn produce(bootstrap: &str, topic: &str, partitions: i32, count: u64, stop: &AtomicBool) -> Result<Vec<Instant>> {
-    let pace = Pace { rate: Some(RATE), linger_ms: 0 };
-    let mut producer = PacedProducer::new(bootstrap, topic, partitions, pace)?;
+fn produce(bootstrap: &str, topic: &str, steady: Steady, stop: &AtomicBool) -> Result<Vec<Instant>> {
+    let pace = Pace { rate: Some(steady.rate), linger_ms: u64::from(steady.rate > NO_LINGER_MAX) };
+    let mut producer = PacedProducer::new(bootstrap, topic, PARTITIONS, pace)?;
     let mut random = SplitMix64::new(1);
     let mut sent = Vec::new();
-    for index in 0..count {
+    for index in 0..steady.count {
         if stop.load(Ordering::SeqCst) {
             break;
         }
@@ -142,9 +177,9 @@ fn receive(
     consumer: &BaseConsumer,
     interrupt: &Interrupt,
     process: &Running,
-    warm_up: u64,
-    count: u64,
+    steady: Steady,
 ) -> Result<(Vec<Instant>, Duration)> {
+    let Steady { warm_up, count, .. } = steady;
     let mut arrived: Vec<Option<Instant>> = vec![None; usize::try_from(count).context("few enough for memory")?];
     let (mut missing, mut moved_at) = (count, Instant::now());
     let mut cpu_before = None;
@@ -166,13 +201,18 @@ fn receive(
         if cpu_before.is_none() && count - missing >= warm_up {
             cpu_before = Some(process.usage()?.cpu);
         }
-        ensure!(moved_at.elapsed() < LOST_AFTER, "{missing} of {count} averages did not come for {LOST_AFTER:?}");
+        ensure!(
+            moved_at.elapsed() < LOST_AFTER,
+            "{} of {} averages did not come for {LOST_AFTER:?}",
+            grouped(missing),
+            grouped(count)
+        );
     }
     let cpu = process.usage()?.cpu.saturating_sub(cpu_before.unwrap_or_default());
     Ok((arrived.into_iter().flatten().collect(), cpu))
 }
 
-fn consumer(bootstrap: &str, topic: &str, partitions: i32) -> Result<BaseConsumer> {
+fn consumer(bootstrap: &str, topic: &str) -> Result<BaseConsumer> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
         .set("client.id", "bench-latency")
@@ -184,7 +224,7 @@ fn consumer(bootstrap: &str, topic: &str, partitions: i32) -> Result<BaseConsume
         .create()
         .with_context(|| format!("create a consumer for {bootstrap}"))?;
     let mut all = TopicPartitionList::new();
-    for partition in 0..partitions {
+    for partition in 0..PARTITIONS {
         all.add_partition_offset(topic, partition, Offset::Offset(0))?;
     }
     consumer.assign(&all).context("assign the output's partitions")?;

@@ -1,0 +1,175 @@
+//! Rates: how fast a whole topic is averaged, by each subject on the same input and broker.
+//!
+//! A run begins with the input complete. Its rate is that of the steady state: the records between the first commit that
+//! is seen and the last, over the time between the two, so that the start of a process and its joining of the group do
+//! not count. CPU time is of the same stretch; memory is the process's peak, start included. The order of the subjects
+//! changes from round to round, since the broker gets faster as it warms up.
+
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+
+use super::committed::Committed;
+use super::figures::Spread;
+use super::subject::{Job, Subject};
+use super::{Bench, TOPIC, WINDOW};
+use crate::client::{Observer, Workload, create_topic, delete_topic, produce_readings};
+use crate::lab::program::Running;
+use crate::oracle::{PartitionLog, check_moving_average, grouped};
+
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// Without any commit for so long, a run has failed.
+const STALL_TIMEOUT: Duration = Duration::from_mins(1);
+/// How long the hand-written loop and Kafka Streams collect for a transaction: what Kafka Streams has by itself.
+const TRANSACTION_MS: u64 = 100;
+
+/// What is averaged.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Work {
+    /// In the names of topics and groups.
+    pub(super) name: &'static str,
+    pub(super) records: u64,
+    pub(super) keys: u64,
+    pub(super) partitions: i32,
+    /// Options of the processor for this work.
+    #[serde(skip)]
+    pub(super) processor_options: &'static [(&'static str, &'static str)],
+}
+
+/// What one run gave.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Run {
+    pub(super) records_per_second: f64,
+    pub(super) cpu_us_per_record: f64,
+    pub(super) peak_mib: f64,
+    /// From the start of the process to its first commit.
+    pub(super) first_commit_seconds: f64,
+    /// What other programs had of all cores meanwhile.
+    pub(super) others_percent: f64,
+}
+
+/// All runs of a work: element `i` of each subject is of round `i`.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Rates {
+    pub(super) work: Work,
+    pub(super) runs: BTreeMap<Subject, Vec<Run>>,
+}
+
+impl Rates {
+    /// A figure of a subject.
+    pub(super) fn spread(&self, subject: Subject, figure: impl Fn(&Run) -> f64) -> Option<Spread> {
+        self.runs.get(&subject).map(|runs| Spread::of(runs.iter().map(figure)))
+    }
+
+    /// The processor's figure over another subject's, of each round: what is compared is of the same minute.
+    pub(super) fn ratio(&self, other: Subject, figure: impl Fn(&Run) -> f64) -> Option<Spread> {
+        let (own, other) = (self.runs.get(&Subject::Processor)?, self.runs.get(&other)?);
+        Some(Spread::of(own.iter().zip(other).map(|(own, other)| figure(own) / figure(other))))
+    }
+
+    /// The loop's rate over Kafka Streams': where that is small, something holds the loop back, and it is no limit.
+    pub(super) fn loop_to_streams(&self) -> Option<f64> {
+        let (limit, streams) = (self.runs.get(&Subject::HandLoop)?, self.runs.get(&Subject::KafkaStreams)?);
+        let ratios =
+            limit.iter().zip(streams).map(|(limit, streams)| limit.records_per_second / streams.records_per_second);
+        Some(Spread::of(ratios).median)
+    }
+}
+
+/// Measures all subjects, in every round.
+pub(super) fn measure(bench: &Bench<'_>, work: Work, rounds: u32, subjects: &[Subject]) -> Result<Rates> {
+    let topic = format!("{}-input", work.name);
+    create_topic(bench.bootstrap, &topic, work.partitions, &TOPIC)?;
+    let workload = Workload { keys: work.keys, ..Workload::new(&topic, work.records, work.partitions) };
+    bench.say(&format!("{}: producing {} records of {} keys", work.name, grouped(work.records), grouped(work.keys)));
+    produce_readings(bench.bootstrap, &workload)?;
+    let input = Observer::new(bench.bootstrap, &topic)?.read_committed(&topic)?;
+    let mut rates = Rates { work, runs: BTreeMap::new() };
+    for round in 0..rounds {
+        let turned = subjects.iter().cycle().skip(round as usize % subjects.len()).take(subjects.len());
+        for &subject in turned {
+            let run = run(bench, work, subject, round, &input)?;
+            rates.runs.entry(subject).or_default().push(run);
+        }
+    }
+    Ok(rates)
+}
+
+fn run(bench: &Bench<'_>, work: Work, subject: Subject, round: u32, input: &[PartitionLog]) -> Result<Run> {
+    let name = format!("{}-{}-{round}", work.name, subject.name());
+    let job = Job {
+        input: format!("{}-input", work.name),
+        output: format!("{name}-output"),
+        partitions: work.partitions,
+        transaction_ms: TRANSACTION_MS,
+        processor_options: work.processor_options.to_vec(),
+        name,
+    };
+    create_topic(bench.bootstrap, &job.output, work.partitions, &TOPIC)?;
+    let program = job.program(bench, subject)?;
+    let committed = Committed::new(bench.bootstrap, &job.name, &job.input, work.partitions)?;
+    committed.records()?; // finds the coordinator before the clock runs
+    bench.wait_for_quiet()?;
+    let process = program.start()?;
+    let run = watch(bench, work, &process, &committed);
+    let run = run.with_context(|| format!("{};{}", job.name, process.log_tail()))?;
+    subject.end(process)?;
+    let outputs = Observer::new(bench.bootstrap, &job.output)?.read_committed(&job.output)?;
+    let verdict = check_moving_average(input, &outputs, WINDOW);
+    if !verdict.is_ok() || verdict.inputs != work.records {
+        bail!("{} is wrong, so its speed means nothing: {verdict}", job.name);
+    }
+    delete_topic(bench.bootstrap, &job.output)?;
+    bench.say(&format!(
+        "{:<24} {:>9} records/s, {:.2} µs of CPU a record, {:.0} MiB at most, first commit after {:.1} s, others {:.0} %; checked",
+        job.name,
+        grouped(run.records_per_second as u64),
+        run.cpu_us_per_record,
+        run.peak_mib,
+        run.first_commit_seconds,
+        run.others_percent,
+    ));
+    Ok(run)
+}
+
+/// Looks at the committed offsets until all records are done.
+fn watch(bench: &Bench<'_>, work: Work, process: &Running, committed: &Committed) -> Result<Run> {
+    let started = Instant::now();
+    let mut first = None;
+    let (mut last_count, mut moved_at) = (0, started);
+    loop {
+        bench.interrupt.check()?;
+        let (count, now) = (committed.records()?, Instant::now());
+        if count > last_count {
+            (last_count, moved_at) = (count, now);
+            if first.is_none() {
+                first = Some((count, now, process.usage()?.cpu, bench.load(Some(process.pid()))?));
+            }
+        }
+        if count == work.records {
+            break;
+        }
+        if moved_at.elapsed() > STALL_TIMEOUT {
+            bail!("no commit for {STALL_TIMEOUT:?}: {count} of {} records are committed", work.records);
+        }
+        thread::sleep(POLL_INTERVAL);
+    }
+    let usage = process.usage()?;
+    let others = bench.load(Some(process.pid()))?;
+    let (first_count, first_at, first_cpu, first_load) = first.context("all was committed before the run began")?;
+    let records = (last_count - first_count) as f64;
+    let time = moved_at.duration_since(first_at);
+    if records == 0.0 || time < Duration::from_millis(100) {
+        bail!("the run took {time:?} from first to last commit, too short to measure: use more records");
+    }
+    Ok(Run {
+        records_per_second: records / time.as_secs_f64(),
+        cpu_us_per_record: usage.cpu.saturating_sub(first_cpu).as_secs_f64() * 1e6 / records,
+        peak_mib: usage.resident_bytes_max as f64 / f64::from(1 << 20),
+        first_commit_seconds: first_at.duration_since(started).as_secs_f64(),
+        others_percent: others.others_percent_since(&first_load),
+    })
+}

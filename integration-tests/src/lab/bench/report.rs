@@ -1,0 +1,191 @@
+//! What was measured: as tables for people, as JSON, as a page, and held against the targets.
+
+use std::fmt::{self, Write as _};
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+
+use super::figures::Spread;
+use super::latency::Latency;
+use super::load::OTHERS_PERCENT_MAX;
+use super::rate::{Rates, Run};
+use super::subject::Subject;
+use crate::lab::machine::Machine;
+use crate::oracle::grouped;
+
+/// Where the loop is not so many times as fast as Kafka Streams, something holds it back, and it is no limit.
+const LOOP_TO_STREAMS_MIN: f64 = 2.9;
+
+/// Everything that was measured.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    machine: Machine,
+    pub(super) rates: Vec<Rates>,
+    pub(super) latencies: Vec<Latency>,
+}
+
+/// A figure that is to be reached.
+#[derive(Clone, Debug, Serialize)]
+struct Target {
+    what: String,
+    measured: f64,
+    bound: f64,
+    at_least: bool,
+}
+
+impl Target {
+    fn holds(&self) -> bool {
+        if self.at_least { self.measured >= self.bound } else { self.measured <= self.bound }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, measured, bound, at_least } = self;
+        let (holds, than) =
+            (if self.holds() { "pass" } else { "FAIL" }, if *at_least { "at least" } else { "at most" });
+        write!(f, "{holds}  {what}: {measured:.2}, {than} {bound}")
+    }
+}
+
+impl Report {
+    pub(super) fn of(machine: Machine) -> Self {
+        Self { machine, rates: Vec::new(), latencies: Vec::new() }
+    }
+
+    /// Shows everything, keeps it where that is asked for, and fails if a target is missed.
+    pub(super) fn conclude(&self, json: Option<&Path>, page: Option<&Path>) -> Result<()> {
+        let tables = self.tables();
+        println!("\n{tables}");
+        let targets = self.targets();
+        for target in &targets {
+            println!("{target}");
+        }
+        if let Some(path) = json {
+            let text = serde_json::to_vec_pretty(self).context("cannot write the figures as JSON")?;
+            fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        if let Some(path) = page {
+            let page = format!("# Benchmarks\n\n{}\n\n{tables}", self.machine);
+            fs::write(path, page).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        let missed = targets.iter().filter(|target| !target.holds()).count();
+        ensure!(missed == 0, "{missed} target(s) are missed");
+        Ok(())
+    }
+
+    fn tables(&self) -> String {
+        let mut text = String::new();
+        self.rates.iter().for_each(|rates| write_rates(&mut text, rates).expect("a string takes it"));
+        if !self.latencies.is_empty() {
+            write_latencies(&mut text, &self.latencies).expect("a string takes it");
+        }
+        if let Some(most) = self.disturbance().filter(|most| *most > OTHERS_PERCENT_MAX) {
+            write!(
+                text,
+                "NOTE: other programs had up to {most:.0} % of this machine meanwhile: do not quote these figures\n\n"
+            )
+            .expect("a string takes it");
+        }
+        text
+    }
+
+    /// What other programs have had of the machine, at most.
+    fn disturbance(&self) -> Option<f64> {
+        let runs = self.rates.iter().flat_map(|rates| rates.runs.values().flatten()).map(|run| run.others_percent);
+        runs.chain(self.latencies.iter().map(|latency| latency.others_percent)).reduce(f64::max)
+    }
+
+    fn targets(&self) -> Vec<Target> {
+        let mut targets = Vec::new();
+        let mut target = |what: String, measured: Option<f64>, bound: f64, at_least: bool| {
+            targets.extend(measured.map(|measured| Target { what, measured, bound, at_least }));
+        };
+        for rates in &self.rates {
+            let name = rates.work.name;
+            let (of_loop, of_streams, cpu, peak) = match name {
+                "small-state" => (0.9, 3.0, Some(1.25), 200.0),
+                _ => (0.7, 2.5, None, 600.0),
+            };
+            let ratio = |other, figure: fn(&Run) -> f64| rates.ratio(other, figure).map(|spread| spread.median);
+            let rate = |run: &Run| run.records_per_second;
+            target(format!("{name}: loop to Kafka Streams"), rates.loop_to_streams(), LOOP_TO_STREAMS_MIN, true);
+            target(format!("{name}: rate to the loop's"), ratio(Subject::HandLoop, rate), of_loop, true);
+            target(format!("{name}: rate to Kafka Streams'"), ratio(Subject::KafkaStreams, rate), of_streams, true);
+            if let Some(bound) = cpu {
+                let measured = ratio(Subject::HandLoop, |run| run.cpu_us_per_record);
+                target(format!("{name}: CPU a record to the loop's"), measured, bound, false);
+            }
+            let measured = rates.spread(Subject::Processor, |run| run.peak_mib).map(|spread| spread.max);
+            target(format!("{name}: MiB of memory"), measured, peak, false);
+        }
+        for latency in self.latencies.iter().filter(|latency| latency.candidate.subject == Subject::Processor) {
+            let (p50, p99) = match latency.records_per_second {
+                1_000 => (15.0, 45.0),
+                10_000 => (18.0, 50.0),
+                _ => (35.0, 90.0),
+            };
+            let rate = grouped(latency.records_per_second);
+            target(format!("latency at {rate}/s: p50 in ms"), Some(latency.p50), p50, false);
+            target(format!("latency at {rate}/s: p99 in ms"), Some(latency.p99), p99, false);
+        }
+        targets
+    }
+}
+
+fn write_rates(text: &mut String, rates: &Rates) -> fmt::Result {
+    let work = rates.work;
+    let rounds = rates.runs.values().map(Vec::len).max().unwrap_or(0);
+    writeln!(text, "## {}\n", work.name)?;
+    writeln!(
+        text,
+        "{} records of 8 bytes, {} keys, {} partitions; median (least to most) of {rounds} round(s); ratios are the medians of those within each \
+         round.\n",
+        grouped(work.records),
+        grouped(work.keys),
+        work.partitions
+    )?;
+    writeln!(text, "| | records/s | the processor's is | CPU µs a record | peak MiB |\n|---|---|---|---|---|")?;
+    for subject in Subject::ALL.into_iter().filter(|subject| rates.runs.contains_key(subject)) {
+        let cell = |figure: fn(&Run) -> f64, show: &dyn Fn(f64) -> String| {
+            let spread = rates.spread(subject, figure).expect("it was measured");
+            let Spread { min, median, max } = spread;
+            format!("{} ({} to {})", show(median), show(min), show(max))
+        };
+        let ratio = rates.ratio(subject, |run| run.records_per_second).map_or(1.0, |ratio| ratio.median);
+        writeln!(
+            text,
+            "| {} | {} | {ratio:.2} of it | {} | {} |",
+            subject.name(),
+            cell(|run| run.records_per_second, &|rate| grouped(rate as u64)),
+            cell(|run| run.cpu_us_per_record, &|cpu| format!("{cpu:.2}")),
+            cell(|run| run.peak_mib, &|peak| format!("{peak:.0}"))
+        )?;
+    }
+    writeln!(text)
+}
+
+fn write_latencies(text: &mut String, latencies: &[Latency]) -> fmt::Result {
+    writeln!(text, "## latency\n")?;
+    writeln!(
+        text,
+        "End to end, in ms: from a record's being handed to a producer to its average in a `read_committed` consumer.\n"
+    )?;
+    writeln!(
+        text,
+        "| records/s | | p50 | p90 | p99 | max | transactions/s | CPU µs a record |\n|---|---|---|---|---|---|---|---|"
+    )?;
+    for latency in latencies {
+        let Latency { candidate, records_per_second, p50, p90, p99, max, .. } = latency;
+        let Latency { transactions_per_second, cpu_us_per_record, .. } = latency;
+        writeln!(
+            text,
+            "| {} | {} | {p50:.1} | {p90:.1} | {p99:.1} | {max:.1} | {transactions_per_second:.0} | {cpu_us_per_record:.0} |",
+            grouped(*records_per_second),
+            candidate.name()
+        )?;
+    }
+    writeln!(text)
+}

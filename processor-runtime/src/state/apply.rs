@@ -1,10 +1,11 @@
 //! Turns committed changes into the new base. Every write to RocksDB is in this file, so that EO-2 can be checked by
 //! looking at it; nothing here is called without a [`Permit`](super::Permit), but for wiping.
 //!
-//! Applying: 1. check that positions, stream time and batch move forward (EO-3, EO-8); 2. build one `WriteBatch` of the
-//! values and the positions; 3. write it, into the unsynced log; 4. write what is kept in memory, which cannot fail, and
-//! remember the new positions. If 3 fails, nothing has changed; but RocksDB then refuses every write until the database is
-//! opened again, so it is not kept open.
+//! Applying: 1. check that positions, stream time and batch move forward (EO-3, EO-8); 2. add the values and the positions, as one step,
+//! to what waits to be written (`behind.rs`); 3. write what is kept in memory, which cannot fail, and remember the new positions.
+//! What waits is written when it is old or large enough, by a thread of the directory, as one `WriteBatch` of values and positions,
+//! into the unsynced log. If that fails, RocksDB refuses every write until the database is opened again, so it is not kept open:
+//! the next apply says so, and the changelog supplies what is missing.
 //!
 //! Wiping: 1. forget the position, and wait until that is on disk; 2. drop the column family; 3. make it again. A crash
 //! in between leaves values without a position or nothing at all, and opening completes the wipe; it never leaves a
@@ -15,6 +16,7 @@ use processor_core::ids::StoreIndex;
 use processor_core::task::ChangeSet;
 use rocksdb::WriteBatch;
 
+use super::behind::Written;
 use super::database::{Database, Place};
 use super::positions::{self, StoreRecord, TaskRecord};
 use super::task::RocksTask;
@@ -23,18 +25,39 @@ use super::{Layout, Positions, StateError, StateErrorKind, StoreLayout, open, op
 /// What an entry of a `WriteBatch` takes besides key and value: a tag, a family id and two lengths.
 const ENTRY_OVERHEAD_BYTES: usize = 12;
 
-/// Writes the changes and the positions as one atomic change. The caller holds a permit.
+/// Takes the changes and the positions over as one atomic change. The caller holds a permit.
 pub(super) fn apply(task: &mut RocksTask, changes: &ChangeSet, next: &Positions) -> Result<(), StateError> {
-    assert_moves_forward(&task.layout, &task.positions, next, changes);
-    let mut batch = WriteBatch::with_capacity_bytes(changes.bytes_len() + (changes.len() + 8) * ENTRY_OVERHEAD_BYTES);
-    add_values(&mut batch, &task.database, changes)?;
-    add_positions(&mut batch, &task.database, &task.layout, &task.positions, next);
-    let written = task.database.db().write_opt(batch, &options::write());
-    written.map_err(|error| write_failed(&task.database, "apply a committed batch to", &error))?;
-    keep_in_memory(&task.database, changes);
-    task.positions = next.clone();
-    task.database.note_write();
+    let RocksTask { database, layout, positions } = task;
+    assert_moves_forward(layout, positions, next, changes);
+    if let Some(failed) = database.behind().failed() {
+        return Err(failed);
+    }
+    let (fresh_bytes, age) = database.behind().add(changes, next, |store| database.is_on_disk(store));
+    keep_in_memory(database, changes);
+    *positions = next.clone();
+    database.memory().written(database, fresh_bytes, age)
+}
+
+/// Writes all that waits, here and now.
+pub(super) fn settle(database: &Database) -> Result<(), StateError> {
+    while database.behind().freeze() {
+        write_frozen(database)?;
+    }
     Ok(())
+}
+
+/// Writes what is frozen, as one atomic change.
+pub(super) fn write_frozen(database: &Database) -> Result<(), StateError> {
+    database.behind().write(|pending| {
+        let entries: usize = pending.stores.iter().map(Written::len).sum();
+        let mut batch = WriteBatch::with_capacity_bytes(pending.bytes() + (entries + 8) * ENTRY_OVERHEAD_BYTES);
+        add_values(&mut batch, database, &pending.stores)?;
+        add_positions(&mut batch, database, pending.positions.as_ref().expect("what is frozen was committed"));
+        let written = database.db().write_opt(batch, &options::write());
+        written.map_err(|error| write_failed(database, "write committed batches to", &error))?;
+        database.note_write();
+        Ok(())
+    })
 }
 
 /// Empties a store and forgets its position.
@@ -54,6 +77,7 @@ pub(super) fn wipe_until(task: &mut RocksTask, store: StoreIndex, steps: usize) 
         positions.changelogs[store.slot()] = None;
         return Ok(());
     }
+    settle(database)?;
     let all: [WipeStep; WIPE_STEPS] = [forget_position, drop_family, make_family];
     for step in &all[..steps] {
         let taken = step(database, &layout.stores[store.slot()]);
@@ -115,20 +139,17 @@ fn assert_moves_forward(layout: &Layout, stored: &Positions, next: &Positions, c
     assert!(next.batch >= stored.batch, "EO-8: batches are applied in order");
 }
 
-fn add_values(batch: &mut WriteBatch, database: &Database, changes: &ChangeSet) -> Result<(), StateError> {
-    let mut family = None;
-    for change in changes.changes() {
-        let Place::Family(name) = database.place(change.store) else { continue };
-        // Changes of one store mostly follow each other.
-        let handle = match family.take() {
-            Some((store, handle)) if store == change.store => handle,
-            _ => database.db().cf_handle(name).ok_or_else(|| missing(database, name))?,
-        };
-        match change.value {
-            Some(value) => batch.put_cf(&handle, change.key, value),
-            None => batch.delete_cf(&handle, change.key),
+/// In the order of their keys, which RocksDB takes faster than any other.
+fn add_values(batch: &mut WriteBatch, database: &Database, stores: &[Written]) -> Result<(), StateError> {
+    for (written, slot) in stores.iter().zip(0..).filter(|(written, _)| !written.is_empty()) {
+        let Place::Family(name) = database.place(StoreIndex::new(slot)) else { continue };
+        let family = database.db().cf_handle(name).ok_or_else(|| missing(database, name))?;
+        for (key, value) in written {
+            match value {
+                Some(value) => batch.put_cf(&family, key, value),
+                None => batch.delete_cf(&family, key),
+            }
         }
-        family = Some((change.store, handle));
     }
     Ok(())
 }
@@ -150,12 +171,11 @@ fn keep_in_memory(database: &Database, changes: &ChangeSet) {
     }
 }
 
-fn add_positions(batch: &mut WriteBatch, database: &Database, layout: &Layout, stored: &Positions, next: &Positions) {
-    let family = database.db().cf_handle(positions::FAMILY).expect("the positions family is made with the database");
-    for ((store, stored), next) in layout.stores.iter().zip(&stored.changelogs).zip(&next.changelogs) {
-        if let (Some(offset), Some(topic_id), false) = (next, &store.changelog_topic_id, store.in_memory)
-            && Some(offset) != stored.as_ref()
-        {
+fn add_positions(batch: &mut WriteBatch, database: &Database, next: &Positions) {
+    let (family, layout) = (database.db().cf_handle(positions::FAMILY), database.layout());
+    let family = family.expect("the positions family is made with the database");
+    for (store, next) in layout.stores.iter().zip(&next.changelogs) {
+        if let (Some(offset), Some(topic_id), false) = (next, &store.changelog_topic_id, store.in_memory) {
             let record = StoreRecord::encode(*offset, topic_id);
             batch.put_cf(&family, positions::store_key(&store.name), record);
         }

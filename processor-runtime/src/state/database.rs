@@ -12,6 +12,8 @@ use processor_core::ids::{StoreIndex, TaskId};
 use processor_core::store::BaseError;
 use rocksdb::{BoundColumnFamily, DBRawIteratorWithThreadMode, DBWithThreadMode, MultiThreaded, ReadOptions};
 
+use super::Layout;
+use super::behind::Behind;
 use super::claim::Claim;
 use super::in_memory::InMemory;
 use super::memory::Memory;
@@ -37,6 +39,8 @@ pub(super) struct Database {
     path: PathBuf,
     /// The stores in the order of [`StoreIndex`].
     stores: Vec<Place>,
+    layout: Layout,
+    behind: Behind,
     read: ReadOptions,
     memory: Arc<Memory>,
     written_at_ms: AtomicU64,
@@ -45,12 +49,21 @@ pub(super) struct Database {
 
 impl Database {
     /// Takes over what [`open`] has opened.
-    pub(super) fn new(db: Db, path: PathBuf, stores: Vec<Place>, memory: &Arc<Memory>, claim: Claim) -> Arc<Self> {
+    pub(super) fn new(
+        db: Db,
+        path: PathBuf,
+        stores: Vec<Place>,
+        layout: &Layout,
+        memory: &Arc<Memory>,
+        claim: Claim,
+    ) -> Arc<Self> {
         let database = Arc::new(Self {
             db,
             claim: Arc::new(claim),
             path,
+            behind: Behind::new(stores.len()),
             stores,
+            layout: layout.clone(),
             read: ReadOptions::default(),
             memory: Arc::clone(memory),
             written_at_ms: AtomicU64::new(memory.now_ms()),
@@ -78,6 +91,21 @@ impl Database {
     /// Its directory.
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What it was opened with.
+    pub(super) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// What is committed and not in RocksDB yet.
+    pub(super) fn behind(&self) -> &Behind {
+        &self.behind
+    }
+
+    /// Whether a store's changes are written to RocksDB.
+    pub(super) fn is_on_disk(&self, store: StoreIndex) -> bool {
+        matches!(self.place(store), Place::Family(_))
     }
 
     /// The memory it shares with the others.
@@ -149,6 +177,10 @@ impl Database {
             Place::Family(name) => name,
             Place::Memory(entries) => return Ok(entries.get(key, value)),
         };
+        if let Some(written) = self.behind.look().get(store, key) {
+            value.extend_from_slice(written.unwrap_or_default());
+            return Ok(written.is_some());
+        }
         let found = self.db.get_pinned_cf_opt(&self.readable(name)?, key, &self.read);
         match found.map_err(|error| self.read_failed(name, &error))? {
             Some(found) => {
@@ -177,6 +209,9 @@ impl Database {
                 return Ok(());
             }
         };
+        // Held for as long as it is scanned: what leaves the layers must not be missed below.
+        let layers = self.behind.look();
+        let mut over = layers.range(store, (from, to), reverse);
         let mut entries = self.db.raw_iterator_cf_opt(&self.readable(name)?, read);
         if reverse {
             entries.seek_to_last();
@@ -184,12 +219,14 @@ impl Database {
             entries.seek_to_first();
         }
         while let Some((key, value)) = entries.item() {
-            if visit(key, value).is_break() {
+            if over.then_below(key, value, visit).is_break() {
                 return Ok(());
             }
             step(&mut entries, reverse);
         }
-        entries.status().map_err(|error| self.read_failed(name, &error))
+        entries.status().map_err(|error| self.read_failed(name, &error))?;
+        let _ = over.rest(visit);
+        Ok(())
     }
 
     /// See [`processor_core::store::Base::approximate_len`].
@@ -199,7 +236,8 @@ impl Database {
             Place::Memory(entries) => return Ok(entries.len() as u64),
         };
         let keys = self.db.property_int_value_cf(&self.readable(name)?, rocksdb::properties::ESTIMATE_NUM_KEYS);
-        Ok(keys.map_err(|error| self.read_failed(name, &error))?.unwrap_or(0))
+        let keys = keys.map_err(|error| self.read_failed(name, &error))?.unwrap_or(0);
+        Ok(keys + self.behind.look().len(store) as u64)
     }
 
     /// A column family; there is none while its store is being wiped.

@@ -18,6 +18,7 @@ use super::database::Database;
 use super::memory::Memory;
 use super::options::StateSettings;
 use super::task::RocksTask;
+use super::writer::Writer;
 use super::{Layout, StateDirectory, StateError, StateErrorKind, TaskState as _, files, open};
 
 /// The layout of the directory and of the databases in it.
@@ -39,8 +40,9 @@ const INSTANCE_ID_DIGITS: usize = 12;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct RocksDirectory {
-    // Fields are dropped in this order: parked states close before the lock goes.
+    // Fields are dropped in this order: parked states close and nobody writes any more before the lock goes.
     parked: Mutex<VecDeque<Parked>>,
+    _writer: Writer,
     claims: Arc<Claims>,
     memory: Arc<Memory>,
     settings: StateSettings,
@@ -73,8 +75,13 @@ impl RocksDirectory {
             Some(marker) => check_marker(&path, application_id, &marker)?,
             None => mark(&path, application_id)?,
         }
-        let memory = Arc::new(Memory::new(settings.memory_budget_bytes));
-        Ok(Self { parked: Mutex::default(), claims, memory, settings, path })
+        let (memory, woken) = Memory::new(settings.memory_budget_bytes, settings.write_behind);
+        let memory = Arc::new(memory);
+        let writer = Writer::start(&memory, woken).map_err(|error| StateError {
+            kind: StateErrorKind::Disk,
+            message: format!("the operating system gives no thread to write state with: {error}"),
+        })?;
+        Ok(Self { parked: Mutex::default(), _writer: writer, claims, memory, settings, path })
     }
 
     /// The name of this worker for as long as its directory lives: made at the first call, kept in `instance.id`.
@@ -157,6 +164,7 @@ impl StateDirectory for RocksDirectory {
 
     fn discard(&self, state: RocksTask) -> Result<(), StateError> {
         let (claim, path) = (state.database.claim(), state.database.path().to_owned());
+        state.give_up();
         drop(state); // closes it, while the claim keeps others from opening it
         let removed = files::remove_database(&path);
         drop(claim);

@@ -1,26 +1,42 @@
 //! One memory budget for the databases of the whole process.
 //!
-//! One block cache holds what was read, and a write buffer manager charges to it what was written and not yet flushed;
+//! A quarter of it may be committed changes that wait to be written (`behind.rs`). Of the rest one block cache holds what was read, and a write buffer manager charges to it what was written and not yet flushed;
 //! so both together stay within the budget. The manager flushes only a database that is being written, and never
 //! stalls a writer; so [`Memory::relieve`] flushes idle databases when the write buffers fill up.
 
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use rocksdb::{Cache, WriteBufferManager};
 
 use super::database::Database;
+use super::{StateError, apply};
 
 /// A database that was not written for this long is idle.
 const IDLE: Duration = Duration::from_secs(1);
+/// Of more databases than this, few are written at once.
+const SHARES_MAX: usize = 16;
+const FRESH_BYTES_MIN: usize = 64 << 10;
 
 /// The shared memory of all databases.
 pub(super) struct Memory {
     cache: Cache,
     write_buffers: WriteBufferManager,
     budget_bytes: usize,
+    write_behind: Duration,
     started: Instant,
     databases: Mutex<Databases>,
+    /// Wakes whoever writes what is frozen.
+    wake: Sender<Wake>,
+}
+
+/// What the writer is told.
+pub(super) enum Wake {
+    /// Something is frozen.
+    Frozen(Weak<Database>),
+    /// The directory closes.
+    Stop,
 }
 
 struct Databases {
@@ -29,14 +45,66 @@ struct Databases {
 }
 
 impl Memory {
-    /// Divides the budget: half of it at most may be write buffers, all the rest is cache.
-    pub(super) fn new(budget_bytes: usize) -> Self {
-        let cache = Cache::new_hyper_clock_cache(budget_bytes, 0);
+    /// Divides the budget: a quarter of it at most may wait to be written, three eighths may be write buffers, all the rest is
+    /// cache.
+    pub(super) fn new(budget_bytes: usize, write_behind: Duration) -> (Self, Receiver<Wake>) {
+        let cache_bytes = budget_bytes / 4 * 3;
+        let cache = Cache::new_hyper_clock_cache(cache_bytes, 0);
         let write_buffers =
-            WriteBufferManager::new_write_buffer_manager_with_cache(budget_bytes / 2, false, cache.clone());
+            WriteBufferManager::new_write_buffer_manager_with_cache(cache_bytes / 2, false, cache.clone());
         let started = Instant::now();
         let databases = Mutex::new(Databases { open: Vec::new(), relieved_at: started });
-        Self { cache, write_buffers, budget_bytes, started, databases }
+        let (wake, woken) = channel();
+        (Self { cache, write_buffers, budget_bytes, write_behind, started, databases, wake }, woken)
+    }
+
+    /// A database has taken a commit over: so much of it waits to be frozen, the oldest for so long. Freezes it when that is
+    /// enough, and waits for what was frozen before, so that no more waits than is allowed.
+    pub(super) fn written(
+        &self,
+        database: &Arc<Database>,
+        fresh_bytes: usize,
+        age: Duration,
+    ) -> Result<(), StateError> {
+        if self.write_behind.is_zero() {
+            return apply::settle(database);
+        }
+        let is_large = fresh_bytes >= self.fresh_bytes_max();
+        if !is_large && age < self.write_behind {
+            return Ok(());
+        }
+        if database.behind().is_frozen() {
+            if !is_large {
+                return Ok(()); // the writer is at it, and comes back
+            }
+            apply::write_frozen(database)?;
+        }
+        self.freeze(database);
+        Ok(())
+    }
+
+    /// Freezes what waits, and has it written.
+    pub(super) fn freeze(&self, database: &Arc<Database>) {
+        if database.behind().freeze() {
+            // Nobody listens while the directory closes; then whoever closes the database writes.
+            let _ = self.wake.send(Wake::Frozen(Arc::downgrade(database)));
+        }
+    }
+
+    /// Ends the writer.
+    pub(super) fn stop_writer(&self) {
+        let _ = self.wake.send(Wake::Stop);
+    }
+
+    /// How long a commit may wait.
+    pub(super) fn write_behind(&self) -> Duration {
+        self.write_behind
+    }
+
+    /// How much may be fresh in one database: as much again may be frozen, and others have their share.
+    fn fresh_bytes_max(&self) -> usize {
+        let writing = self.databases.lock().unwrap_or_else(PoisonError::into_inner).open.len().clamp(1, SHARES_MAX);
+        (self.budget_bytes / 8 / writing).max(FRESH_BYTES_MIN)
     }
 
     /// The block cache.

@@ -38,6 +38,7 @@ use processor_core::task::ChangeSet;
 mod permit;
 
 mod apply;
+mod behind;
 mod directory;
 mod in_memory;
 mod inventory;
@@ -47,6 +48,7 @@ mod positions;
 mod removal;
 mod task;
 mod view;
+mod writer;
 
 mod claim;
 mod database;

@@ -78,7 +78,7 @@ pub(super) fn open_task(
         if store.in_memory { Place::Memory(InMemory::default()) } else { Place::Family(family_name(&store.name)) }
     };
     let places = layout.stores.iter().map(place).collect();
-    let database = Database::new(db, path.to_owned(), places, memory, claim);
+    let database = Database::new(db, path.to_owned(), places, layout, memory, claim);
     trust(&database, layout, &stored)
 }
 

@@ -31,6 +31,9 @@ use super::positions;
 pub struct StateSettings {
     /// What all databases of the process may use for caches and write buffers together.
     pub memory_budget_bytes: usize,
+    /// How long a commit may wait to be written to disk, to be written with others: what a `kill -9` loses is restored from the
+    /// changelog. Zero writes each commit by itself.
+    pub write_behind: Duration,
     /// How many parked task states are kept open at most.
     pub parked_max: usize,
     /// How long a parked task state is kept open at most.
@@ -45,6 +48,7 @@ impl Default for StateSettings {
     fn default() -> Self {
         Self {
             memory_budget_bytes: 256 << 20,
+            write_behind: Duration::from_secs(1),
             parked_max: 16,
             park_for: Duration::from_mins(5),
             background_jobs: std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 16) as u16),

@@ -30,9 +30,26 @@ impl RocksTask {
         &self.layout
     }
 
+    /// Gives up what is not on disk yet, because all of it is about to be removed.
+    pub(super) fn give_up(&self) {
+        self.database.behind().give_up();
+    }
+
     /// A handle for queries from other threads. It sees committed state only (EO-10), as all of this does.
     pub fn reader(&self) -> TaskReader {
         TaskReader { database: Arc::downgrade(&self.database) }
+    }
+}
+
+impl Drop for RocksTask {
+    /// What was committed goes to the disk; where that fails it is restored from the changelog.
+    fn drop(&mut self) {
+        if self.database.needs_reopening() {
+            return;
+        }
+        if let Err(error) = apply::settle(&self.database) {
+            tracing::warn!(task = %self.database.task(), "closed without its newest state, which is restored when it is opened: {error}");
+        }
     }
 }
 

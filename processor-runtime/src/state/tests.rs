@@ -1,6 +1,7 @@
 //! Tests of the state directory on real RocksDB files, and what they share: a numbered history of batches and the
 //! model of what a task holds after each of them.
 
+mod behind;
 mod crash;
 mod damage;
 mod directory;
@@ -12,6 +13,7 @@ mod view;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use processor_core::ids::{BatchId, ChangelogOffset, Partition, StoreIndex, TaskId, Timestamp};
 use processor_core::task::ChangeSet;
@@ -33,8 +35,9 @@ fn temporary() -> TempDir {
     tempfile::tempdir().expect("a directory for the test")
 }
 
+/// Every batch is on disk when its apply returns, so that tests can look there.
 fn settings() -> StateSettings {
-    StateSettings { memory_budget_bytes: 8 << 20, ..StateSettings::default() }
+    StateSettings { memory_budget_bytes: 8 << 20, write_behind: Duration::ZERO, ..StateSettings::default() }
 }
 
 fn directory(root: &Path) -> RocksDirectory {

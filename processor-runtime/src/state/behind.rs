@@ -1,0 +1,269 @@
+//! Committed changes on their way into RocksDB. Many transactions become one sorted write: a key that is written ten times a second
+//! is written once, and RocksDB takes keys in order faster than at random.
+//!
+//! What commits lands in `fresh`. When that is old or large enough it is frozen, and written as one `WriteBatch` with the positions of
+//! its last commit; so what RocksDB holds is the state behind some commit, as before, only an older one (EO-3, EO-4). Whoever
+//! reads looks into `fresh`, then into `frozen`, then into RocksDB, and sees the last commit (EO-10). A `kill -9` loses what is not
+//! written; the changelog has it, and the bounds say how much that can be.
+
+use std::collections::BTreeMap;
+use std::iter::Peekable;
+use std::ops::{Bound, ControlFlow};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
+
+use processor_core::ids::StoreIndex;
+use processor_core::task::ChangeSet;
+
+use super::{Positions, StateError};
+
+/// What an entry takes besides key and value: two allocations and its share of a node.
+const ENTRY_OVERHEAD_BYTES: usize = 80;
+
+/// What is told of entries.
+type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'v;
+
+/// The entries of a store that were written: `None` deletes.
+pub(super) type Written = BTreeMap<Box<[u8]>, Option<Box<[u8]>>>;
+
+/// What some commits have changed.
+#[derive(Debug)]
+pub(super) struct Pending {
+    /// By [`StoreIndex`]; stores that are kept in memory have none.
+    pub(super) stores: Vec<Written>,
+    /// As of the last of the commits; none, where nothing was committed.
+    pub(super) positions: Option<Positions>,
+    bytes: usize,
+    since: Instant,
+}
+
+impl Pending {
+    fn new(stores: usize) -> Self {
+        Self { stores: vec![Written::new(); stores], positions: None, bytes: 0, since: Instant::now() }
+    }
+
+    /// About how much memory it takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How long ago the first of its commits was.
+    pub(super) fn age(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    fn add(&mut self, changes: &ChangeSet, positions: &Positions, is_kept: impl Fn(StoreIndex) -> bool) {
+        if self.positions.is_none() {
+            self.since = Instant::now();
+        }
+        for change in changes.changes().filter(|change| is_kept(change.store)) {
+            let written = &mut self.stores[change.store.slot()];
+            if let Some(value) = written.get_mut(change.key) {
+                self.bytes -= value.as_ref().map_or(0, |value| value.len());
+                self.bytes += change.value.map_or(0, <[u8]>::len);
+                overwrite(value, change.value);
+            } else {
+                self.bytes += change.key.len() + change.value.map_or(0, <[u8]>::len) + ENTRY_OVERHEAD_BYTES;
+                written.insert(change.key.into(), change.value.map(Into::into));
+            }
+        }
+        self.positions = Some(positions.clone());
+    }
+}
+
+/// Values of a key mostly keep their length.
+fn overwrite(value: &mut Option<Box<[u8]>>, new: Option<&[u8]>) {
+    match (value, new) {
+        (Some(value), Some(new)) if value.len() == new.len() => value.copy_from_slice(new),
+        (value, new) => *value = new.map(Into::into),
+    }
+}
+
+/// The committed changes of a task that are not in RocksDB.
+#[derive(Debug)]
+pub(super) struct Behind {
+    layers: RwLock<Layers>,
+    /// Held by whoever writes `frozen`.
+    writing: Mutex<()>,
+    /// Why a write failed: RocksDB refuses all others, and the task has to open its state anew.
+    failed: Mutex<Option<StateError>>,
+}
+
+/// The newer one lies over the older one.
+#[derive(Debug)]
+pub(super) struct Layers {
+    fresh: Pending,
+    frozen: Option<Arc<Pending>>,
+}
+
+impl Behind {
+    pub(super) fn new(stores: usize) -> Self {
+        let layers = Layers { fresh: Pending::new(stores), frozen: None };
+        Self { layers: RwLock::new(layers), writing: Mutex::new(()), failed: Mutex::new(None) }
+    }
+
+    /// Adds a commit's changes of the stores that are kept here; says how much is fresh now, and how old the oldest of it is.
+    pub(super) fn add(
+        &self,
+        changes: &ChangeSet,
+        positions: &Positions,
+        is_kept: impl Fn(StoreIndex) -> bool,
+    ) -> (usize, Duration) {
+        let mut layers = self.change();
+        layers.fresh.add(changes, positions, is_kept);
+        (layers.fresh.bytes(), layers.fresh.age())
+    }
+
+    /// Freezes what is fresh, if there is any and nothing else is frozen; says whether something is frozen now.
+    pub(super) fn freeze(&self) -> bool {
+        let mut layers = self.change();
+        if layers.frozen.is_none() && layers.fresh.positions.is_some() {
+            let stores = layers.fresh.stores.len();
+            let fresh = std::mem::replace(&mut layers.fresh, Pending::new(stores));
+            layers.frozen = Some(Arc::new(fresh));
+        }
+        layers.frozen.is_some()
+    }
+
+    /// Writes what is frozen, if that has not been done meanwhile.
+    pub(super) fn write(&self, write: impl FnOnce(&Pending) -> Result<(), StateError>) -> Result<(), StateError> {
+        let _one_at_a_time = self.lock_writing();
+        if let Some(failed) = self.failed() {
+            return Err(failed);
+        }
+        let Some(frozen) = self.look().frozen.clone() else { return Ok(()) };
+        match write(&frozen) {
+            Ok(()) => {
+                self.change().frozen = None;
+                Ok(())
+            }
+            Err(error) => {
+                *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    /// Why a write failed, if one has.
+    pub(super) fn failed(&self) -> Option<StateError> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether something is frozen.
+    pub(super) fn is_frozen(&self) -> bool {
+        self.look().frozen.is_some()
+    }
+
+    /// How long the oldest commit has been fresh; `None` if there is none.
+    pub(super) fn age(&self) -> Option<Duration> {
+        let layers = self.look();
+        layers.fresh.positions.as_ref().map(|_| layers.fresh.age())
+    }
+
+    /// Gives everything up that waits, because the state is about to be removed.
+    pub(super) fn give_up(&self) {
+        let _nobody_writes = self.lock_writing();
+        let mut layers = self.change();
+        let stores = layers.fresh.stores.len();
+        *layers = Layers { fresh: Pending::new(stores), frozen: None };
+    }
+
+    /// The layers as they are, for as long as the answer is held: nothing is added or becomes RocksDB's meanwhile.
+    pub(super) fn look(&self) -> RwLockReadGuard<'_, Layers> {
+        self.layers.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self) -> RwLockWriteGuard<'_, Layers> {
+        self.layers.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_writing(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Layers {
+    /// What a store holds under a key: `None` if RocksDB has to be asked, `Some(None)` if it was deleted.
+    pub(super) fn get(&self, store: StoreIndex, key: &[u8]) -> Option<Option<&[u8]>> {
+        let layers = [Some(&self.fresh), self.frozen.as_deref()].into_iter().flatten();
+        let found = layers.into_iter().find_map(|layer| layer.stores[store.slot()].get(key));
+        found.map(Option::as_deref)
+    }
+
+    /// How many keys of a store were written.
+    pub(super) fn len(&self, store: StoreIndex) -> usize {
+        let len = |layer: &Pending| layer.stores[store.slot()].len();
+        len(&self.fresh) + self.frozen.as_deref().map_or(0, len)
+    }
+
+    /// The entries of a store between two bounds, in order, or in reverse: what is fresh hides what is frozen.
+    pub(super) fn range<'a>(
+        &'a self,
+        store: StoreIndex,
+        bounds: (Bound<&'a [u8]>, Bound<&'a [u8]>),
+        reverse: bool,
+    ) -> Over<'a> {
+        let of = |layer: Option<&'a Pending>| {
+            let empty = || Box::new(std::iter::empty()) as Entries<'a>;
+            layer.map_or_else(empty, |layer| entries(&layer.stores[store.slot()], bounds, reverse)).peekable()
+        };
+        Over { fresh: of(Some(&self.fresh)), frozen: of(self.frozen.as_deref()), reverse }
+    }
+}
+
+type Entry<'a> = (&'a [u8], Option<&'a [u8]>);
+type Entries<'a> = Box<dyn Iterator<Item = Entry<'a>> + 'a>;
+
+fn entries<'a>(written: &'a Written, bounds: (Bound<&'a [u8]>, Bound<&'a [u8]>), reverse: bool) -> Entries<'a> {
+    let entries = written.range::<[u8], _>(bounds).map(|(key, value)| (&**key, value.as_deref()));
+    if reverse { Box::new(entries.rev()) } else { Box::new(entries) }
+}
+
+/// The entries of both layers in their order.
+pub(super) struct Over<'a> {
+    fresh: Peekable<Entries<'a>>,
+    frozen: Peekable<Entries<'a>>,
+    reverse: bool,
+}
+
+impl<'a> Over<'a> {
+    /// The key that comes next.
+    fn peek(&mut self) -> Option<&'a [u8]> {
+        let keys = [self.fresh.peek(), self.frozen.peek()].map(|entry| entry.map(|(key, _)| *key));
+        match keys {
+            [Some(fresh), Some(frozen)] if self.reverse => Some(fresh.max(frozen)),
+            [Some(fresh), Some(frozen)] => Some(fresh.min(frozen)),
+            [one, other] => one.or(other),
+        }
+    }
+
+    /// Visits what lies before an entry below, and that one, unless it is hidden.
+    pub(super) fn then_below(&mut self, key: &[u8], value: &[u8], visit: &mut Visit<'_>) -> ControlFlow<()> {
+        while let Some(next) = self.peek().filter(|next| if self.reverse { *next >= key } else { *next <= key }) {
+            self.visit_next(visit)?;
+            if next == key {
+                return ControlFlow::Continue(());
+            }
+        }
+        visit(key, value)
+    }
+
+    /// Visits all that is left: there is nothing more below.
+    pub(super) fn rest(&mut self, visit: &mut Visit<'_>) -> ControlFlow<()> {
+        while self.peek().is_some() {
+            self.visit_next(visit)?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Visits the next entry, if it has a value.
+    fn visit_next(&mut self, visit: &mut Visit<'_>) -> ControlFlow<()> {
+        let next = self.peek();
+        let take = |entries: &mut Peekable<Entries<'a>>| entries.next_if(|(key, _)| Some(*key) == next);
+        let (fresh, frozen) = (take(&mut self.fresh), take(&mut self.frozen));
+        match fresh.or(frozen) {
+            Some((key, Some(value))) => visit(key, value),
+            Some((_, None)) | None => ControlFlow::Continue(()),
+        }
+    }
+}

@@ -12,6 +12,7 @@ mod latency;
 mod load;
 mod rate;
 mod report;
+mod starts;
 mod subject;
 
 use std::fs::{self, File, TryLockError};
@@ -87,6 +88,8 @@ enum Part {
     LargeState,
     /// Latency at steady rates.
     Latency,
+    /// Restore, restart after kill -9, an idle start.
+    Starts,
 }
 
 /// What the measurements need.
@@ -152,6 +155,10 @@ pub fn run(args: &BenchArgs, target: &Path) -> Result<()> {
     }
     if args.measures(Part::Latency) {
         bench.latencies(&mut report)?;
+    }
+    if args.measures(Part::Starts) {
+        let records = if args.quick { LARGE.records / QUICK } else { LARGE.records };
+        report.starts = Some(starts::measure(&bench, records, if args.quick { 1 } else { args.rounds })?);
     }
     report.conclude(args.json.as_deref(), args.page.as_deref())
 }

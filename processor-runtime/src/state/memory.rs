@@ -66,7 +66,10 @@ impl Memory {
         fresh_bytes: usize,
         age: Duration,
     ) -> Result<(), StateError> {
-        if self.write_behind.is_zero() {
+        // What no changelog can give back is on disk at once.
+        let only_here =
+            database.layout().stores.iter().any(|store| !store.in_memory && store.changelog_topic_id.is_none());
+        if self.write_behind.is_zero() || only_here {
             return apply::settle(database);
         }
         let is_large = fresh_bytes >= self.fresh_bytes_max();

@@ -11,6 +11,7 @@ use super::figures::Spread;
 use super::latency::Latency;
 use super::load::OTHERS_PERCENT_MAX;
 use super::rate::{Rates, Run};
+use super::starts::{Restore, Starts};
 use super::subject::Subject;
 use crate::lab::machine::Machine;
 use crate::oracle::grouped;
@@ -24,6 +25,7 @@ pub(super) struct Report {
     machine: Machine,
     pub(super) rates: Vec<Rates>,
     pub(super) latencies: Vec<Latency>,
+    pub(super) starts: Option<Starts>,
 }
 
 /// A figure that is to be reached.
@@ -52,7 +54,7 @@ impl fmt::Display for Target {
 
 impl Report {
     pub(super) fn of(machine: Machine) -> Self {
-        Self { machine, rates: Vec::new(), latencies: Vec::new() }
+        Self { machine, rates: Vec::new(), latencies: Vec::new(), starts: None }
     }
 
     /// Shows everything, keeps it where that is asked for, and fails if a target is missed.
@@ -81,6 +83,9 @@ impl Report {
         self.rates.iter().for_each(|rates| write_rates(&mut text, rates).expect("a string takes it"));
         if !self.latencies.is_empty() {
             write_latencies(&mut text, &self.latencies).expect("a string takes it");
+        }
+        if let Some(starts) = &self.starts {
+            write_starts(&mut text, starts).expect("a string takes it");
         }
         if let Some(most) = self.disturbance().filter(|most| *most > OTHERS_PERCENT_MAX) {
             write!(
@@ -130,6 +135,32 @@ impl Report {
             let rate = grouped(latency.records_per_second);
             target(format!("latency at {rate}/s: p50 in ms"), Some(latency.p50), p50, false);
             target(format!("latency at {rate}/s: p99 in ms"), Some(latency.p99), p99, false);
+        }
+        if let Some(starts) = &self.starts {
+            let rate = |who| {
+                let of = starts.restores.iter().filter(|restore| restore.who == who);
+                let rates: Vec<f64> = of.map(|restore| restore.records as f64 / restore.seconds).collect();
+                (!rates.is_empty()).then(|| Spread::of(rates).median)
+            };
+            let cpu = |who| {
+                let of = starts.restores.iter().filter(|restore| restore.who == who);
+                let cpu: Vec<f64> = of.map(|restore| restore.cpu_seconds / restore.records.max(1) as f64).collect();
+                (!cpu.is_empty()).then(|| Spread::of(cpu).median)
+            };
+            let ratio = |of: Option<f64>, to: Option<f64>| Some(of? / to?);
+            let (own, streams) = (Subject::Processor.name(), Subject::KafkaStreams.name());
+            target(
+                "restore: rate to a bare consumer's".to_owned(),
+                ratio(rate(own), rate("a bare consumer")),
+                0.7,
+                true,
+            );
+            target("restore: CPU to Kafka Streams'".to_owned(), ratio(cpu(own), cpu(streams)), 1.0 / 3.0, false);
+            let median = |seconds: &[f64]| (!seconds.is_empty()).then(|| Spread::of(seconds.iter().copied()).median);
+            let above = median(&starts.restarts).zip(median(&starts.rejoins)).map(|(restart, rejoin)| restart - rejoin);
+            target("restart after kill -9: s above a bare consumer".to_owned(), above, 1.0, false);
+            target("idle: s until ready".to_owned(), starts.idle.map(|idle| idle.ready_seconds), 1.0, false);
+            target("idle: % of a core".to_owned(), starts.idle.map(|idle| idle.cpu_percent_of_a_core), 1.0, false);
         }
         targets
     }
@@ -186,6 +217,28 @@ fn write_latencies(text: &mut String, latencies: &[Latency]) -> fmt::Result {
             grouped(*records_per_second),
             candidate.name()
         )?;
+    }
+    writeln!(text)
+}
+
+fn write_starts(text: &mut String, starts: &Starts) -> fmt::Result {
+    writeln!(text, "## starts\n")?;
+    writeln!(text, "Restore of all state, from nothing, until every task runs.\n")?;
+    writeln!(text, "| | records | s | records/s | CPU s |\n|---|---|---|---|---|")?;
+    for Restore { who, records, seconds, cpu_seconds } in &starts.restores {
+        let rate = grouped((*records as f64 / seconds) as u64);
+        writeln!(text, "| {who} | {} | {seconds:.2} | {rate} | {cpu_seconds:.1} |", grouped(*records))?;
+    }
+    let listed = |seconds: &[f64]| seconds.iter().map(|second| format!("{second:.2}")).collect::<Vec<_>>().join(", ");
+    writeln!(
+        text,
+        "\nRestart after `kill -9` under 1,000 records/s, until the first new output: {} s.",
+        listed(&starts.restarts)
+    )?;
+    writeln!(text, "A bare static consumer, until its first record: {} s.", listed(&starts.rejoins))?;
+    if let Some(idle) = starts.idle {
+        let (ready, cpu) = (idle.ready_seconds, idle.cpu_percent_of_a_core);
+        writeln!(text, "An idle worker: ready after {ready:.2} s, then {cpu:.1} % of a core.")?;
     }
     writeln!(text)
 }

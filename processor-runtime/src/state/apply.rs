@@ -27,8 +27,8 @@ const ENTRY_OVERHEAD_BYTES: usize = 12;
 
 /// Takes the changes and the positions over as one atomic change. The caller holds a permit.
 pub(super) fn apply(task: &mut RocksTask, changes: &ChangeSet, next: &Positions) -> Result<(), StateError> {
-    let RocksTask { database, layout, positions } = task;
-    assert_moves_forward(layout, positions, next, changes);
+    let RocksTask { database, positions } = task;
+    assert_moves_forward(database.layout(), positions, next, changes);
     if let Some(failed) = database.behind().failed() {
         return Err(failed);
     }
@@ -71,7 +71,7 @@ type WipeStep = fn(&Database, &StoreLayout) -> Result<(), rocksdb::Error>;
 
 /// The first so many steps of a wipe; tests stop between them.
 pub(super) fn wipe_until(task: &mut RocksTask, store: StoreIndex, steps: usize) -> Result<(), StateError> {
-    let RocksTask { database, layout, positions } = task;
+    let RocksTask { database, positions } = task;
     if let Place::Memory(entries) = database.place(store) {
         entries.write().clear();
         positions.changelogs[store.slot()] = None;
@@ -80,7 +80,7 @@ pub(super) fn wipe_until(task: &mut RocksTask, store: StoreIndex, steps: usize) 
     settle(database)?;
     let all: [WipeStep; WIPE_STEPS] = [forget_position, drop_family, make_family];
     for step in &all[..steps] {
-        let taken = step(database, &layout.stores[store.slot()]);
+        let taken = step(database, &database.layout().stores[store.slot()]);
         taken.map_err(|error| write_failed(database, "wipe a store of", &error))?;
         positions.changelogs[store.slot()] = None;
     }

@@ -79,7 +79,7 @@ pub(super) fn open_task(
     };
     let places = layout.stores.iter().map(place).collect();
     let database = Database::new(db, path.to_owned(), places, layout, memory, claim);
-    trust(&database, layout, &stored)
+    trust(&database, &stored)
 }
 
 /// The name of a store's column family.
@@ -247,8 +247,9 @@ impl StoredPositions {
 
 /// Wipes the stores whose values are not of the changelog that the layout names, or whose values and position are not
 /// both there: a wipe, or the making of a store, was cut short.
-fn trust(database: &Arc<Database>, layout: &Layout, stored: &StoredPositions) -> Result<RocksTask, StateError> {
-    let mut task = RocksTask::new(Arc::clone(database), layout.clone(), stored.positions(layout));
+fn trust(database: &Arc<Database>, stored: &StoredPositions) -> Result<RocksTask, StateError> {
+    let layout = database.layout();
+    let mut task = RocksTask::new(Arc::clone(database), stored.positions(layout));
     for (slot, store) in layout.stores.iter().enumerate() {
         let index = StoreIndex::new(u16::try_from(slot).expect("a task has fewer than 65,536 stores"));
         let record = stored.store(&store.name);

@@ -14,20 +14,20 @@ use super::{Layout, Permit, Positions, StateError, TaskState, apply};
 /// The open state of one task on RocksDB. Dropping it closes it.
 pub struct RocksTask {
     pub(super) database: Arc<Database>,
-    pub(super) layout: Layout,
     /// What the database holds under the same names; changed by `apply` only.
     pub(super) positions: Positions,
 }
 
 impl RocksTask {
-    pub(super) fn new(database: Arc<Database>, layout: Layout, positions: Positions) -> Self {
-        assert!(positions.changelogs.len() == layout.stores.len(), "EO-3: there is a position for every store");
-        Self { database, layout, positions }
+    pub(super) fn new(database: Arc<Database>, positions: Positions) -> Self {
+        let stores = database.layout().stores.len();
+        assert!(positions.changelogs.len() == stores, "EO-3: there is a position for every store");
+        Self { database, positions }
     }
 
     /// What it was opened with.
     pub fn layout(&self) -> &Layout {
-        &self.layout
+        self.database.layout()
     }
 
     /// Gives up what is not on disk yet, because all of it is about to be removed.

@@ -1,11 +1,14 @@
 //! What a batch reads and writes of one store: typed values over the base.
 //!
-//! An entry is *clean* (as committed), *dirty* (written by this batch) or *unknown* (to be read from the base). Dirty
+//! An entry is *clean* (as committed), *dirty* (written by this batch) or *unknown* (to be read from the base); a clean one that was
+//! read ahead and not looked up yet is *warm*. Dirty
 //! entries are the overlay: they become the change set of the transaction, and stay as clean entries once that has
 //! committed. Clean entries are a bounded cache, so that a hot key is decoded once, and encoded once a batch.
 //!
 //! Each record has a savepoint: the first time it writes a key, the entry is kept as it was, and put back should the
 //! record fail (EO-9). What is kept is overwritten, not freed, from record to record.
+
+mod ahead;
 
 use std::any::Any;
 use std::cell::Cell;
@@ -15,6 +18,7 @@ use std::ops::ControlFlow;
 use foldhash::fast::FixedState;
 use indexmap::IndexMap;
 
+use self::ahead::Ahead;
 use super::scan::{KeyScan, Over, Visit, merge};
 use super::{Base, BaseError, ChangeSet, StoreJson, StoreKey, StoreValue, ValueFormat};
 use crate::error::CodecError;
@@ -39,6 +43,12 @@ pub(crate) trait AnyOverlay: Any + Send {
     fn abandon(&mut self);
     /// The base has changed under the cache: everything is forgotten.
     fn forget(&mut self);
+    /// Whether the keys of the records that wait should be read ahead: [`want`](Self::want) each, then [`warm`](Self::warm).
+    fn reads_ahead(&self) -> bool;
+    /// Asks for a key to be read ahead, if it is of the type of the store's keys and nothing is known of it.
+    fn want(&mut self, key: &dyn Any);
+    /// Reads what was asked for. What cannot be read stays unknown: whoever looks it up is told why.
+    fn warm(&mut self, base: &dyn Base);
     /// For those who look at the store from outside.
     fn json(&self) -> StoreJson;
     /// For the way back to the typed store.
@@ -55,6 +65,7 @@ pub(crate) enum OverlayError {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Unknown,
+    Warm,
     Clean,
     Dirty,
 }
@@ -105,6 +116,7 @@ pub(crate) struct Overlay<K, V> {
     hand: usize,
     key_bytes: Vec<u8>,
     value_bytes: Vec<u8>,
+    ahead: Ahead,
 }
 
 impl<K: StoreKey, V: StoreValue> Overlay<K, V> {
@@ -123,6 +135,7 @@ impl<K: StoreKey, V: StoreValue> Overlay<K, V> {
             hand: 0,
             key_bytes: Vec::new(),
             value_bytes: Vec::new(),
+            ahead: Ahead::default(),
         }
     }
 
@@ -175,10 +188,16 @@ impl<K: StoreKey, V: StoreValue> Overlay<K, V> {
     /// The entry of a key, read from the base where it is unknown.
     fn load(&mut self, base: &dyn Base, key: &K) -> Result<usize, OverlayError> {
         let known = self.entries.get_full(key).map(|(entry, _, slot)| (entry, slot.state));
-        if let Some((entry, State::Clean | State::Dirty)) = known {
-            self.entries[entry].used = true;
+        if let Some((entry, state)) = known.filter(|(_, state)| *state != State::Unknown) {
+            let slot = &mut self.entries[entry];
+            slot.used = true;
+            if state == State::Warm {
+                slot.state = State::Clean;
+                self.ahead.used += 1;
+            }
             return Ok(entry);
         }
+        self.ahead.missed += 1;
         self.key_bytes.clear();
         self.value_bytes.clear();
         key.encode(&mut self.key_bytes);
@@ -308,6 +327,7 @@ impl<K: StoreKey, V: StoreValue> AnyOverlay for Overlay<K, V> {
         }
         self.kept_len = 0;
         self.ordered = None;
+        self.ahead.learn(self.record);
         self.evict();
     }
 
@@ -318,6 +338,7 @@ impl<K: StoreKey, V: StoreValue> AnyOverlay for Overlay<K, V> {
         }
         self.kept_len = 0;
         self.ordered = None;
+        self.ahead.learn(self.record);
         self.evict();
     }
 
@@ -329,6 +350,40 @@ impl<K: StoreKey, V: StoreValue> AnyOverlay for Overlay<K, V> {
         self.ordered = None;
         self.weight = 0;
         self.hand = 0;
+        self.ahead.forget();
+    }
+
+    fn reads_ahead(&self) -> bool {
+        self.ahead.pays()
+    }
+
+    fn want(&mut self, key: &dyn Any) {
+        let Some(key) = key.downcast_ref::<K>() else { return };
+        let entry = match self.entries.get_full(key) {
+            Some((_, _, slot)) if slot.state != State::Unknown => return,
+            Some((entry, _, _)) => entry,
+            None => self.insert_unknown(key),
+        };
+        self.ahead.want(entry, |bytes| key.encode(bytes));
+    }
+
+    fn warm(&mut self, base: &dyn Base) {
+        let Self { ahead, entries, index, weight, .. } = self;
+        let mut warmed = 0;
+        let read = ahead.take(|keys, wanted| {
+            base.get_many(*index, keys, &mut |place, found| {
+                let Ok(value) = found.map(ValueFormat::decode).transpose() else { return };
+                let slot = &mut entries[wanted[place]];
+                (slot.value, slot.state, slot.used) = (value, State::Warm, false);
+                slot.weigh(keys[place].len() + found.map_or(0, <[u8]>::len), weight);
+                warmed += 1;
+            })
+        });
+        if let Some(Err(error)) = read {
+            // The same error meets the first record that looks one of them up, and is dealt with there.
+            drop(error);
+        }
+        self.ahead.warmed += warmed;
     }
 
     fn json(&self) -> StoreJson {

@@ -340,6 +340,23 @@ impl Task {
         found.ok().flatten().unwrap_or(Timestamp::new(i64::MIN))
     }
 
+    /// Reads ahead what the records that come next will look up, by their keys, where batches before had to read much.
+    /// Records of which this is not known, and what cannot be read, are passed over: they have their turn.
+    pub fn read_ahead<'r, R: InputRecord + 'r>(&mut self, records: impl Iterator<Item = (usize, &'r R)>, base: &dyn Base) {
+        let Self { sources, inputs, env, .. } = self;
+        if !env.stores.iter().any(|store| store.reads_ahead()) {
+            return;
+        }
+        for (input, record) in records {
+            let source = &sources[inputs[input].source];
+            let wanted = catch_unwind(AssertUnwindSafe(|| source.want(record, &mut env.stores)));
+            if wanted.is_err() {
+                break; // a codec panics: it does so again when the record's turn comes
+            }
+        }
+        env.stores.iter_mut().for_each(|store| store.warm(base));
+    }
+
     /// Processes one record, and the stream-time punctuations that it makes due. `input` is the
     /// place of its input in [`inputs`](Self::inputs). What it sent is in the
     /// [`outbox`](Self::outbox).

@@ -110,6 +110,12 @@ impl<R: InputRecord> PartitionGroup<R> {
         earliest.map(|(_, input)| input)
     }
 
+    /// The records that wait, each with its input; of each input so many at most.
+    pub fn waiting(&self, of_each_max: usize) -> impl Iterator<Item = (usize, &R)> {
+        let queues = self.queues.iter().enumerate();
+        queues.flat_map(move |(input, queue)| queue.records.iter().take(of_each_max).map(move |record| (input, record)))
+    }
+
     /// For each input, in their order, whether no record of it waits.
     ///
     /// ```

@@ -19,6 +19,9 @@ use super::in_memory::InMemory;
 use super::memory::Memory;
 use super::{open, options, positions};
 
+/// How many keys are looked up together: what is found of them is held in memory meanwhile.
+const READ_TOGETHER_MAX: usize = 256;
+
 /// RocksDB, with column families that can come and go while others read.
 pub(super) type Db = DBWithThreadMode<MultiThreaded>;
 
@@ -189,6 +192,49 @@ impl Database {
             }
             None => Ok(false),
         }
+    }
+
+    /// See [`processor_core::store::Base::get_many`]. Keys that are in order are read faster.
+    pub(super) fn get_many(
+        &self,
+        store: StoreIndex,
+        keys: &[&[u8]],
+        found: &mut dyn FnMut(usize, Option<&[u8]>),
+    ) -> Result<(), BaseError> {
+        let name = match self.place(store) {
+            Place::Family(name) => name,
+            Place::Memory(entries) => {
+                let mut value = Vec::new();
+                for (place, key) in keys.iter().enumerate() {
+                    value.clear();
+                    let is_there = entries.get(key, &mut value);
+                    found(place, is_there.then_some(value.as_slice()));
+                }
+                return Ok(());
+            }
+        };
+        let family = self.readable(name)?;
+        let mut below = Vec::with_capacity(keys.len().min(READ_TOGETHER_MAX));
+        for (chunk, first) in keys.chunks(READ_TOGETHER_MAX).zip((0..).step_by(READ_TOGETHER_MAX)) {
+            below.clear();
+            // Held until RocksDB has answered: what leaves the layers must not be missed below.
+            let layers = self.behind.look();
+            for (place, key) in (first..).zip(chunk) {
+                match layers.get(store, key) {
+                    Some(written) => found(place, written),
+                    None => below.push((place, *key)),
+                }
+            }
+            let are_sorted = below.is_sorted_by_key(|(_, key)| *key);
+            let keys = below.iter().map(|(_, key)| *key);
+            let answers = self.db.batched_multi_get_cf_opt(&family, keys, are_sorted, &self.read);
+            drop(layers);
+            for ((place, _), answer) in below.iter().zip(answers) {
+                let answer = answer.map_err(|error| self.read_failed(name, &error))?;
+                found(*place, answer.as_deref());
+            }
+        }
+        Ok(())
     }
 
     /// See [`processor_core::store::Base::range`].

@@ -90,6 +90,15 @@ impl Base for RocksTask {
         self.database.get(store, key, value)
     }
 
+    fn get_many(
+        &self,
+        store: StoreIndex,
+        keys: &[&[u8]],
+        found: &mut dyn FnMut(usize, Option<&[u8]>),
+    ) -> Result<(), BaseError> {
+        self.database.get_many(store, keys, found)
+    }
+
     fn range(
         &self,
         store: StoreIndex,

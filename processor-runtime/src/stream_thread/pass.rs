@@ -91,6 +91,13 @@ impl<P: TransactionalProducer, C: Clock> Pass<'_, P, C> {
             return self.stop(running, None, failure);
         }
         self.outputs.send(&mut running.task, None, self.transaction).map_err(Interrupted::Producer)?;
+        if !running.is_held() {
+            let (base, waiting) = (base(running.state.as_ref()), running.group.waiting(size as usize));
+            match self.store_reads {
+                Some(reads) => running.task.read_ahead(waiting, &reads.over(base, self.clock)),
+                None => running.task.read_ahead(waiting, base),
+            }
+        }
         let mut last = None;
         while !running.is_held()
             && !self.is_full()

@@ -20,6 +20,7 @@ enum Op {
     Shorten(Key),
     Get(Key),
     Scan { span: Span, reverse: bool, limit: usize },
+    ReadAhead(Vec<Key>),
     RecordSucceeds,
     RecordFails,
     Commit,
@@ -75,6 +76,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => key().prop_map(Op::Shorten),
         3 => key().prop_map(Op::Get),
         4 => (span(), any::<bool>(), 0..8_usize).prop_map(|(span, reverse, limit)| Op::Scan { span, reverse, limit }),
+        2 => prop::collection::vec(key(), 0..6).prop_map(Op::ReadAhead),
         3 => Just(Op::RecordSucceeds),
         2 => Just(Op::RecordFails),
         1 => Just(Op::Commit),
@@ -125,6 +127,10 @@ impl Twin {
                 assert_eq!(self.overlay.get(&self.base, &key).expect("the map never fails"), self.now.get(&key));
             }
             Op::Scan { span, reverse, limit } => self.check_scan(&span, reverse, limit),
+            Op::ReadAhead(keys) => {
+                keys.iter().for_each(|key| self.overlay.want(key));
+                self.overlay.warm(&self.base);
+            }
             Op::RecordSucceeds => {
                 self.saved = self.now.clone();
                 self.overlay.begin_record();
@@ -304,6 +310,51 @@ fn several_keys_are_looked_up_together() {
     let keys: [&[u8]; 4] = [b"b", b"x", b"a", b"a"];
     base.get_many(STORE, &keys, &mut |place, value| found[place] = Some(value.map(<[u8]>::to_vec))).expect("a map");
     assert_eq!(found, [Some(Some(vec![])), Some(None), Some(Some(b"1".to_vec())), Some(Some(b"1".to_vec()))]);
+}
+
+/// A base that cannot be read.
+struct Broken;
+
+impl Base for Broken {
+    fn get(&self, _store: StoreIndex, _key: &[u8], _value: &mut Vec<u8>) -> Result<bool, BaseError> {
+        Err(BaseError { corrupt: false, message: "the disk is gone".to_owned() })
+    }
+
+    fn range(
+        &self,
+        _store: StoreIndex,
+        _from: Bound<&[u8]>,
+        _to: Bound<&[u8]>,
+        _reverse: bool,
+        _visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), BaseError> {
+        Err(BaseError { corrupt: false, message: "the disk is gone".to_owned() })
+    }
+
+    fn approximate_len(&self, _store: StoreIndex) -> Result<u64, BaseError> {
+        Err(BaseError { corrupt: false, message: "the disk is gone".to_owned() })
+    }
+}
+
+#[test]
+fn what_was_read_ahead_is_not_read_again_and_what_could_not_be_is_told_of_where_it_is_looked_up() {
+    let mut base = MemoryBase::default();
+    let mut changes = ChangeSet::default();
+    changes.push(STORE, &[0, 0, 0, 1], Some(&[1, 7]));
+    changes.push(STORE, &[0, 0, 0, 2], Some(&[99, 7]));
+    base.apply(&changes);
+    let mut overlay: Overlay<u32, u64> = Overlay::new(STORE, ValueFormat::Bincode, 1_000);
+    for key in [&3_u32 as &dyn Any, &1_u32, &2_u32, &1_u32, &"of another type"] {
+        overlay.want(key);
+    }
+    overlay.warm(&base);
+    assert_eq!(overlay.get(&Broken, &1).expect("it was read ahead"), Some(&7));
+    assert_eq!(overlay.get(&Broken, &3).expect("it was read ahead"), None);
+    assert!(matches!(overlay.get(&base, &2), Err(OverlayError::Undecodable(_))), "99 is no format version");
+    overlay.want(&4_u32);
+    overlay.warm(&Broken);
+    assert!(matches!(overlay.get(&Broken, &4), Err(OverlayError::Base(_))));
+    assert_eq!(overlay.get(&base, &4).expect("the map never fails"), None);
 }
 
 fn count(overlay: &mut Overlay<u32, u64>, base: &MemoryBase, key: u32) -> u64 {

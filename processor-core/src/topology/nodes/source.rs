@@ -8,6 +8,7 @@ use crate::error::FailureKind;
 use crate::ids::{NodeIndex, Timestamp};
 use crate::operator::{Children, Recorded, Run, TaskEnv};
 use crate::record::{InputRecord, Record};
+use crate::store::AnyOverlay;
 use crate::time::{Due, Timestamps};
 
 /// Where a task takes in the records of some of its inputs.
@@ -15,6 +16,8 @@ pub(crate) trait SourceNode {
     fn process(&mut self, record: &dyn InputRecord, env: &mut TaskEnv, run: Run<'_>) -> Result<(), Recorded>;
     /// The timestamp that the record would be processed with; `None` where it has none or cannot be decoded.
     fn timestamp(&self, record: &dyn InputRecord, now: Timestamp) -> Option<Timestamp>;
+    /// Asks the stores that read ahead for the record's key.
+    fn want(&self, record: &dyn InputRecord, stores: &mut [Box<dyn AnyOverlay>]);
     fn punctuate(&mut self, due: &Due, env: &mut TaskEnv, run: Run<'_>) -> Result<bool, Recorded>;
     fn open(&mut self, env: &mut TaskEnv) -> Result<(), Recorded>;
     fn close(&mut self);
@@ -57,7 +60,7 @@ impl<K: Clone, V: Clone, KC: Codec<K>, VC: Codec<V>> Source<K, V, KC, VC> {
     }
 }
 
-impl<K: Clone, V: Clone, KC: Codec<K>, VC: Codec<V>> SourceNode for Source<K, V, KC, VC> {
+impl<K: Clone + 'static, V: Clone, KC: Codec<K>, VC: Codec<V>> SourceNode for Source<K, V, KC, VC> {
     fn process(&mut self, record: &dyn InputRecord, env: &mut TaskEnv, run: Run<'_>) -> Result<(), Recorded> {
         env.node.enter(self.index);
         let record = self.decoded(record, env)?;
@@ -78,6 +81,12 @@ impl<K: Clone, V: Clone, KC: Codec<K>, VC: Codec<V>> SourceNode for Source<K, V,
                 extractor(&key, &value)
             }
         }
+    }
+
+    fn want(&self, record: &dyn InputRecord, stores: &mut [Box<dyn AnyOverlay>]) {
+        // One that cannot be decoded is dealt with when its turn comes.
+        let Ok(key) = self.key.decode(record.key()) else { return };
+        stores.iter_mut().filter(|store| store.reads_ahead()).for_each(|store| store.want(&key));
     }
 
     fn punctuate(&mut self, due: &Due, env: &mut TaskEnv, run: Run<'_>) -> Result<bool, Recorded> {

@@ -17,7 +17,7 @@ fn what_waits_is_read_and_a_kill_leaves_an_older_commit() {
     let directory = waiting(root.path());
     let mut task = open(&directory, &layout(&["a", "b"]));
     apply_batches(&mut task, 1..=20);
-    super::super::apply::settle(&task.database).expect("the disk takes it");
+    apply::settle(&task.database).expect("the disk takes it");
     apply_batches(&mut task, 21..=50);
     assert_eq!(assert_is_a_prefix(&task), 50);
 
@@ -96,7 +96,7 @@ fn layers_read_like_one_map() {
         apply(&mut task, &changes, &positions).expect("the disk takes it");
         match numbers.below(8) {
             0 => drop(task.database.behind().freeze()),
-            1 => super::super::apply::write_frozen(&task.database).expect("the disk takes it"),
+            1 => apply::write_frozen(&task.database).expect("the disk takes it"),
             _ => {}
         }
         let (from, to) = (key(&mut numbers), key(&mut numbers));

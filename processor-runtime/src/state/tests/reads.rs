@@ -163,7 +163,7 @@ fn idle_tasks_are_flushed_when_memory_is_short() {
     let (last, idle) = tasks.split_last_mut().expect("six");
     let held = |idle: &[RocksTask]| idle.iter().map(|task| task.database.write_buffer_bytes()).sum::<u64>();
     let before = held(idle);
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
     for batch in 2.. {
         fill(last, batch);
         if held(idle) < before / 2 {

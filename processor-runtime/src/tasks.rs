@@ -54,6 +54,8 @@ pub struct Running<T, R> {
     pub at_work: Arc<AtWork>,
     changelog_ends: Vec<Option<ChangelogOffset>>,
     committed_batch: BatchId,
+    /// How many batches of the open transaction are over.
+    batches_over: u64,
     /// What the next commit must write once more: see [`Recovered::written_over`].
     written_over: ChangeSet,
 }
@@ -93,6 +95,7 @@ impl<T: TaskState, R: PolledRecord> Running<T, R> {
             processed: of_inputs,
             changelog_ends: recovered.changelog_ends,
             committed_batch: recovered.batch,
+            batches_over: 0,
             written_over: recovered.written_over,
         }
     }
@@ -124,7 +127,17 @@ impl<T: TaskState, R: PolledRecord> Running<T, R> {
 
     /// The number of the batch that is being processed.
     pub fn batch(&self) -> BatchId {
-        self.committed_batch.next()
+        BatchId::new(self.committed_batch.get() + self.batches_over + 1)
+    }
+
+    /// The batch that was processed is over; its transaction may go on with another one.
+    pub fn end_batch(&mut self) {
+        self.batches_over += 1;
+    }
+
+    /// The number of the last batch of the transaction. What has nothing but something to write over has one, too.
+    fn last_batch(&self) -> BatchId {
+        BatchId::new(self.committed_batch.get() + self.batches_over.max(1))
     }
 
     /// Observes the batch's first and last record, which the task has gone past.
@@ -161,7 +174,7 @@ impl<T: TaskState, R: PolledRecord> Running<T, R> {
         let ends = self.ends(tag, delivered);
         let stores = self.changelogs.iter().zip(ends);
         OffsetMetadata {
-            batch: self.batch(),
+            batch: self.last_batch(),
             stream_time: self.task.stream_time(),
             transactional_id: id.0.clone(),
             changelog_ends: stores.filter_map(|(log, end)| Some((log.as_ref()?.0.store.clone(), end?))).collect(),
@@ -180,7 +193,7 @@ impl<T: TaskState, R: PolledRecord> Running<T, R> {
     /// The base is as it was, and takes no write before it is opened again: the task must be recovered.
     pub fn apply(&mut self, receipt: &CommitReceipt, tag: u16, now: Timestamp) -> Result<(), StateError> {
         let ends = self.ends(tag, |tag| receipt.delivered_end(tag));
-        self.committed_batch = self.committed_batch.next();
+        (self.committed_batch, self.batches_over) = (self.last_batch(), 0);
         if let Some(state) = &mut self.state {
             // What was never written has no position.
             let stored = state.positions().changelogs.iter().zip(&self.changelog_ends).zip(&ends);
@@ -232,6 +245,7 @@ impl<T: TaskState, R: PolledRecord> Running<T, R> {
     pub fn abandon(&mut self) {
         self.group.clear();
         self.changes.clear();
+        self.batches_over = 0;
         self.span = None;
         self.processing.fill(None);
         self.task.abandon();
@@ -367,6 +381,14 @@ impl<T: TaskState, R: PolledRecord> Tasks<T, R> {
             positions.extend(running.positions());
         }
         positions
+    }
+
+    /// Whether every input is at its end, as `is_at_end` knows.
+    pub fn are_at_their_ends(&self, is_at_end: IsAtEnd<'_>) -> bool {
+        self.running.iter().all(|running| {
+            let mut inputs = running.inputs.iter().zip(running.task.offsets());
+            inputs.all(|((_, partition), (_, next))| is_at_end(partition, next))
+        })
     }
 
     /// Where every input of every running task is to be read from.

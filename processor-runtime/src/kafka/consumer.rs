@@ -56,6 +56,8 @@ pub struct Consumer {
     fetched: HashMap<TopicPartition, Offset>,
     /// Events met behind records: they open the next poll.
     held_back: VecDeque<GroupEvent>,
+    /// What went wrong inside a transaction: the next poll says so.
+    failed: Option<KafkaError>,
     transient: Transient,
 }
 
@@ -164,6 +166,7 @@ impl Consumer {
             owned: None,
             fetched: HashMap::new(),
             held_back: VecDeque::new(),
+            failed: None,
             transient: Transient::default(),
         })
     }
@@ -249,7 +252,7 @@ impl Consumer {
     }
 
     fn has_event(&self) -> bool {
-        !self.held_back.is_empty() || self.client.has_rebalances()
+        !self.held_back.is_empty() || self.client.has_rebalances() || self.client.owes_answer()
     }
 
     /// Takes the group's decisions into the books and gives them out as events. True: an ownership ended.
@@ -343,14 +346,21 @@ impl GroupConsumer for Consumer {
         events: &mut Vec<GroupEvent>,
     ) -> Result<(), KafkaError> {
         self.questions.serve();
+        self.client.answer_group();
+        if self.client.has_rebalances() {
+            self.held_back.clear();
+        }
         // Events that were held back count as having happened now: there is nothing to wait for.
         let opening: Vec<GroupEvent> = self.held_back.drain(..).collect();
-        let wait = if opening.is_empty() { wait } else { Duration::ZERO };
+        let wait = if opening.is_empty() && !self.client.has_rebalances() { wait } else { Duration::ZERO };
         events.extend(opening);
         assert!(records_max > 0, "a poll without room for a record would wait for nothing");
         let before = records.len();
         let mut collected = Collected { records, before, bytes: 0 };
-        let result = self.collect(wait, records_max, bytes_max, &mut collected);
+        let result = match self.failed.take() {
+            Some(failed) => Err(failed),
+            None => self.collect(wait, records_max, bytes_max, &mut collected),
+        };
         let had_records = collected.records.len() > before;
         if self.client.has_rebalances() {
             // What was met before the rebalance is about an ownership that ended or had not begun.
@@ -369,11 +379,26 @@ impl GroupConsumer for Consumer {
         }
     }
 
+    fn poll_more(&mut self, wait: Duration, records_max: usize, bytes_max: usize, records: &mut Vec<ConsumedRecord>) {
+        if self.has_event() || self.failed.is_some() {
+            return;
+        }
+        let before = records.len();
+        let mut collected = Collected { records, before, bytes: 0 };
+        self.client.defer_group(true);
+        let result = self.collect(wait, records_max, bytes_max, &mut collected);
+        self.client.defer_group(false);
+        self.failed = result.err();
+    }
+
     fn fetch(&mut self, positions: &[(TopicPartition, Offset)]) -> Result<(), KafkaError> {
         let owned = self.owned.as_deref().unwrap_or_default();
         for (partition, offset) in positions {
             assert!(owned.contains(partition), "only owned partitions are fetched, and {partition} is not");
             assert!(offset.get() >= 0, "{partition} is fetched from an absolute offset, never from {offset}");
+        }
+        if self.client.owes_answer() {
+            return Ok(()); // it would be taken for the answer; what that leaves is fetched anew
         }
         self.held_back.clear();
         self.inputs_by_key.clear();

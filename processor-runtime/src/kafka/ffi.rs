@@ -24,6 +24,7 @@ use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fmt;
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -167,10 +168,20 @@ pub(super) enum Rebalance {
     Revoked { lost: bool },
 }
 
+/// What the group has decided, before it is answered.
+#[derive(Debug)]
+struct Decision {
+    is_assign: bool,
+    partitions: Vec<TopicPartition>,
+}
+
 /// What callbacks leave for the thread that owns the client.
 #[derive(Debug, Default)]
 pub(super) struct Callbacks {
     rebalances: Mutex<Vec<Rebalance>>,
+    /// What the group decides is answered later: nobody is to lose or get a partition inside a transaction.
+    defers: AtomicBool,
+    deferred: Mutex<Vec<Decision>>,
     deliveries: Mutex<Deliveries>,
     requests: Requests,
     stable_ends: Mutex<StableEnds>,
@@ -196,6 +207,10 @@ impl Callbacks {
     /// Takes what has kept the client from a broker since the last call.
     pub(super) fn take_trouble(&self) -> Option<Fault> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn deferred(&self) -> MutexGuard<'_, Vec<Decision>> {
+        self.deferred.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn rebalances(&self) -> MutexGuard<'_, Vec<Rebalance>> {
@@ -469,10 +484,8 @@ unsafe fn callbacks<'a>(opaque: *mut c_void) -> &'a Callbacks {
     unsafe { &*opaque.cast::<Callbacks>() }
 }
 
-/// Takes part in the group's decisions on the thread that polls.
-///
-/// On assign nothing is fetched: the empty list ends librdkafka's wait for an answer and leaves the member steady
-/// (`rdkafka_cgrp.c:4598-4629`). `rd_kafka_yield` makes the poll return at once, so events are seen before records.
+/// Takes part in the group's decisions on the thread that polls. `rd_kafka_yield` makes the poll return at once, so events are
+/// seen before records.
 unsafe extern "C" fn on_rebalance(
     handle: *mut rd::rd_kafka_t,
     code: i32,
@@ -481,13 +494,33 @@ unsafe extern "C" fn on_rebalance(
 ) {
     // SAFETY: `opaque` is the `Callbacks` of this client; the handle and the list are valid during the callback.
     let (state, assigned) = unsafe { (callbacks(opaque), partitions::entries(partitions)) };
-    let is_assign = Code(code) == Code::of(rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS);
-    // SAFETY: the handle is valid during the callback, which this is; the call at the end marks this thread only.
+    let decision = Decision {
+        is_assign: Code(code) == Code::of(rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS),
+        partitions: assigned.into_iter().map(|entry| entry.partition).collect(),
+    };
+    if state.defers.load(Ordering::Relaxed) {
+        state.deferred().push(decision);
+    } else {
+        // SAFETY: the handle is valid during the callback.
+        unsafe { answer(handle, state, decision) };
+    }
+    // SAFETY: the handle is valid; the call marks this thread only.
+    unsafe { rd::rd_kafka_yield(handle) };
+}
+
+/// Answers the group; librdkafka waits for that as long as it takes.
+///
+/// On assign nothing is fetched: the empty list ends librdkafka's wait for an answer and leaves the member steady
+/// (`rdkafka_cgrp.c:4598-4629`).
+///
+/// # Safety
+/// The handle is valid, `state` is of its client, and this is the thread that polls.
+unsafe fn answer(handle: *mut rd::rd_kafka_t, state: &Callbacks, decision: Decision) {
+    let Decision { is_assign, partitions } = decision;
+    // SAFETY: by the contract.
     unsafe {
         if incremental::is_incremental(handle) {
-            let partitions = assigned.into_iter().map(|entry| entry.partition).collect();
-            incremental::rebalance(handle, state, is_assign, partitions);
-            return rd::rd_kafka_yield(handle);
+            return incremental::rebalance(handle, state, is_assign, partitions);
         }
     }
     let membership = || read_group(handle).map_or_else(Membership::none, |group| group.membership().clone());
@@ -499,9 +532,9 @@ unsafe extern "C" fn on_rebalance(
         if state.requests.is_joining() {
             membership = Membership::none();
         }
-        Rebalance::Assigned { partitions: assigned.into_iter().map(|entry| entry.partition).collect(), membership }
+        Rebalance::Assigned { partitions, membership }
     } else {
-        // SAFETY: the handle is valid during the callback.
+        // SAFETY: by the contract.
         let marked = unsafe { rd::rd_kafka_assignment_lost(handle) } != 0;
         // An assign of ours clears librdkafka's mark. But whoever loses its place has no member id or no generation left
         // (`rdkafka_cgrp.c:3460`, `3467`, `5205`, `5981`).
@@ -510,8 +543,6 @@ unsafe extern "C" fn on_rebalance(
         Rebalance::Revoked { lost }
     };
     state.rebalances().push(rebalance);
-    // SAFETY: the handle is valid; the call marks this thread only.
-    unsafe { rd::rd_kafka_yield(handle) };
 }
 
 /// Replaces the assignment; `None` gives it up. What librdkafka answers is logged: a failure shows as silence of the
@@ -711,6 +742,25 @@ impl Client {
     /// The membership now.
     pub(super) fn group(&self) -> Result<NativeGroup, Fault> {
         read_group(self.raw()).ok_or_else(|| Fault::bare(Code(-1), "the client is not a group member"))
+    }
+
+    /// From now on, what the group decides is kept, and [answered](Self::answer_group) later; or, from now on, at once.
+    pub(super) fn defer_group(&self, defers: bool) {
+        self.callbacks().defers.store(defers, Ordering::Relaxed);
+    }
+
+    /// Whether something that the group has decided waits for its answer.
+    pub(super) fn owes_answer(&self) -> bool {
+        !self.callbacks().deferred().is_empty()
+    }
+
+    /// Answers what was deferred. On the thread that polls, which hears of it with the next poll.
+    pub(super) fn answer_group(&self) {
+        let deferred = std::mem::take(&mut *self.callbacks().deferred());
+        for decision in deferred {
+            // SAFETY: the handle is valid, and these are its callbacks.
+            unsafe { answer(self.raw(), self.callbacks(), decision) };
+        }
     }
 
     /// Takes what the group decided since the last call.

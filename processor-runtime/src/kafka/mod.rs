@@ -121,6 +121,14 @@ pub trait GroupConsumer {
         events: &mut Vec<GroupEvent>,
     ) -> Result<(), KafkaError>;
 
+    /// Collects more records inside a transaction: what is there, or what comes within `wait`.
+    ///
+    /// # Contract
+    /// - Ownership does not change, and the group gets no answer: what it decides, and what goes wrong, comes with the next
+    ///   [`poll`](Self::poll). Nothing more is collected from when it is known.
+    /// - Records are as those of `poll`.
+    fn poll_more(&mut self, wait: Duration, records_max: usize, bytes_max: usize, records: &mut Vec<Self::Record>);
+
     /// Reads exactly these partitions, each from this absolute offset; what is not named is not read. Records that were
     /// fetched before and not yet polled are dropped.
     fn fetch(&mut self, positions: &[(TopicPartition, Offset)]) -> Result<(), KafkaError>;

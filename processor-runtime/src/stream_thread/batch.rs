@@ -1,4 +1,7 @@
-//! A poll batch from its records to the base: process → changelog → drain → offsets → commit → apply.
+//! A transaction from its records to the base: process → changelog → drain → offsets → commit → apply.
+//!
+//! It holds the poll batch that it begins with, and those that come while there is more to read and its price is not yet a
+//! small part of its time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,7 +28,12 @@ use crate::state::StateDirectory;
 use crate::tasks::Running;
 use crate::transaction::{self, CommitReceipt, Next, Open, Spent, Why};
 
-/// A batch that was processed, its outputs sent, nothing committed.
+/// How many records a poll takes at the most: a batch of few is still warm when it is processed.
+pub(super) const POLL_RECORDS_MAX: usize = 10_000;
+/// How long is waited at once for records that are known to be there, while a transaction is open.
+const MORE_WAIT: Duration = Duration::from_millis(5);
+
+/// Batches that were processed, their outputs sent, nothing committed.
 pub(super) struct Processed<P> {
     transaction: Open<P>,
     records: usize,
@@ -35,7 +43,8 @@ pub(super) struct Processed<P> {
     failed: Option<ThreadError>,
 }
 
-/// What became of the records of a batch.
+/// What became of the records of a transaction.
+#[derive(Default)]
 struct Progressed {
     /// The tasks have gone past them.
     processed: usize,
@@ -46,6 +55,7 @@ struct Progressed {
     /// How long wall-clock punctuations took.
     punctuating: Duration,
     passed_over: PassedOver,
+    commit_requested: bool,
     failed: Option<ThreadError>,
 }
 
@@ -67,13 +77,12 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             Ok(transaction) => transaction,
             Err(broken) => return self.broken(&broken, waiting).map(|()| None),
         };
-        let ended = match self.process_tasks(&mut transaction, began + budget / 2) {
-            Ok(Progressed { processed, dropped, last_task, punctuating, passed_over, failed }) => {
-                let left = self.tasks.waiting_len();
-                assert!(
-                    processed + dropped + left == waiting,
-                    "EO-6: of {waiting} polled records {processed} were processed, {dropped} are read again and {left} wait"
-                );
+        let mut progressed = Progressed::default();
+        let processed = self.process_batches(&mut transaction, began, began + budget / 2, &mut progressed);
+        let waiting = progressed.processed + progressed.dropped + self.tasks.waiting_len();
+        let ended = match processed {
+            Ok(()) => {
+                let Progressed { processed, dropped, last_task, punctuating, passed_over, failed, .. } = progressed;
                 let took = self.clock.monotonic().saturating_sub(began);
                 if took >= budget && self.tasks.iter().any(Running::has_uncommitted) {
                     let records = processed + dropped;
@@ -160,43 +169,104 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         }
     }
 
+    /// Processes what waits, and what comes while the transaction goes on.
+    fn process_batches(
+        &mut self,
+        transaction: &mut Open<K::Producer>,
+        began: Duration,
+        deadline: Duration,
+        progressed: &mut Progressed,
+    ) -> Result<(), Interrupted> {
+        self.outputs.clear();
+        loop {
+            let before = progressed.processed + progressed.dropped;
+            let waiting = self.tasks.waiting_len();
+            self.process_tasks(transaction, deadline, progressed)?;
+            let (gone, left) = (progressed.processed + progressed.dropped - before, self.tasks.waiting_len());
+            assert!(
+                gone + left == waiting,
+                "EO-6: of {waiting} polled records {gone} were processed or are read again, and {left} wait"
+            );
+            if !self.takes_more(progressed, began) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes in another batch for the open transaction, if there is more to read and room for it. Waits for what is known to be
+    /// there, but not for long.
+    fn takes_more(&mut self, progressed: &Progressed, began: Duration) -> bool {
+        let room = self.batch_size.records_max().saturating_sub(progressed.processed);
+        let is_over = progressed.dropped > 0 || progressed.failed.is_some() || progressed.commit_requested;
+        if room == 0 || is_over || !self.tasks.nothing_waits() {
+            return false;
+        }
+        let mut wait = Duration::ZERO;
+        loop {
+            let took = self.clock.monotonic().saturating_sub(began);
+            if took * 2 > self.plan.batch.turn_max {
+                return false;
+            }
+            let records_max = room.min(POLL_RECORDS_MAX);
+            self.consumer.poll_more(wait, records_max, self.plan.batch_bytes_max, &mut self.records);
+            if !self.records.is_empty() {
+                break;
+            }
+            let is_at_end = |partition: &TopicPartition, next| self.consumer.is_at_end(partition, next);
+            if took * 4 > self.plan.batch.turn_max || self.tasks.are_at_their_ends(&is_at_end) {
+                return false;
+            }
+            wait = MORE_WAIT;
+        }
+        self.tasks.route_records(&mut self.records);
+        self.hold_back(self.clock.monotonic());
+        !self.tasks.nothing_is_ready()
+    }
+
     /// Processes task by task, each task's records in the order of their time.
     fn process_tasks(
         &mut self,
         transaction: &mut Open<K::Producer>,
         deadline: Duration,
-    ) -> Result<Progressed, Interrupted> {
-        self.outputs.clear();
+        progressed: &mut Progressed,
+    ) -> Result<(), Interrupted> {
         let room = self.batch_size.records_max();
+        let Progressed { processed, dropped, last_task, punctuating, passed_over, .. } = std::mem::take(progressed);
         let mut pass = Pass {
             transaction,
             outputs: &mut self.outputs,
             clock: &self.clock,
             store_reads: self.instruments.store_reads.as_ref(),
             now: self.clock.wall(),
-            ready: self.tasks.ready_len().min(room),
+            ready: processed + self.tasks.ready_len().min(room.saturating_sub(processed)),
             room,
             is_at_end: &|partition, next| self.consumer.is_at_end(partition, next),
             deadline,
             pace: Pace::from(self.clock.monotonic()),
-            processed: 0,
-            last_task: None,
-            dropped: 0,
-            punctuating: Duration::ZERO,
-            passed_over: PassedOver::default(),
+            processed,
+            last_task,
+            dropped,
+            punctuating,
+            passed_over,
+            commit_requested: false,
             failed: None,
         };
         let mut first_left = None;
+        let mut passed = Ok(());
         for (slot, running) in self.tasks.iter_mut_from(self.first_task) {
             if pass.is_full() {
                 first_left.get_or_insert(slot);
             }
-            pass.task(slot, running)?;
+            passed = pass.task(slot, running);
+            if passed.is_err() {
+                break;
+            }
         }
+        let Pass { processed, dropped, last_task, punctuating, passed_over, commit_requested, failed, .. } = pass;
+        *progressed = Progressed { processed, dropped, last_task, punctuating, passed_over, commit_requested, failed };
         self.first_task = first_left.unwrap_or(0);
-        let Pass { processed, dropped, last_task, punctuating, passed_over, failed, .. } = pass;
         self.refetch |= dropped > 0;
-        Ok(Progressed { processed, dropped, last_task, punctuating, passed_over, failed })
+        passed
     }
 
     /// Changelog, drain, offsets, commit, apply. Returns how many records were committed.

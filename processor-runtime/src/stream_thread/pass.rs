@@ -59,6 +59,8 @@ pub(super) struct Pass<'a, P, C> {
     /// How long wall-clock punctuations took.
     pub(super) punctuating: Duration,
     pub(super) passed_over: PassedOver,
+    /// An operator has asked for a commit.
+    pub(super) commit_requested: bool,
     pub(super) failed: Option<ThreadError>,
 }
 
@@ -125,6 +127,9 @@ impl<P: TransactionalProducer, C: Clock> Pass<'_, P, C> {
                 }
                 Outcome::Failed(failure) => {
                     self.dropped += 1;
+                    if info.index > 0 {
+                        running.end_batch();
+                    }
                     return self.stop(running, Some(place), failure);
                 }
             }
@@ -138,6 +143,7 @@ impl<P: TransactionalProducer, C: Clock> Pass<'_, P, C> {
             failpoints::at(Failpoint::MidProcess);
             info.index += 1;
             if running.task.take_commit_request() {
+                self.commit_requested = true;
                 break;
             }
             if self.is_late(&running.at_work) && self.processed + self.dropped < self.ready {
@@ -145,6 +151,7 @@ impl<P: TransactionalProducer, C: Clock> Pass<'_, P, C> {
             }
         }
         if info.index > 0 {
+            running.end_batch();
             self.last_task = Some(slot);
         }
         if info.index > 1

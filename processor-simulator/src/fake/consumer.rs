@@ -86,6 +86,8 @@ pub struct FakeConsumer {
     /// Where the next poll begins, so that no partition starves.
     turn: usize,
     answers: VecDeque<Pending>,
+    /// What was met inside a transaction: it opens the next poll.
+    held_back: Option<GroupEvent>,
 }
 
 /// An answer under way.
@@ -108,6 +110,7 @@ impl FakeConsumer {
             fetching: BTreeMap::new(),
             turn: 0,
             answers: VecDeque::new(),
+            held_back: None,
         }
     }
 
@@ -280,11 +283,22 @@ impl GroupConsumer for FakeConsumer {
             pending.polls_left = pending.polls_left.saturating_sub(1);
         }
         match self.follow_group(&mut model)? {
-            Followed::Told(event) => events.push(event),
+            Followed::Told(event) => {
+                self.held_back = None;
+                events.push(event);
+            }
             Followed::Waits => {}
+            Followed::Reads if self.held_back.is_some() => events.extend(self.held_back.take()),
             Followed::Reads => events.extend(self.collect(&model, (records_max, bytes_max), records)),
         }
         Ok(())
+    }
+
+    fn poll_more(&mut self, _wait: Duration, records_max: usize, bytes_max: usize, records: &mut Vec<FakeRecord>) {
+        let Ok(shared) = self.handle.alive() else { return };
+        if self.owns.is_some() && self.held_back.is_none() {
+            self.held_back = self.collect(&shared.lock(), (records_max, bytes_max), records);
+        }
     }
 
     fn fetch(&mut self, positions: &[(TopicPartition, Offset)]) -> Result<(), KafkaError> {
@@ -294,6 +308,7 @@ impl GroupConsumer for FakeConsumer {
             assert!(offset.get() >= 0, "{partition} is fetched from an absolute offset, never from {offset}");
             assert!(model.log(partition).is_some(), "{partition} is fetched and does not exist");
         }
+        self.held_back = None;
         self.fetching = positions.iter().map(|(partition, offset)| (partition.clone(), offset.get())).collect();
         Ok(())
     }

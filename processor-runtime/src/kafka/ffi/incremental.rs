@@ -1,7 +1,8 @@
 //! A member under the protocol of KIP-848, where the broker assigns and callbacks carry differences.
 //!
-//! The rule: only the callback answers the group. With an answer a member acknowledges what it gave up, and somebody else has
-//! it from then on; an answer from anywhere else would come before the thread that owns the client has heard of it. So
+//! The rule: only a poll answers the group, in its callback or before. With an answer a member acknowledges what it gave up, and
+//! somebody else has it from then on; an answer from anywhere else would come before the thread that owns the client has heard of
+//! it. So
 //! [`fetch_exactly`](Client::fetch_exactly) leaves the assignment alone. What is owned is assigned once, paused and at an offset
 //! that nobody reads from; fetching is seeking and resuming, not fetching is pausing. Each of them outdates what was fetched
 //! before, as a new assignment does.
@@ -31,7 +32,7 @@ pub(super) unsafe fn is_incremental(handle: *mut rd::rd_kafka_t) -> bool {
 /// owned before. A revoke that is not for good is followed by an assign, if only of nothing (`rdkafka_cgrp.c:6331-6352`).
 ///
 /// # Safety
-/// Called from the rebalance callback with its handle.
+/// Called in a poll, with a valid handle and its client's state.
 pub(super) unsafe fn rebalance(
     handle: *mut rd::rd_kafka_t,
     state: &Callbacks,

@@ -13,11 +13,13 @@ const CRATES: [&str; 5] =
 const FFI: &str = "processor-runtime/src/kafka/ffi.rs";
 /// The one file of the tests with unsafe code: a signal's handler cannot be set otherwise.
 const CRASH: &str = "integration-tests/src/crash.rs";
+/// The allocator's configuration is found by its name.
+const ALLOCATOR: &str = "processor-runtime/src/allocator.rs";
 const LAWS: std::ops::RangeInclusive<u32> = 1..=12;
 
 /// A module may name those above it and its own line. Every module has a place; a new one is put where it belongs.
 const RUNTIME_LAYERS: [&[&str]; 12] = [
-    &["clock", "failpoints", "listed", "metrics", "secret", "seeded_bugs", "service_manager", "status"],
+    &["allocator", "clock", "failpoints", "listed", "metrics", "secret", "seeded_bugs", "service_manager", "status"],
     &["kafka"],
     &["transaction"],
     &["state"],
@@ -89,7 +91,7 @@ fn misplaced(file: &File, word: &str) -> Option<&'static str> {
     let rocksdb = ["rocksdb", "librocksdb_sys"].contains(&word);
     let may_be_unsafe = file.path == Path::new(FFI)
         || file.path.starts_with(Path::new(FFI).with_extension(""))
-        || file.path == Path::new(CRASH);
+        || [CRASH, ALLOCATOR].into_iter().any(|path| file.path == Path::new(path));
     if word == "unsafe" && !may_be_unsafe {
         Some("only kafka/ffi.rs of processor-runtime, and the handler of crashes in the tests, are unsafe")
     } else if file.starts_with("processor-core") && (kafka || rocksdb || ["processor_runtime", "tokio"].contains(&word))

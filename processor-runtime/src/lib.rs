@@ -11,6 +11,8 @@
 #[macro_use]
 mod listed;
 
+#[cfg(feature = "jemalloc")]
+mod allocator;
 pub mod app;
 mod cli;
 pub mod clock;

@@ -1,0 +1,17 @@
+//! The allocator of every program that is built on the runtime: jemalloc, for Rust and for both C libraries.
+//!
+//! librdkafka makes a record on one thread and frees it on another. With glibc's allocator the two wait for one lock,
+//! thousands of times a second; and what RocksDB frees stays with the process. An application that brings an allocator
+//! of its own switches the feature `jemalloc` off.
+#![allow(unsafe_code, reason = "jemalloc looks for its configuration under a name, which must be the only one")]
+
+use tikv_jemallocator::Jemalloc;
+
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
+
+/// An arena for each processor, where the default has four; and memory goes back to the system a second after it was freed. The
+/// variable `MALLOC_CONF` goes before.
+// SAFETY: jemalloc reads the pointer to a text that ends with a zero, and no other object has this name.
+#[unsafe(export_name = "malloc_conf")]
+static CONFIGURATION: &[u8; 57] = b"percpu_arena:percpu,dirty_decay_ms:1000,muzzy_decay_ms:0\0";

@@ -43,8 +43,8 @@ impl InputRecord for Reading {
     fn timestamp(&self) -> Option<Timestamp> {
         Some(Timestamp::new(1_000 + self.offset))
     }
-    fn offset(&self) -> processor_core::ids::Offset {
-        processor_core::ids::Offset::new(self.offset)
+    fn offset(&self) -> Offset {
+        Offset::new(self.offset)
     }
     fn visit_headers(&self, _visit: &mut dyn FnMut(&str, Option<&[u8]>)) {}
 }
@@ -101,7 +101,7 @@ fn averages() -> Task {
     let topology = topology.build().and_then(|topology| topology.for_application("parts")).expect("it is right");
     let settings = TaskSettings { cache_bytes_max: 64 << 20, output_partitions: [1].into() };
     let mut task = topology.task(&TaskId::new("readings", Partition::new(0)), &settings);
-    let from: Vec<_> = task.inputs().map(|input| (input, processor_core::ids::Offset::new(0))).collect();
+    let from: Vec<_> = task.inputs().map(|input| (input, Offset::new(0))).collect();
     task.start(&from, None, Timestamp::new(0)).expect("operators open");
     task
 }

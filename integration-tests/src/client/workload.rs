@@ -48,6 +48,33 @@ pub fn produce_readings(bootstrap: &str, workload: &Workload) -> Result<()> {
     })
 }
 
+/// Produces the readings of [`produce_readings`] as JSON, such as `{"value":21.5}`.
+///
+/// # Errors
+/// A record could not be delivered within five minutes.
+pub fn produce_json_readings(bootstrap: &str, workload: &Workload) -> Result<()> {
+    produce(bootstrap, workload, |random, _| {
+        let (sensor, value) = (random.below(workload.keys), random.unit() * 100.0);
+        (format!("sensor-{sensor}"), format!(r#"{{"value":{value:?}}}"#).into_bytes())
+    })
+}
+
+/// Produces values of so many bytes, which no compression makes much smaller: key `sensor-<n>`.
+///
+/// # Errors
+/// A record could not be delivered within five minutes.
+pub fn produce_values(bootstrap: &str, workload: &Workload, bytes: usize) -> Result<()> {
+    produce(bootstrap, workload, |random, _| {
+        let sensor = random.below(workload.keys);
+        let mut value = Vec::with_capacity(bytes + 8);
+        while value.len() < bytes {
+            value.extend(random.below(u64::MAX).to_be_bytes());
+        }
+        value.truncate(bytes);
+        (format!("sensor-{sensor}"), value)
+    })
+}
+
 /// Produces account movements: key `account-<n>`, value a delta from -500 to 500 as a big-endian i64.
 ///
 /// # Errors

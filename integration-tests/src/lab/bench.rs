@@ -5,8 +5,10 @@
 
 #![expect(clippy::print_stdout, reason = "this is a command line")]
 
+mod chart;
 mod committed;
 mod figures;
+mod guard;
 pub mod hand_loop;
 mod latency;
 mod load;
@@ -14,6 +16,7 @@ mod rate;
 mod report;
 mod starts;
 mod subject;
+mod work;
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -24,9 +27,9 @@ use clap::{Args, ValueEnum, value_parser};
 
 use self::latency::Candidate;
 use self::load::{Load, OTHERS_PERCENT_MAX};
-use self::rate::Work;
 use self::report::Report;
 use self::subject::{Subject, has_peer};
+use self::work::{Kind, Work};
 use super::interrupt::Interrupt;
 use super::machine::Machine;
 use crate::broker::{ClusterConfig, KafkaCluster};
@@ -37,16 +40,34 @@ const WINDOW: usize = 10;
 const TOPIC: [(&str, &str); 1] = [("retention.ms", "-1")];
 
 /// State that fits into every cache.
-const SMALL: Work =
-    Work { name: "small-state", records: 2_000_000, keys: 10_000, partitions: 4, processor_options: &[] };
+const SMALL: Work = Work::average("small-state");
 /// State that does not, with the memory that the processor may take for it.
 const LARGE: Work = Work {
-    name: "large-state",
     records: 3_000_000,
     keys: 1_000_000,
-    partitions: 4,
     processor_options: &[("memory-budget", "256MiB")],
+    ..Work::average("large-state")
 };
+/// Heavier operators than an average.
+const HEAVIER: [Work; 3] = [
+    Work { kind: Kind::JsonAverage, records: 1_000_000, ..Work::average("json") },
+    Work { kind: Kind::Chain, records: 1_000_000, ..Work::average("chain") },
+    Work { kind: Kind::Count, records: 500_000, ..Work::average("count") },
+];
+/// From the first, in one direction each.
+const GROWTH: [Work; 11] = [
+    Work::average("of-4-partitions"),
+    Work { partitions: 16, ..Work::average("of-16-partitions") },
+    Work { partitions: 64, ..Work::average("of-64-partitions") },
+    Work { stores: 3, ..Work::average("of-3-stores") },
+    Work { kind: Kind::Last, ..Work::average("of-8-bytes") },
+    Work { kind: Kind::Last, value_bytes: 1 << 10, records: 500_000, ..Work::average("of-1-KiB") },
+    Work { keys: 100_000, ..Work::average("of-100k-keys") },
+    Work { keys: 1_000_000, ..Work::average("of-1M-keys") },
+    Work { keys: 10_000_000, records: 10_000_000, ..Work::average("of-10M-keys") },
+    Work { processor_options: &[("threads", "2")], ..Work::average("of-2-threads") },
+    Work { workers: 3, ..Work::average("of-3-workers") },
+];
 /// Records a second.
 const LATENCY_RATES: [u64; 3] = [1_000, 10_000, 50_000];
 /// A quick run has so many times fewer records.
@@ -65,9 +86,15 @@ pub struct BenchArgs {
     /// Also write the figures of all rounds to this file, as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Also write the tables to this file, as Markdown.
+    /// Also write the tables to this file, as Markdown, and a chart of the rates beside it.
     #[arg(long)]
     page: Option<PathBuf>,
+    /// After a quick run, compare its ratios with those in this file, and fail if one has lost more than 20 %.
+    #[arg(long, value_name = "FILE", requires = "quick")]
+    guard: Option<PathBuf>,
+    /// After a quick run, write its ratios to the file of --guard instead.
+    #[arg(long, requires = "guard")]
+    keep_ratios: bool,
     /// How often each rate is measured.
     #[arg(long, default_value_t = 3, value_parser = value_parser!(u32).range(1..))]
     rounds: u32,
@@ -86,6 +113,10 @@ enum Part {
     SmallState,
     /// Rate and memory with 1,000,000 keys.
     LargeState,
+    /// Heavier operators: JSON, a chain of three, counting by way of an internal topic.
+    Heavier,
+    /// The processor alone: more partitions, stores, keys, threads and workers, larger values.
+    Growth,
     /// Latency at steady rates.
     Latency,
     /// Restore, restart after kill -9, an idle start.
@@ -103,22 +134,22 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// What everything has used that belongs to the measurement of `process`.
-    fn load(&self, process: Option<u32>) -> Result<Load> {
-        Load::of(&self.own(process))
+    /// What everything has used that belongs to the measurement of these.
+    fn load(&self, processes: &[u32]) -> Result<Load> {
+        Load::of(&self.own(processes))
     }
 
     fn wait_for_quiet(&self) -> Result<()> {
         let timeout = Duration::from_secs(self.args.wait_quiet);
-        let others = load::wait_for_quiet(&self.own(None), timeout, self.interrupt)?;
+        let others = load::wait_for_quiet(&self.own(&[]), timeout, self.interrupt)?;
         if others > OTHERS_PERCENT_MAX {
             self.say(&format!("NOTE: other programs use {others:.0} % of this machine"));
         }
         Ok(())
     }
 
-    fn own(&self, process: Option<u32>) -> Vec<u32> {
-        [Some(std::process::id()), Some(self.kafka_pid), process].into_iter().flatten().collect()
+    fn own(&self, processes: &[u32]) -> Vec<u32> {
+        [std::process::id(), self.kafka_pid].iter().chain(processes).copied().collect()
     }
 
     fn say(&self, text: &str) {
@@ -153,6 +184,16 @@ pub fn run(args: &BenchArgs, target: &Path) -> Result<()> {
             report.rates.push(bench.rates(work)?);
         }
     }
+    if args.measures(Part::Heavier) {
+        for work in HEAVIER {
+            report.rates.push(bench.rates(work)?);
+        }
+    }
+    if args.measures(Part::Growth) {
+        for work in GROWTH {
+            report.growth.push(rate::measure(&bench, bench.sized(work), 1, &[Subject::Processor])?);
+        }
+    }
     if args.measures(Part::Latency) {
         bench.latencies(&mut report)?;
     }
@@ -160,17 +201,27 @@ pub fn run(args: &BenchArgs, target: &Path) -> Result<()> {
         let records = if args.quick { LARGE.records / QUICK } else { LARGE.records };
         report.starts = Some(starts::measure(&bench, records, if args.quick { 1 } else { args.rounds })?);
     }
-    report.conclude(args.json.as_deref(), args.page.as_deref())
+    report.show(args.json.as_deref(), args.page.as_deref())?;
+    match &args.guard {
+        Some(kept) if args.keep_ratios => guard::keep(&report.ratios(), kept),
+        Some(kept) => guard::compare(&report.ratios(), kept),
+        // A quick run's figures are not to be quoted, and no target is theirs.
+        None if args.quick => Ok(()),
+        None => report.judge(),
+    }
 }
 
 impl Bench<'_> {
     fn rates(&self, work: Work) -> Result<rate::Rates> {
         let subjects: Vec<Subject> = Subject::ALL.into_iter().filter(|subject| is_there(*subject)).collect();
-        if self.args.quick {
-            let work = Work { records: work.records / QUICK, ..work };
-            return rate::measure(self, work, 1, &subjects);
-        }
-        rate::measure(self, work, self.args.rounds, &subjects)
+        let rounds = if self.args.quick { 1 } else { self.args.rounds };
+        rate::measure(self, self.sized(work), rounds, &subjects)
+    }
+
+    /// The work, or a part of it in a quick run.
+    fn sized(&self, work: Work) -> Work {
+        let records = if self.args.quick { work.records / QUICK } else { work.records };
+        Work { records, ..work }
     }
 
     fn latencies(&self, report: &mut Report) -> Result<()> {

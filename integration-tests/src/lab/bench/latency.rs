@@ -20,6 +20,7 @@ use serde::Serialize;
 
 use super::figures::percentile;
 use super::subject::{Job, Subject};
+use super::work::Kind;
 use super::{Bench, TOPIC, WINDOW};
 use crate::client::{Isolation, Observer, Pace, PacedProducer, create_topic};
 use crate::lab::interrupt::Interrupt;
@@ -85,6 +86,8 @@ pub(super) fn measure(bench: &Bench<'_>, candidate: Candidate, rate: u64, second
         input: format!("{name}-input"),
         output: format!("{name}-output"),
         partitions: PARTITIONS,
+        kind: Kind::Average,
+        stores: 1,
         transaction_ms: candidate.transaction_ms,
         processor_options: Vec::new(),
         name,
@@ -92,14 +95,14 @@ pub(super) fn measure(bench: &Bench<'_>, candidate: Candidate, rate: u64, second
     for topic in [&job.input, &job.output] {
         create_topic(bench.bootstrap, topic, PARTITIONS, &TOPIC)?;
     }
-    let program = job.program(bench, candidate.subject)?;
+    let program = job.program(bench, candidate.subject, 0)?;
     bench.wait_for_quiet()?;
     let process = program.start()?;
     let warm_up = rate * WARM_UP.as_secs();
-    let load = bench.load(Some(process.pid()))?;
+    let load = bench.load(&[process.pid()])?;
     let steady = Steady { rate, warm_up, count: warm_up + rate * seconds };
     let mut latency = observe(bench, &job, &process, candidate, steady).with_context(|| process.log_tail())?;
-    latency.others_percent = bench.load(Some(process.pid()))?.others_percent_since(&load);
+    latency.others_percent = bench.load(&[process.pid()])?.others_percent_since(&load);
     candidate.subject.end(process)?;
     let kafka = Observer::new(bench.bootstrap, &job.name)?;
     let outputs = kafka.read_committed(&job.output)?;

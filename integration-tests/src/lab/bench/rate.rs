@@ -2,8 +2,9 @@
 //!
 //! A run begins with the input complete. Its rate is that of the steady state: the records between the first commit that
 //! is seen and the last, over the time between the two, so that the start of a process and its joining of the group do
-//! not count. CPU time is of the same stretch; memory is the process's peak, start included. The order of the subjects
-//! changes from round to round, since the broker gets faster as it warms up.
+//! not count. CPU time is of the same stretch; memory is the process's peak, start included. The broker gets faster as it
+//! warms up: so one run comes before the first round and does not count, and the order of the subjects changes from round to
+//! round.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -15,29 +16,17 @@ use serde::Serialize;
 use super::committed::Committed;
 use super::figures::Spread;
 use super::subject::{Job, Subject};
-use super::{Bench, TOPIC, WINDOW};
-use crate::client::{Observer, Workload, create_topic, delete_topic, produce_readings};
-use crate::lab::program::Running;
-use crate::oracle::{PartitionLog, check_moving_average, grouped};
+use super::work::Work;
+use super::{Bench, TOPIC};
+use crate::client::{Observer, create_topic, delete_topic};
+use crate::lab::program::{Program, Running};
+use crate::oracle::{PartitionLog, grouped};
 
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// Without any commit for so long, a run has failed.
 const STALL_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long the hand-written loop and Kafka Streams collect for a transaction: what Kafka Streams has by itself.
 const TRANSACTION_MS: u64 = 100;
-
-/// What is averaged.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub(super) struct Work {
-    /// In the names of topics and groups.
-    pub(super) name: &'static str,
-    pub(super) records: u64,
-    pub(super) keys: u64,
-    pub(super) partitions: i32,
-    /// Options of the processor for this work.
-    #[serde(skip)]
-    pub(super) processor_options: &'static [(&'static str, &'static str)],
-}
 
 /// What one run gave.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -83,45 +72,48 @@ impl Rates {
 pub(super) fn measure(bench: &Bench<'_>, work: Work, rounds: u32, subjects: &[Subject]) -> Result<Rates> {
     let topic = format!("{}-input", work.name);
     create_topic(bench.bootstrap, &topic, work.partitions, &TOPIC)?;
-    let workload = Workload { keys: work.keys, ..Workload::new(&topic, work.records, work.partitions) };
     bench.say(&format!("{}: producing {} records of {} keys", work.name, grouped(work.records), grouped(work.keys)));
-    produce_readings(bench.bootstrap, &workload)?;
+    work.produce(bench.bootstrap, &topic)?;
     let input = Observer::new(bench.bootstrap, &topic)?.read_committed(&topic)?;
     let mut rates = Rates { work, runs: BTreeMap::new() };
+    let subjects: Vec<Subject> = subjects.iter().copied().filter(|subject| work.kind.is_done_by(*subject)).collect();
+    if let (Some(&first), true) = (subjects.first(), subjects.len() > 1) {
+        run(bench, work, first, "warm-up", &input)?;
+    }
     for round in 0..rounds {
         let turned = subjects.iter().cycle().skip(round as usize % subjects.len()).take(subjects.len());
         for &subject in turned {
-            let run = run(bench, work, subject, round, &input)?;
+            let run = run(bench, work, subject, &round.to_string(), &input)?;
             rates.runs.entry(subject).or_default().push(run);
         }
     }
     Ok(rates)
 }
 
-fn run(bench: &Bench<'_>, work: Work, subject: Subject, round: u32, input: &[PartitionLog]) -> Result<Run> {
+fn run(bench: &Bench<'_>, work: Work, subject: Subject, round: &str, input: &[PartitionLog]) -> Result<Run> {
     let name = format!("{}-{}-{round}", work.name, subject.name());
     let job = Job {
         input: format!("{}-input", work.name),
         output: format!("{name}-output"),
         partitions: work.partitions,
+        kind: work.kind,
+        stores: work.stores,
         transaction_ms: TRANSACTION_MS,
         processor_options: work.processor_options.to_vec(),
         name,
     };
     create_topic(bench.bootstrap, &job.output, work.partitions, &TOPIC)?;
-    let program = job.program(bench, subject)?;
+    let programs = (0..work.workers).map(|worker| job.program(bench, subject, worker));
+    let programs = programs.collect::<Result<Vec<_>>>()?;
     let committed = Committed::new(bench.bootstrap, &job.name, &job.input, work.partitions)?;
     committed.records()?; // finds the coordinator before the clock runs
     bench.wait_for_quiet()?;
-    let process = program.start()?;
-    let run = watch(bench, work, &process, &committed);
-    let run = run.with_context(|| format!("{};{}", job.name, process.log_tail()))?;
-    subject.end(process)?;
+    let processes = programs.iter().map(Program::start).collect::<Result<Vec<_>>>()?;
+    let run = watch(bench, work, &processes, &committed);
+    let run = run.with_context(|| format!("{};{}", job.name, processes[0].log_tail()))?;
+    processes.into_iter().try_for_each(|process| subject.end(process))?;
     let outputs = Observer::new(bench.bootstrap, &job.output)?.read_committed(&job.output)?;
-    let verdict = check_moving_average(input, &outputs, WINDOW);
-    if !verdict.is_ok() || verdict.inputs != work.records {
-        bail!("{} is wrong, so its speed means nothing: {verdict}", job.name);
-    }
+    work.check(input, &outputs).with_context(|| job.name.clone())?;
     delete_topic(bench.bootstrap, &job.output)?;
     bench.say(&format!(
         "{:<24} {:>9} records/s, {:.2} µs of CPU a record, {:.0} MiB at most, first commit after {:.1} s, others {:.0} %; checked",
@@ -136,8 +128,10 @@ fn run(bench: &Bench<'_>, work: Work, subject: Subject, round: u32, input: &[Par
 }
 
 /// Looks at the committed offsets until all records are done.
-fn watch(bench: &Bench<'_>, work: Work, process: &Running, committed: &Committed) -> Result<Run> {
+fn watch(bench: &Bench<'_>, work: Work, processes: &[Running], committed: &Committed) -> Result<Run> {
     let started = Instant::now();
+    let pids: Vec<u32> = processes.iter().map(Running::pid).collect();
+    let cpu = || processes.iter().map(|process| Ok(process.usage()?.cpu)).sum::<Result<Duration>>();
     let mut first = None;
     let (mut last_count, mut moved_at) = (0, started);
     loop {
@@ -146,7 +140,7 @@ fn watch(bench: &Bench<'_>, work: Work, process: &Running, committed: &Committed
         if count > last_count {
             (last_count, moved_at) = (count, now);
             if first.is_none() {
-                first = Some((count, now, process.usage()?.cpu, bench.load(Some(process.pid()))?));
+                first = Some((count, now, cpu()?, bench.load(&pids)?));
             }
         }
         if count == work.records {
@@ -157,8 +151,9 @@ fn watch(bench: &Bench<'_>, work: Work, process: &Running, committed: &Committed
         }
         thread::sleep(POLL_INTERVAL);
     }
-    let usage = process.usage()?;
-    let others = bench.load(Some(process.pid()))?;
+    let last_cpu = cpu()?;
+    let others = bench.load(&pids)?;
+    let peaks = processes.iter().map(|process| Ok(process.usage()?.resident_bytes_max)).sum::<Result<u64>>()?;
     let (first_count, first_at, first_cpu, first_load) = first.context("all was committed before the run began")?;
     let records = (last_count - first_count) as f64;
     let time = moved_at.duration_since(first_at);
@@ -167,8 +162,8 @@ fn watch(bench: &Bench<'_>, work: Work, process: &Running, committed: &Committed
     }
     Ok(Run {
         records_per_second: records / time.as_secs_f64(),
-        cpu_us_per_record: usage.cpu.saturating_sub(first_cpu).as_secs_f64() * 1e6 / records,
-        peak_mib: usage.resident_bytes_max as f64 / f64::from(1 << 20),
+        cpu_us_per_record: last_cpu.saturating_sub(first_cpu).as_secs_f64() * 1e6 / records,
+        peak_mib: peaks as f64 / f64::from(1 << 20),
         first_commit_seconds: first_at.duration_since(started).as_secs_f64(),
         others_percent: others.others_percent_since(&first_load),
     })

@@ -7,7 +7,9 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
+use super::chart;
 use super::figures::Spread;
+use super::guard::Ratios;
 use super::latency::Latency;
 use super::load::OTHERS_PERCENT_MAX;
 use super::rate::{Rates, Run};
@@ -19,11 +21,26 @@ use crate::oracle::grouped;
 /// Where the loop is not so many times as fast as Kafka Streams, something holds it back, and it is no limit.
 const LOOP_TO_STREAMS_MIN: f64 = 2.9;
 
+/// How everything was measured, for the page.
+const SETTINGS: &str = "\
+Written by `./x bench`. All programs run in turn on one broker and the same inputs, and every output is checked before its speed counts.
+Figures are to be compared as ratios within a run: machines differ.
+
+- the hand-written loop: one thread, state in a hash map, thin clients over the C API, a transaction of 100 ms with the outputs, one
+  changelog record for each changed key, and the offsets; `fetch.queue.backoff.ms` 5, librdkafka's own queue sizes, no compression
+- the processor: one stream thread, as it is out of the box but for `producer.compression.type=none`, which the others have, and
+  `memory.budget` 256 MiB for the large state
+- Kafka Streams: `exactly_once_v2`, one stream thread (on two cores more of them are slower), `commit.interval.ms` 100, for latency also 10 and 25,
+  a cached RocksDB store with 64 MiB for the cache, `-Xmx1g`, everything else as it is by itself
+";
+
 /// Everything that was measured.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     machine: Machine,
     pub(super) rates: Vec<Rates>,
+    /// Of the processor alone; each work is the first one with one thing changed.
+    pub(super) growth: Vec<Rates>,
     pub(super) latencies: Vec<Latency>,
     pub(super) starts: Option<Starts>,
 }
@@ -54,33 +71,83 @@ impl fmt::Display for Target {
 
 impl Report {
     pub(super) fn of(machine: Machine) -> Self {
-        Self { machine, rates: Vec::new(), latencies: Vec::new(), starts: None }
+        Self { machine, rates: Vec::new(), growth: Vec::new(), latencies: Vec::new(), starts: None }
     }
 
-    /// Shows everything, keeps it where that is asked for, and fails if a target is missed.
-    pub(super) fn conclude(&self, json: Option<&Path>, page: Option<&Path>) -> Result<()> {
+    /// Shows everything, and keeps it where that is asked for.
+    pub(super) fn show(&self, json: Option<&Path>, page: Option<&Path>) -> Result<()> {
         let tables = self.tables();
         println!("\n{tables}");
-        let targets = self.targets();
-        for target in &targets {
-            println!("{target}");
-        }
         if let Some(path) = json {
             let text = serde_json::to_vec_pretty(self).context("cannot write the figures as JSON")?;
             fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
         }
         if let Some(path) = page {
-            let page = format!("# Benchmarks\n\n{}\n\n{tables}", self.machine);
+            let picture = path.with_extension("svg");
+            let name = picture.file_name().unwrap_or_default().display();
+            let targets: Vec<String> = self.targets().iter().map(|target| format!("- {target}")).collect();
+            let page = format!(
+                "# Benchmarks\n\n{SETTINGS}\n{}\n\n![rates]({name})\n\n{tables}## targets\n\n{}\n",
+                self.machine,
+                targets.join("\n")
+            );
             fs::write(path, page).with_context(|| format!("cannot write {}", path.display()))?;
+            let chart = chart::of(&self.rates);
+            fs::write(&picture, chart).with_context(|| format!("cannot write {}", picture.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Fails if a target is missed.
+    pub(super) fn judge(&self) -> Result<()> {
+        let targets = self.targets();
+        for target in &targets {
+            println!("{target}");
         }
         let missed = targets.iter().filter(|target| !target.holds()).count();
         ensure!(missed == 0, "{missed} target(s) are missed");
         Ok(())
     }
 
+    /// What the guard looks at: more is better.
+    pub(super) fn ratios(&self) -> Ratios {
+        let mut ratios = Ratios::new();
+        for rates in &self.rates {
+            for other in [Subject::HandLoop, Subject::KafkaStreams] {
+                let (name, other_name) = (rates.work.name, other.name());
+                if let Some(ratio) = rates.ratio(other, |run| run.records_per_second) {
+                    ratios.insert(format!("{name}: rate to {other_name}"), ratio.median);
+                }
+                if let Some(ratio) = rates.ratio(other, |run| 1.0 / run.cpu_us_per_record) {
+                    ratios.insert(format!("{name}: records a CPU second to {other_name}"), ratio.median);
+                }
+            }
+        }
+        ratios
+    }
+
+    /// What must not cost much: partitions, and sharing the work. Three stores are three times the work.
+    fn growth_ratios(&self) -> Vec<(&'static str, f64, f64)> {
+        let rate = |rates: &Rates| rates.spread(Subject::Processor, |run| run.records_per_second).map(|spread| spread.median);
+        let Some(first) = self.growth.first().and_then(rate) else { return Vec::new() };
+        let bounds = self.growth.iter().filter_map(|rates| {
+            let bound = match rates.work.name {
+                "of-16-partitions" | "of-64-partitions" => 0.85,
+                "of-3-stores" => 0.85 / 3.0,
+                "of-2-threads" | "of-3-workers" => 0.9,
+                _ => return None,
+            };
+            Some((rates.work.name, rate(rates)? / first, bound))
+        });
+        bounds.collect()
+    }
+
     fn tables(&self) -> String {
         let mut text = String::new();
         self.rates.iter().for_each(|rates| write_rates(&mut text, rates).expect("a string takes it"));
+        if !self.growth.is_empty() {
+            write_growth(&mut text, &self.growth).expect("a string takes it");
+        }
         if !self.latencies.is_empty() {
             write_latencies(&mut text, &self.latencies).expect("a string takes it");
         }
@@ -99,7 +166,8 @@ impl Report {
 
     /// What other programs have had of the machine, at most.
     fn disturbance(&self) -> Option<f64> {
-        let runs = self.rates.iter().flat_map(|rates| rates.runs.values().flatten()).map(|run| run.others_percent);
+        let rates = self.rates.iter().chain(&self.growth);
+        let runs = rates.flat_map(|rates| rates.runs.values().flatten()).map(|run| run.others_percent);
         runs.chain(self.latencies.iter().map(|latency| latency.others_percent)).reduce(f64::max)
     }
 
@@ -111,8 +179,9 @@ impl Report {
         for rates in &self.rates {
             let name = rates.work.name;
             let (of_loop, of_streams, cpu, peak) = match name {
-                "small-state" => (0.9, 3.0, Some(1.25), 200.0),
-                _ => (0.7, 2.5, None, 600.0),
+                "small-state" => (0.9, 3.0, Some(1.25), Some(200.0)),
+                "large-state" => (0.7, 2.5, None, Some(600.0)),
+                _ => (0.0, 2.5, None, None),
             };
             let ratio = |other, figure: fn(&Run) -> f64| rates.ratio(other, figure).map(|spread| spread.median);
             let rate = |run: &Run| run.records_per_second;
@@ -123,8 +192,13 @@ impl Report {
                 let measured = ratio(Subject::HandLoop, |run| run.cpu_us_per_record);
                 target(format!("{name}: CPU a record to the loop's"), measured, bound, false);
             }
-            let measured = rates.spread(Subject::Processor, |run| run.peak_mib).map(|spread| spread.max);
-            target(format!("{name}: MiB of memory"), measured, peak, false);
+            if let Some(bound) = peak {
+                let measured = rates.spread(Subject::Processor, |run| run.peak_mib).map(|spread| spread.max);
+                target(format!("{name}: MiB of memory"), measured, bound, false);
+            }
+        }
+        for (name, measured, bound) in self.growth_ratios() {
+            target(format!("growth, {name}: rate to the first's"), Some(measured), bound, true);
         }
         for latency in self.latencies.iter().filter(|latency| latency.candidate.subject == Subject::Processor) {
             let (p50, p99) = match latency.records_per_second {
@@ -172,7 +246,7 @@ fn write_rates(text: &mut String, rates: &Rates) -> fmt::Result {
     writeln!(text, "## {}\n", work.name)?;
     writeln!(
         text,
-        "{} records of 8 bytes, {} keys, {} partitions; median (least to most) of {rounds} round(s); ratios are the medians of those within each \
+        "{} records, {} keys, {} partitions; median (least to most) of {rounds} round(s); ratios are the medians of those within each \
          round.\n",
         grouped(work.records),
         grouped(work.keys),
@@ -194,6 +268,20 @@ fn write_rates(text: &mut String, rates: &Rates) -> fmt::Result {
             cell(|run| run.cpu_us_per_record, &|cpu| format!("{cpu:.2}")),
             cell(|run| run.peak_mib, &|peak| format!("{peak:.0}"))
         )?;
+    }
+    writeln!(text)
+}
+
+fn write_growth(text: &mut String, growth: &[Rates]) -> fmt::Result {
+    writeln!(text, "## growth\n")?;
+    writeln!(text, "The processor alone, once each: a moving average, or the last value kept, with one thing changed at a time.\n")?;
+    writeln!(text, "| | records | records/s | values MiB/s | CPU µs a record | peak MiB |\n|---|---|---|---|---|---|")?;
+    for rates in growth {
+        let Some(run) = rates.runs.get(&Subject::Processor).and_then(|runs| runs.first()) else { continue };
+        let Run { records_per_second, cpu_us_per_record, peak_mib, .. } = run;
+        let mib = records_per_second * rates.work.value_bytes as f64 / f64::from(1 << 20);
+        let (name, records, rate) = (rates.work.name, grouped(rates.work.records), grouped(*records_per_second as u64));
+        writeln!(text, "| {name} | {records} | {rate} | {mib:.0} | {cpu_us_per_record:.2} | {peak_mib:.0} |")?;
     }
     writeln!(text)
 }

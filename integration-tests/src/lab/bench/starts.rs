@@ -21,6 +21,7 @@ use serde::Serialize;
 
 use super::committed::Committed;
 use super::subject::{Job, Subject, has_peer};
+use super::work::Kind;
 use super::{Bench, TOPIC};
 use crate::client::{Isolation, Observer, Pace, PacedProducer, Workload, create_topic, produce_readings};
 use crate::http;
@@ -114,10 +115,12 @@ impl Candidate {
             input: input.to_owned(),
             output,
             partitions: PARTITIONS,
+            kind: Kind::Average,
+            stores: 1,
             transaction_ms: 100,
             processor_options: vec![("memory-budget", "256MiB"), ("instance-id", "one")],
         };
-        let mut program = job.program(bench, subject)?;
+        let mut program = job.program(bench, subject, 0)?;
         if subject == Subject::Processor {
             program.arguments.extend(["--http-listen".to_owned(), http.clone()]);
         }

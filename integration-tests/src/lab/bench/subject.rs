@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 
+use super::work::Kind;
 use super::{Bench, WINDOW};
 use crate::client::create_topic;
 use crate::lab::program::{self, OWN_FILE, Program, Running};
@@ -17,12 +18,15 @@ const PEER: &str = "PROCESSOR_PEER";
 /// Enough that collecting garbage costs little; what is taken beside it (RocksDB, buffers) is not counted in it.
 const PEER_HEAP: &str = "-Xmx1g";
 
+/// What all subjects have alike: neither the loop nor Kafka Streams compresses what it writes.
+const SETTINGS: [(&str, &str); 1] = [("kafka", "producer.compression.type=none")];
+
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(super) enum Subject {
     /// The limit: a loop written by hand.
     HandLoop,
-    /// The processor's `moving-average`.
+    /// The processor.
     Processor,
     /// Kafka Streams, which does the same.
     KafkaStreams,
@@ -52,11 +56,14 @@ impl Subject {
     }
 }
 
-/// Averages to be made.
+/// Work to be done.
 #[derive(Clone, Debug)]
 pub(super) struct Job {
     /// The group, the application and its state directory.
     pub(super) name: String,
+    pub(super) kind: Kind,
+    /// How many stores hold each average.
+    pub(super) stores: u8,
     pub(super) input: String,
     pub(super) output: String,
     pub(super) partitions: i32,
@@ -67,38 +74,50 @@ pub(super) struct Job {
 }
 
 impl Job {
-    /// Makes what the subject needs beside input and output.
-    pub(super) fn program(&self, bench: &Bench<'_>, subject: Subject) -> Result<Program> {
-        let state = bench.dir.join("state").join(&self.name);
+    /// Makes what the subject needs beside input and output. Of several workers, the programs differ by their number.
+    pub(super) fn program(&self, bench: &Bench<'_>, subject: Subject, worker: usize) -> Result<Program> {
+        let state = bench.dir.join("state").join(format!("{}-{worker}", self.name));
         let state = state.to_str().context("the path of the repository is not UTF-8")?.to_owned();
         let window = WINDOW.to_string();
         let transaction = self.transaction_ms.to_string();
         let changelog = format!("{}-changelog", self.name);
-        let mut options = vec![
-            ("bootstrap-servers", bench.bootstrap),
-            ("input", &self.input),
-            ("output", &self.output),
-            ("window", &window),
-        ];
+        let stores = self.stores.to_string();
+        let mut options =
+            vec![("bootstrap-servers", bench.bootstrap), ("input", &self.input), ("output", &self.output)];
+        let work = [("window", &*window), ("stores", &stores), ("work", self.kind.name())];
         let (path, mut arguments) = match subject {
             Subject::HandLoop => {
                 create_topic(bench.bootstrap, &changelog, self.partitions, &[("cleanup.policy", "compact")])?;
                 options.extend([("group", &*self.name), ("changelog", &changelog), ("transaction-ms", &transaction)]);
+                options.push(("window", &window));
                 (PathBuf::from(OWN_FILE), vec!["hand-loop".to_owned()])
             }
             Subject::Processor => {
                 options.extend([("application-id", &*self.name), ("state-dir", &state)]);
+                options.extend(SETTINGS);
                 options.extend(&self.processor_options);
-                (program::beside("moving-average")?, vec!["run".to_owned()])
+                let program = match self.kind {
+                    Kind::Average if self.stores == 1 => {
+                        options.push(("window", &window));
+                        "moving-average"
+                    }
+                    Kind::Count => "word-count",
+                    Kind::Average | Kind::JsonAverage | Kind::Chain | Kind::Last => {
+                        options.extend(work);
+                        "bench-worker"
+                    }
+                };
+                (program::beside(program)?, vec!["run".to_owned()])
             }
             Subject::KafkaStreams => {
                 options.extend([("application-id", &*self.name), ("state-dir", &state)]);
-                options.extend([("work", "average"), ("commit-interval-ms", &transaction)]);
+                options.extend(work);
+                options.push(("commit-interval-ms", &transaction));
                 (java()?, vec![PEER_HEAP.to_owned(), "-cp".to_owned(), peer_class_path()?, "peer.Peer".to_owned()])
             }
         };
         arguments.extend(options.into_iter().flat_map(|(option, value)| [format!("--{option}"), value.to_owned()]));
-        let log = bench.dir.join(format!("{}.log", self.name));
+        let log = bench.dir.join(format!("{}-{worker}.log", self.name));
         Ok(Program { name: self.name.clone(), path, arguments, log, bound: true })
     }
 }

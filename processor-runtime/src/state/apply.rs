@@ -12,14 +12,16 @@
 //! position without its values. Dropping also gets rid of damaged files without reading them.
 #![expect(clippy::disallowed_methods, reason = "EO-2: this is the one place that writes to RocksDB")]
 
+use std::ops::Bound;
+
 use processor_core::ids::StoreIndex;
 use processor_core::task::ChangeSet;
 use rocksdb::WriteBatch;
 
-use super::behind::Written;
 use super::database::{Database, Place};
 use super::positions::{self, StoreRecord, TaskRecord};
 use super::task::RocksTask;
+use super::written::Written;
 use super::{Layout, Positions, StateError, StateErrorKind, StoreLayout, open, options};
 
 /// What an entry of a `WriteBatch` takes besides key and value: a tag, a family id and two lengths.
@@ -144,7 +146,7 @@ fn add_values(batch: &mut WriteBatch, database: &Database, stores: &[Written]) -
     for (written, slot) in stores.iter().zip(0..).filter(|(written, _)| !written.is_empty()) {
         let Place::Family(name) = database.place(StoreIndex::new(slot)) else { continue };
         let family = database.db().cf_handle(name).ok_or_else(|| missing(database, name))?;
-        for (key, value) in written {
+        for (key, value) in written.range((Bound::Unbounded, Bound::Unbounded)) {
             match value {
                 Some(value) => batch.put_cf(&family, key, value),
                 None => batch.delete_cf(&family, key),

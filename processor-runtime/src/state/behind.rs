@@ -6,7 +6,6 @@
 //! reads looks into `fresh`, then into `frozen`, then into RocksDB, and sees the last commit (EO-10). A `kill -9` loses what is not
 //! written; the changelog has it, and the bounds say how much that can be.
 
-use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::ops::{Bound, ControlFlow};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -15,16 +14,14 @@ use std::time::{Duration, Instant};
 use processor_core::ids::StoreIndex;
 use processor_core::task::ChangeSet;
 
+use super::written::{Entry, Written};
 use super::{Positions, StateError};
 
-/// What an entry takes besides key and value: two allocations and its share of a node.
+/// What an entry takes besides key and value: two allocations, its place in the table and in the order.
 const ENTRY_OVERHEAD_BYTES: usize = 80;
 
 /// What is told of entries.
 type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'v;
-
-/// The entries of a store that were written: `None` deletes.
-pub(super) type Written = BTreeMap<Box<[u8]>, Option<Box<[u8]>>>;
 
 /// What some commits have changed.
 #[derive(Debug)]
@@ -39,7 +36,8 @@ pub(super) struct Pending {
 
 impl Pending {
     fn new(stores: usize) -> Self {
-        Self { stores: vec![Written::new(); stores], positions: None, bytes: 0, since: Instant::now() }
+        let stores = (0..stores).map(|_| Written::default()).collect();
+        Self { stores, positions: None, bytes: 0, since: Instant::now() }
     }
 
     /// About how much memory it takes.
@@ -57,25 +55,10 @@ impl Pending {
             self.since = Instant::now();
         }
         for change in changes.changes().filter(|change| is_kept(change.store)) {
-            let written = &mut self.stores[change.store.slot()];
-            if let Some(value) = written.get_mut(change.key) {
-                self.bytes -= value.as_ref().map_or(0, |value| value.len());
-                self.bytes += change.value.map_or(0, <[u8]>::len);
-                overwrite(value, change.value);
-            } else {
-                self.bytes += change.key.len() + change.value.map_or(0, <[u8]>::len) + ENTRY_OVERHEAD_BYTES;
-                written.insert(change.key.into(), change.value.map(Into::into));
-            }
+            let put = self.stores[change.store.slot()].put(change.key, change.value);
+            self.bytes = self.bytes.saturating_add_signed(put.grown) + if put.is_new { ENTRY_OVERHEAD_BYTES } else { 0 };
         }
         self.positions = Some(positions.clone());
-    }
-}
-
-/// Values of a key mostly keep their length.
-fn overwrite(value: &mut Option<Box<[u8]>>, new: Option<&[u8]>) {
-    match (value, new) {
-        (Some(value), Some(new)) if value.len() == new.len() => value.copy_from_slice(new),
-        (value, new) => *value = new.map(Into::into),
     }
 }
 
@@ -186,8 +169,7 @@ impl Layers {
     /// What a store holds under a key: `None` if RocksDB has to be asked, `Some(None)` if it was deleted.
     pub(super) fn get(&self, store: StoreIndex, key: &[u8]) -> Option<Option<&[u8]>> {
         let layers = [Some(&self.fresh), self.frozen.as_deref()].into_iter().flatten();
-        let found = layers.into_iter().find_map(|layer| layer.stores[store.slot()].get(key));
-        found.map(Option::as_deref)
+        layers.into_iter().find_map(|layer| layer.stores[store.slot()].get(key))
     }
 
     /// How many keys of a store were written.
@@ -211,11 +193,10 @@ impl Layers {
     }
 }
 
-type Entry<'a> = (&'a [u8], Option<&'a [u8]>);
 type Entries<'a> = Box<dyn Iterator<Item = Entry<'a>> + 'a>;
 
 fn entries<'a>(written: &'a Written, bounds: (Bound<&'a [u8]>, Bound<&'a [u8]>), reverse: bool) -> Entries<'a> {
-    let entries = written.range::<[u8], _>(bounds).map(|(key, value)| (&**key, value.as_deref()));
+    let entries = written.range(bounds);
     if reverse { Box::new(entries.rev()) } else { Box::new(entries) }
 }
 

@@ -49,6 +49,7 @@ mod removal;
 mod task;
 mod view;
 mod writer;
+mod written;
 
 mod claim;
 mod database;

@@ -19,7 +19,7 @@ use super::{Consumer, Footing, StreamThread, ThreadError};
 use crate::clock::Clock;
 use crate::failpoints::{self, Failpoint};
 use crate::kafka::{
-    DeliveryTag, GroupConsumer, GroupMetadata, Kafka, OffsetToCommit, ProducerRecord, RecordHeaders, RecordNumber,
+    DeliveryTag, GroupConsumer, GroupMetadata, Kafka, OffsetToCommit, PolledRecord, ProducerRecord, RecordHeaders, RecordNumber,
     TRANSACTIONAL_ID_HEADER, TxnError, TxnErrorKind,
 };
 use crate::metrics::Phase;
@@ -57,11 +57,14 @@ struct Progressed {
     passed_over: PassedOver,
     commit_requested: bool,
     failed: Option<ThreadError>,
+    /// Of the keys and values that were polled for it.
+    bytes: usize,
 }
 
 impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
     /// Processes what was polled; outputs go to the producer as they come.
     pub(super) fn process(&mut self) -> Result<Option<Processed<K::Producer>>, ThreadError> {
+        let mut progressed = Progressed { bytes: bytes_of(&self.records), ..Progressed::default() };
         self.tasks.route_records(&mut self.records);
         let began = self.clock.monotonic();
         self.hold_back(began);
@@ -77,7 +80,6 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             Ok(transaction) => transaction,
             Err(broken) => return self.broken(&broken, waiting).map(|()| None),
         };
-        let mut progressed = Progressed::default();
         let processed = self.process_batches(&mut transaction, began, began + budget / 2, &mut progressed);
         let waiting = progressed.processed + progressed.dropped + self.tasks.waiting_len();
         let ended = match processed {
@@ -195,10 +197,11 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
 
     /// Takes in another batch for the open transaction, if there is more to read and room for it. Waits for what is known to be
     /// there, but not for long.
-    fn takes_more(&mut self, progressed: &Progressed, began: Duration) -> bool {
+    fn takes_more(&mut self, progressed: &mut Progressed, began: Duration) -> bool {
         let room = self.batch_size.records_max().saturating_sub(progressed.processed);
+        let bytes_room = self.plan.batch_bytes_max.saturating_sub(progressed.bytes);
         let is_over = progressed.dropped > 0 || progressed.failed.is_some() || progressed.commit_requested;
-        if room == 0 || is_over || !self.tasks.nothing_waits() {
+        if room == 0 || bytes_room == 0 || is_over || !self.tasks.nothing_waits() {
             return false;
         }
         let mut wait = Duration::ZERO;
@@ -208,7 +211,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
                 return false;
             }
             let records_max = room.min(POLL_RECORDS_MAX);
-            self.consumer.poll_more(wait, records_max, self.plan.batch_bytes_max, &mut self.records);
+            self.consumer.poll_more(wait, records_max, bytes_room, &mut self.records);
             if !self.records.is_empty() {
                 break;
             }
@@ -218,6 +221,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             }
             wait = MORE_WAIT;
         }
+        progressed.bytes += bytes_of(&self.records);
         self.tasks.route_records(&mut self.records);
         self.hold_back(self.clock.monotonic());
         !self.tasks.nothing_is_ready()
@@ -231,7 +235,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         progressed: &mut Progressed,
     ) -> Result<(), Interrupted> {
         let room = self.batch_size.records_max();
-        let Progressed { processed, dropped, last_task, punctuating, passed_over, .. } = std::mem::take(progressed);
+        let Progressed { processed, dropped, last_task, punctuating, passed_over, bytes, .. } = std::mem::take(progressed);
         let mut pass = Pass {
             transaction,
             outputs: &mut self.outputs,
@@ -263,7 +267,8 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             }
         }
         let Pass { processed, dropped, last_task, punctuating, passed_over, commit_requested, failed, .. } = pass;
-        *progressed = Progressed { processed, dropped, last_task, punctuating, passed_over, commit_requested, failed };
+        *progressed =
+            Progressed { processed, dropped, last_task, punctuating, passed_over, commit_requested, failed, bytes };
         self.first_task = first_left.unwrap_or(0);
         self.refetch |= dropped > 0;
         passed
@@ -467,6 +472,12 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             self.refetch = true;
         }
     }
+}
+
+/// How many bytes of keys and values records have.
+fn bytes_of<R: PolledRecord>(records: &[R]) -> usize {
+    let size = |record: &R| record.key().map_or(0, <[u8]>::len) + record.value().map_or(0, <[u8]>::len);
+    records.iter().map(size).sum()
 }
 
 /// Whether a test has seen to it that a change does not reach the changelog.

@@ -168,7 +168,7 @@ impl Config {
             strict: false,
             memory_budget_bytes: 64 << 20,
             cache_bytes: 64 << 20,
-            batch_records_max: 100_000,
+            batch_records_max: 400_000,
             batch_bytes_max: 16 << 20,
             batch_time_max: Duration::from_millis(150),
             log_format: LogFormat::Text,
@@ -335,14 +335,14 @@ impl Config {
         }
     }
 
-    /// The bounds of a poll batch.
+    /// The bounds of a transaction.
     ///
     /// ```
     /// use processor_runtime::config::Config;
     ///
     /// let mut config = Config::new("copier", "localhost:9092", "/var/lib/copier");
     /// let bounds = config.batch_bounds();
-    /// assert_eq!((bounds.records_start, bounds.records_max), (1_000, 100_000));
+    /// assert_eq!((bounds.records_start, bounds.records_max), (1_000, 400_000));
     /// config.batch_records_max = 10;
     /// assert_eq!(config.batch_bounds().records_start, 10);
     /// ```

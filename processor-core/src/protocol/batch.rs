@@ -1,12 +1,12 @@
-//! How large the next poll batch may be.
+//! How many records the next transaction may have.
 //!
-//! A transaction has a price that does not depend on its records. With little load a batch is what is there, and is
-//! committed at once. Under load the batch grows until that price is a small part of the turn, and shrinks when a turn
+//! A transaction has a price that does not depend on its records. With little load it holds what is there, and is
+//! committed at once. Under load it grows until that price is a small part of the turn, and shrinks when a turn
 //! takes longer than its budget.
 
 use std::time::Duration;
 
-/// The bounds of a poll batch.
+/// The bounds of a transaction.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -23,7 +23,7 @@ use std::time::Duration;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchBounds {
-    /// How many records the first batch may have.
+    /// How many records the first one may have.
     pub records_start: usize,
     /// Never more than this.
     pub records_max: usize,
@@ -31,7 +31,7 @@ pub struct BatchBounds {
     pub turn_max: Duration,
 }
 
-/// Adapts the number of records a poll may return.
+/// Adapts the number of records that a transaction may have.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -100,7 +100,7 @@ impl BatchSize {
         Self { bounds, records: bounds.records_start }
     }
 
-    /// How many records the next poll may return.
+    /// How many records the next one may have.
     ///
     /// ```
     /// # use std::time::Duration;

@@ -287,7 +287,8 @@ impl std::fmt::Debug for RecordMetadata<'_> {
     }
 }
 
-/// Which poll batch the record in process belongs to, and where it stands in it.
+/// Which poll batch the record in process belongs to, and where it stands in it. A batch is committed as a whole, under load
+/// together with others.
 ///
 /// ```
 /// # use processor_core::prelude::*;

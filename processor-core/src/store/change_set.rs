@@ -1,4 +1,4 @@
-//! What a poll batch did to the stores of a task: the last value of every key it touched.
+//! What a transaction did to the stores of a task: the last value of every key it touched.
 //!
 //! The same bytes go to the changelog and, with the commit's receipt, into the base; so both are the same by
 //! construction. One buffer, reused from batch to batch.

@@ -207,7 +207,8 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         let mut wait = Duration::ZERO;
         loop {
             let took = self.clock.monotonic().saturating_sub(began);
-            if took * 2 > self.plan.batch.turn_max {
+            // The commit needs the rest of the turn.
+            if took * 4 > self.plan.batch.turn_max * 3 {
                 return false;
             }
             let records_max = room.min(POLL_RECORDS_MAX);

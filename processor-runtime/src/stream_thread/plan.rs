@@ -28,9 +28,9 @@ pub struct ThreadPlan {
     pub layouts: BTreeMap<Arc<str>, Layout>,
     /// Where inputs begin that have no committed offset.
     pub start_rule: StartRule,
-    /// The bounds of a poll batch.
+    /// The bounds of a transaction.
     pub batch: BatchBounds,
-    /// The most bytes of keys and values in a poll batch.
+    /// The most bytes of keys and values in a transaction.
     pub batch_bytes_max: usize,
     /// `max.task.idle`: how long a task with several inputs waits for one that is empty and has more.
     pub max_task_idle: Duration,

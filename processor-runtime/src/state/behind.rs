@@ -21,7 +21,7 @@ use super::{Positions, StateError};
 const ENTRY_OVERHEAD_BYTES: usize = 80;
 
 /// What is told of entries.
-type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'v;
+pub(super) type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'v;
 
 /// What some commits have changed.
 #[derive(Debug)]
@@ -100,11 +100,7 @@ impl Behind {
     /// Freezes what is fresh, if there is any and nothing else is frozen; says whether something is frozen now.
     pub(super) fn freeze(&self) -> bool {
         let mut layers = self.change();
-        if layers.frozen.is_none() && layers.fresh.positions.is_some() {
-            let stores = layers.fresh.stores.len();
-            let fresh = std::mem::replace(&mut layers.fresh, Pending::new(stores));
-            layers.frozen = Some(Arc::new(fresh));
-        }
+        layers.freeze();
         layers.frozen.is_some()
     }
 
@@ -151,6 +147,14 @@ impl Behind {
         *layers = Layers { fresh: Pending::new(stores), frozen: None };
     }
 
+    /// Freezes what is fresh and hands all that is not in RocksDB to `then`, while nothing is added or becomes RocksDB's; what
+    /// is handed over may be read for as long as it takes. `None`: something else is frozen, and has to be written first.
+    pub(super) fn freeze_for<T>(&self, then: impl FnOnce(Option<Arc<Pending>>) -> T) -> Option<T> {
+        let mut layers = self.change();
+        layers.freeze();
+        layers.fresh.positions.is_none().then(|| then(layers.frozen.clone()))
+    }
+
     /// The layers as they are, for as long as the answer is held: nothing is added or becomes RocksDB's meanwhile.
     pub(super) fn look(&self) -> RwLockReadGuard<'_, Layers> {
         self.layers.read().unwrap_or_else(PoisonError::into_inner)
@@ -166,6 +170,14 @@ impl Behind {
 }
 
 impl Layers {
+    fn freeze(&mut self) {
+        if self.frozen.is_none() && self.fresh.positions.is_some() {
+            let stores = self.fresh.stores.len();
+            let fresh = std::mem::replace(&mut self.fresh, Pending::new(stores));
+            self.frozen = Some(Arc::new(fresh));
+        }
+    }
+
     /// What a store holds under a key: `None` if RocksDB has to be asked, `Some(None)` if it was deleted.
     pub(super) fn get(&self, store: StoreIndex, key: &[u8]) -> Option<Option<&[u8]>> {
         let layers = [Some(&self.fresh), self.frozen.as_deref()].into_iter().flatten();
@@ -185,11 +197,7 @@ impl Layers {
         bounds: (Bound<&'a [u8]>, Bound<&'a [u8]>),
         reverse: bool,
     ) -> Over<'a> {
-        let of = |layer: Option<&'a Pending>| {
-            let empty = || Box::new(std::iter::empty()) as Entries<'a>;
-            layer.map_or_else(empty, |layer| entries(&layer.stores[store.slot()], bounds, reverse)).peekable()
-        };
-        Over { fresh: of(Some(&self.fresh)), frozen: of(self.frozen.as_deref()), reverse }
+        Over::of([Some(&self.fresh), self.frozen.as_deref()], store, bounds, reverse)
     }
 }
 
@@ -208,6 +216,20 @@ pub(super) struct Over<'a> {
 }
 
 impl<'a> Over<'a> {
+    /// The entries of a store in two layers, the newer one first.
+    pub(super) fn of(
+        layers: [Option<&'a Pending>; 2],
+        store: StoreIndex,
+        bounds: (Bound<&'a [u8]>, Bound<&'a [u8]>),
+        reverse: bool,
+    ) -> Self {
+        let [fresh, frozen] = layers.map(|layer| {
+            let empty = || Box::new(std::iter::empty()) as Entries<'a>;
+            layer.map_or_else(empty, |layer| entries(&layer.stores[store.slot()], bounds, reverse)).peekable()
+        });
+        Self { fresh, frozen, reverse }
+    }
+
     /// The key that comes next.
     fn peek(&mut self) -> Option<&'a [u8]> {
         let keys = [self.fresh.peek(), self.frozen.peek()].map(|entry| entry.map(|(key, _)| *key));

@@ -12,12 +12,11 @@ use processor_core::ids::{StoreIndex, TaskId};
 use processor_core::store::BaseError;
 use rocksdb::{BoundColumnFamily, DBRawIteratorWithThreadMode, DBWithThreadMode, MultiThreaded, ReadOptions};
 
-use super::Layout;
-use super::behind::Behind;
+use super::behind::{Behind, Over, Visit};
 use super::claim::Claim;
 use super::in_memory::InMemory;
 use super::memory::Memory;
-use super::{open, options, positions};
+use super::{Layout, apply, open, options, positions};
 
 /// How many keys are looked up together: what is found of them is held in memory meanwhile.
 const READ_TOGETHER_MAX: usize = 256;
@@ -257,8 +256,45 @@ impl Database {
         };
         // Held for as long as it is scanned: what leaves the layers must not be missed below.
         let layers = self.behind.look();
-        let mut over = layers.range(store, (from, to), reverse);
-        let mut entries = self.db.raw_iterator_cf_opt(&self.readable(name)?, read);
+        let over = layers.range(store, (from, to), reverse);
+        let entries = self.db.raw_iterator_cf_opt(&self.readable(name)?, read);
+        self.scan(name, over, entries, reverse, visit)
+    }
+
+    /// [`range`](Self::range) for other threads: as of one commit, and without holding up the next one, however long they
+    /// take. What waits to be written is written sooner for it.
+    #[expect(clippy::type_complexity, reason = "an alias would hide what the callback is given and may answer")]
+    pub(super) fn range_beside(
+        self: &Arc<Self>,
+        store: StoreIndex,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        reverse: bool,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), BaseError> {
+        let Place::Family(name) = self.place(store) else { return self.range(store, from, to, reverse, visit) };
+        let family = self.readable(name)?;
+        let (frozen, entries) = loop {
+            let Some(read) = between(from, to) else { return Ok(()) };
+            let view = |frozen| (frozen, self.db.raw_iterator_cf_opt(&family, read));
+            match self.behind.freeze_for(view) {
+                Some(view) => break view,
+                None => apply::write_frozen(self).map_err(|error| BaseError { corrupt: false, message: error.message })?,
+            }
+        };
+        self.memory.write_frozen_soon(self);
+        let over = Over::of([None, frozen.as_deref()], store, (from, to), reverse);
+        self.scan(name, over, entries, reverse, visit)
+    }
+
+    fn scan(
+        &self,
+        name: &str,
+        mut over: Over<'_>,
+        mut entries: DBRawIteratorWithThreadMode<'_, Db>,
+        reverse: bool,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), BaseError> {
         if reverse {
             entries.seek_to_last();
         } else {

@@ -89,6 +89,13 @@ impl Memory {
     /// Freezes what waits, and has it written.
     pub(super) fn freeze(&self, database: &Arc<Database>) {
         if database.behind().freeze() {
+            self.write_frozen_soon(database);
+        }
+    }
+
+    /// Has what is frozen written.
+    pub(super) fn write_frozen_soon(&self, database: &Arc<Database>) {
+        if database.behind().is_frozen() {
             // Nobody listens while the directory closes; then whoever closes the database writes.
             let _ = self.wake.send(Wake::Frozen(Arc::downgrade(database)));
         }

@@ -150,7 +150,7 @@ impl Base for TaskReader {
         reverse: bool,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), BaseError> {
-        self.open()?.range(store, from, to, reverse, visit)
+        self.open()?.range_beside(store, from, to, reverse, visit)
     }
 
     fn approximate_len(&self, store: StoreIndex) -> Result<u64, BaseError> {

@@ -44,6 +44,8 @@ const EPOCH_WAIT: Duration = Duration::from_secs(2);
 const BROKER_PAUSE: Duration = Duration::from_secs(10);
 /// A turn that takes longer than a transaction may stay open, thrice, hangs; but not before this.
 const TURN_MAX_LEAST: Duration = Duration::from_secs(30);
+/// See [`ThreadPlan::poll_records_max`].
+const POLL_RECORDS_MAX: usize = 10_000;
 /// The least that each store of a task may cache.
 const CACHE_BYTES_MIN: usize = 64 << 10;
 
@@ -201,6 +203,7 @@ fn plan(
         layouts: topics.layouts.clone(),
         start_rule: config.auto_offset_reset,
         batch: config.batch_bounds(),
+        poll_records_max: POLL_RECORDS_MAX,
         batch_bytes_max: config.batch_bytes_max,
         max_task_idle: config.max_task_idle,
         transaction_timeout: config.transaction_timeout,

@@ -28,8 +28,6 @@ use crate::state::StateDirectory;
 use crate::tasks::Running;
 use crate::transaction::{self, CommitReceipt, Next, Open, Spent, Why};
 
-/// How many records a poll takes at the most: a batch of few is still warm when it is processed.
-pub(super) const POLL_RECORDS_MAX: usize = 10_000;
 /// How long is waited at once for records that are known to be there, while a transaction is open.
 const MORE_WAIT: Duration = Duration::from_millis(5);
 
@@ -211,7 +209,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             if took * 4 > self.plan.batch.turn_max * 3 {
                 return false;
             }
-            let records_max = room.min(POLL_RECORDS_MAX);
+            let records_max = room.min(self.plan.poll_records_max);
             self.consumer.poll_more(wait, records_max, bytes_room, &mut self.records);
             if !self.records.is_empty() {
                 break;

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use processor_core::ids::TopicPartition;
 
-use super::batch::POLL_RECORDS_MAX;
 use super::{FENCES_MAX, FENCES_WITHIN, StreamThread, ThreadError, listed};
 use crate::clock::Clock;
 use crate::failpoints::{self, Failpoint};
@@ -45,12 +44,12 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         // What cannot be processed yet should stay with the consumer, but a poll has room for one record at least.
         let (mut records_max, mut bytes_max) = (1, self.plan.batch_bytes_max);
         if can_process {
-            records_max = self.batch_size.records_max().min(POLL_RECORDS_MAX);
+            records_max = self.batch_size.records_max().min(self.plan.poll_records_max);
         } else if self.is_ready() && self.tasks.some_are_held() {
             // What they wait for may come behind much that they do not wait for.
             let (held_records_max, held_bytes_max) = self.held_max();
             let room = held_records_max.saturating_sub(self.tasks.waiting_len());
-            records_max = self.batch_size.records_max().min(POLL_RECORDS_MAX).min(room).max(1);
+            records_max = self.batch_size.records_max().min(self.plan.poll_records_max).min(room).max(1);
             bytes_max = held_bytes_max.saturating_sub(self.tasks.waiting_bytes()).clamp(1, bytes_max);
         }
         let polled = self.consumer.poll(wait, records_max, bytes_max, &mut self.records, &mut self.events);

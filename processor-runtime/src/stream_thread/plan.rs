@@ -30,6 +30,8 @@ pub struct ThreadPlan {
     pub start_rule: StartRule,
     /// The bounds of a transaction.
     pub batch: BatchBounds,
+    /// How many records a poll takes at the most: what was read a moment ago is still warm when it is processed.
+    pub poll_records_max: usize,
     /// The most bytes of keys and values in a transaction.
     pub batch_bytes_max: usize,
     /// `max.task.idle`: how long a task with several inputs waits for one that is empty and has more.

@@ -21,6 +21,7 @@ pub fn thread_plan(worker: &str, topology: ApplicationTopology, partitions: u32)
         layouts: BTreeMap::new(),
         start_rule: StartRule::Earliest,
         batch: BatchBounds { records_start: 5, records_max: 40, turn_max: Duration::from_secs(1) },
+        poll_records_max: 7,
         batch_bytes_max: 1 << 20,
         max_task_idle: Duration::from_millis(100),
         transaction_timeout: Duration::from_secs(10),

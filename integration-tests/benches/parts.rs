@@ -13,9 +13,7 @@ use processor_core::record::{BatchInfo, InputRecord, TargetPartition};
 use processor_core::store::{Base, BaseError, StoreKey, ValueFormat};
 use processor_core::task::{ChangeSet, Outcome, PartitionGroup, Task, TaskSettings};
 use processor_runtime::clock::Clock as _;
-use processor_runtime::kafka::{
-    DeliveryTag, Kafka, ProducerRecord, RecordHeaders, RecordNumber, TransactionalId,
-};
+use processor_runtime::kafka::{DeliveryTag, Kafka, ProducerRecord, RecordHeaders, RecordNumber, TransactionalId};
 use processor_runtime::state::{
     Layout, Permit, Positions, RocksDirectory, RocksTask, StateDirectory, StateSettings, StoreLayout, TaskState,
 };
@@ -236,7 +234,11 @@ fn receipt() -> CommitReceipt {
 /// State of so many keys in RocksDB, all of it written and none in memory but what RocksDB keeps there.
 fn state(directory: &RocksDirectory, task: &TaskId, keys: u64) -> RocksTask {
     let layout = Layout {
-        stores: vec![StoreLayout { name: Arc::from("window"), in_memory: false, changelog_topic_id: Some("id".to_owned()) }],
+        stores: vec![StoreLayout {
+            name: Arc::from("window"),
+            in_memory: false,
+            changelog_topic_id: Some("id".to_owned()),
+        }],
         cluster_id: "parts".to_owned(),
     };
     let mut state = directory.open(task, &layout).expect("the directory is ours").expect("nobody has it open");

@@ -21,7 +21,10 @@ pub use self::admin::{alter_topic, block_on, create_topic, delete_topic, describ
 pub use self::live::ConcurrentReader;
 pub use self::observer::{Observer, Uncommitted, Watermarks};
 pub use self::paced::{Deliveries, Pace, PacedProducer};
-pub use self::workload::{Workload, partition_of, produce_json_readings, produce_ledger, produce_lines, produce_orders, produce_readings, produce_transfers, produce_values};
+pub use self::workload::{
+    Workload, partition_of, produce_json_readings, produce_ledger, produce_lines, produce_orders, produce_readings,
+    produce_transfers, produce_values,
+};
 
 /// One request to a healthy or recovering cluster.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);

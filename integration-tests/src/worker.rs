@@ -13,6 +13,10 @@ use nix::sys::signal::Signal;
 use crate::broker::process;
 use crate::log_file;
 
+/// What a process is given so that its allocator (jemalloc) overwrites what is freed: whoever still uses it, librdkafka and
+/// RocksDB included, does not get away with it.
+pub const OVERWRITE_FREED: (&str, &str) = ("MALLOC_CONF", "junk:free");
+
 const POLL: Duration = Duration::from_millis(10);
 /// How long a worker that must stop by itself may take.
 const REFUSAL: Duration = Duration::from_mins(1);

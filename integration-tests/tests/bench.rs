@@ -26,5 +26,8 @@ fn a_quick_run_measures_what_is_right() {
     let page = fs::read_to_string(&page).expect("it was asked for");
     assert!(page.contains("| processor |") && page.contains("## latency"), "{page}");
     let chart = fs::read_to_string(target.join("page.svg")).expect("it is beside the page");
-    assert!(chart.starts_with("<svg") && chart.contains(">processor</text>") && chart.trim_end().ends_with("</svg>"), "{chart}");
+    assert!(
+        chart.starts_with("<svg") && chart.contains(">processor</text>") && chart.trim_end().ends_with("</svg>"),
+        "{chart}"
+    );
 }

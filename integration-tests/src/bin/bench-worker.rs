@@ -104,10 +104,11 @@ fn topology(args: &Args) -> Result<Topology, TopologyError> {
         }
         Work::Last => {
             let values = topology.source("values", &args.input, (Utf8, Raw));
-            let last = values.each("last", |record: Record<String, Vec<u8>>, ctx: &mut Context<'_, String, Vec<u8>>| {
-                ctx.store(&LAST).put(&record.key, record.value.clone());
-                ctx.forward(record)
-            });
+            let last =
+                values.each("last", |record: Record<String, Vec<u8>>, ctx: &mut Context<'_, String, Vec<u8>>| {
+                    ctx.store(&LAST).put(&record.key, record.value.clone());
+                    ctx.forward(record)
+                });
             last.with_store(&LAST).sink("last", &args.output, (Utf8, Raw)).to_source_partition();
         }
     }

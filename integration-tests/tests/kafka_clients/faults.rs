@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use processor_integration_tests::broker::{ClusterConfig, KafkaCluster, test_dir};
 use processor_integration_tests::proxy::{ApiKey, Fault, Proxy, Rule};
+use processor_integration_tests::worker::OVERWRITE_FREED;
 use processor_runtime::kafka::{GroupConsumer, Question, Taint, Ticket, TransactionalProducer};
 
 use super::support::{Corner, SOON, STEP, ask, join, offset_of, send};
@@ -99,14 +100,14 @@ fn dropping_a_producer_whose_broker_is_frozen_is_quick() -> Result<()> {
 
 /// Questions that nobody answers are given up while the coordinator is away; when it is back, the member goes on. In
 /// librdkafka a question to a coordinator that has timed out before it could be sent is used after it was freed (lk#4605): an
-/// abort, or a client whose own thread stands still for ever. This test sees it, since it runs in a process in which glibc
-/// overwrites what is freed.
+/// abort, or a client whose own thread stands still for ever. This test sees it, since it runs in a process whose
+/// allocator overwrites what is freed.
 #[test]
 fn a_member_outlives_the_questions_that_its_coordinator_never_answered() -> Result<()> {
-    const OVERWRITE: &str = "MALLOC_PERTURB_";
     const NAME: &str = "faults::a_member_outlives_the_questions_that_its_coordinator_never_answered";
-    if std::env::var_os(OVERWRITE).is_none() {
-        let again = Command::new(std::env::current_exe()?).args(["--exact", NAME]).env(OVERWRITE, "165").output()?;
+    let (variable, overwrite) = OVERWRITE_FREED;
+    if std::env::var_os(variable).is_none_or(|value| value != overwrite) {
+        let again = Command::new(std::env::current_exe()?).args(["--exact", NAME]).env(variable, overwrite).output()?;
         let said = String::from_utf8_lossy(&again.stdout);
         ensure!(again.status.success() && said.contains("1 passed"), "{}: {said}", again.status);
         return Ok(());

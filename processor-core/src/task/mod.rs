@@ -342,7 +342,11 @@ impl Task {
 
     /// Reads ahead what the records that come next will look up, by their keys, where batches before had to read much.
     /// Records of which this is not known, and what cannot be read, are passed over: they have their turn.
-    pub fn read_ahead<'r, R: InputRecord + 'r>(&mut self, records: impl Iterator<Item = (usize, &'r R)>, base: &dyn Base) {
+    pub fn read_ahead<'r, R: InputRecord + 'r>(
+        &mut self,
+        records: impl Iterator<Item = (usize, &'r R)>,
+        base: &dyn Base,
+    ) {
         let Self { sources, inputs, env, .. } = self;
         if !env.stores.iter().any(|store| store.reads_ahead()) {
             return;

@@ -56,7 +56,8 @@ impl Pending {
         }
         for change in changes.changes().filter(|change| is_kept(change.store)) {
             let put = self.stores[change.store.slot()].put(change.key, change.value);
-            self.bytes = self.bytes.saturating_add_signed(put.grown) + if put.is_new { ENTRY_OVERHEAD_BYTES } else { 0 };
+            self.bytes =
+                self.bytes.saturating_add_signed(put.grown) + if put.is_new { ENTRY_OVERHEAD_BYTES } else { 0 };
         }
         self.positions = Some(positions.clone());
     }

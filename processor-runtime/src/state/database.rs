@@ -279,7 +279,9 @@ impl Database {
             let view = |frozen| (frozen, self.db.raw_iterator_cf_opt(&family, read));
             match self.behind.freeze_for(view) {
                 Some(view) => break view,
-                None => apply::write_frozen(self).map_err(|error| BaseError { corrupt: false, message: error.message })?,
+                None => {
+                    apply::write_frozen(self).map_err(|error| BaseError { corrupt: false, message: error.message })?
+                }
             }
         };
         self.memory.write_frozen_soon(self);

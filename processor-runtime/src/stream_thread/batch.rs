@@ -19,8 +19,8 @@ use super::{Consumer, Footing, StreamThread, ThreadError};
 use crate::clock::Clock;
 use crate::failpoints::{self, Failpoint};
 use crate::kafka::{
-    DeliveryTag, GroupConsumer, GroupMetadata, Kafka, OffsetToCommit, PolledRecord, ProducerRecord, RecordHeaders, RecordNumber,
-    TRANSACTIONAL_ID_HEADER, TxnError, TxnErrorKind,
+    DeliveryTag, GroupConsumer, GroupMetadata, Kafka, OffsetToCommit, PolledRecord, ProducerRecord, RecordHeaders,
+    RecordNumber, TRANSACTIONAL_ID_HEADER, TxnError, TxnErrorKind,
 };
 use crate::metrics::Phase;
 use crate::seeded_bugs::{self, Rule};
@@ -234,7 +234,8 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         progressed: &mut Progressed,
     ) -> Result<(), Interrupted> {
         let room = self.batch_size.records_max();
-        let Progressed { processed, dropped, last_task, punctuating, passed_over, bytes, .. } = std::mem::take(progressed);
+        let Progressed { processed, dropped, last_task, punctuating, passed_over, bytes, .. } =
+            std::mem::take(progressed);
         let mut pass = Pass {
             transaction,
             outputs: &mut self.outputs,

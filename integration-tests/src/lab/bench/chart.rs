@@ -34,7 +34,10 @@ fn write(svg: &mut String, rates: &[Rates]) -> fmt::Result {
         r#"<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" font-family="sans-serif" font-size="13">"#
     )?;
     writeln!(svg, r##"<rect width="100%" height="100%" fill="#ffffff"/>"##)?;
-    writeln!(svg, r#"<text x="10" y="22" font-weight="bold">records a second: median of the rounds, line from least to most</text>"#)?;
+    writeln!(
+        svg,
+        r#"<text x="10" y="22" font-weight="bold">records a second: median of the rounds, line from least to most</text>"#
+    )?;
     let mut y = TOP;
     for of in rates {
         writeln!(svg, r#"<text x="10" y="{}">{}</text>"#, y + 14.0, of.work.name)?;
@@ -55,7 +58,13 @@ fn write(svg: &mut String, rates: &[Rates]) -> fmt::Result {
                 x(spread.min),
                 x(spread.max)
             )?;
-            writeln!(svg, r#"<text x="{:.1}" y="{}">{}</text>"#, x(spread.max) + 8.0, y + 14.0, grouped(spread.median as u64))?;
+            writeln!(
+                svg,
+                r#"<text x="{:.1}" y="{}">{}</text>"#,
+                x(spread.max) + 8.0,
+                y + 14.0,
+                grouped(spread.median as u64)
+            )?;
             y += BAR;
         }
         y += GAP;

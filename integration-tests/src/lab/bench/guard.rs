@@ -55,7 +55,8 @@ mod tests {
     fn only_a_ratio_that_has_lost_much_is_refused() {
         let directory = tempfile::tempdir().expect("a place for throw-away data");
         let path = directory.path().join("ratios.json");
-        let ratios = |loop_, streams| Ratios::from([("to the loop".to_owned(), loop_), ("to Streams".to_owned(), streams)]);
+        let ratios =
+            |loop_, streams| Ratios::from([("to the loop".to_owned(), loop_), ("to Streams".to_owned(), streams)]);
         let refused = compare(&ratios(0.9, 4.0), &path).expect_err("nothing was kept");
         assert!(refused.to_string().contains("--keep-ratios"), "{refused}");
         keep(&ratios(0.9, 4.0), &path).expect("the disk has room");

@@ -128,7 +128,8 @@ impl Report {
 
     /// What must not cost much: partitions, and sharing the work. Three stores are three times the work.
     fn growth_ratios(&self) -> Vec<(&'static str, f64, f64)> {
-        let rate = |rates: &Rates| rates.spread(Subject::Processor, |run| run.records_per_second).map(|spread| spread.median);
+        let rate =
+            |rates: &Rates| rates.spread(Subject::Processor, |run| run.records_per_second).map(|spread| spread.median);
         let Some(first) = self.growth.first().and_then(rate) else { return Vec::new() };
         let bounds = self.growth.iter().filter_map(|rates| {
             let bound = match rates.work.name {
@@ -274,7 +275,10 @@ fn write_rates(text: &mut String, rates: &Rates) -> fmt::Result {
 
 fn write_growth(text: &mut String, growth: &[Rates]) -> fmt::Result {
     writeln!(text, "## growth\n")?;
-    writeln!(text, "The processor alone, once each: a moving average, or the last value kept, with one thing changed at a time.\n")?;
+    writeln!(
+        text,
+        "The processor alone, once each: a moving average, or the last value kept, with one thing changed at a time.\n"
+    )?;
     writeln!(text, "| | records | records/s | values MiB/s | CPU µs a record | peak MiB |\n|---|---|---|---|---|---|")?;
     for rates in growth {
         let Some(run) = rates.runs.get(&Subject::Processor).and_then(|runs| runs.first()) else { continue };

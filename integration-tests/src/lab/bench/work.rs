@@ -113,7 +113,8 @@ impl Work {
     fn check_copies(&self, input: &[PartitionLog], output: &[PartitionLog]) -> Result<()> {
         let mut records = 0;
         for of in input {
-            let copies = output.iter().find(|log| log.partition == of.partition).context("a partition has no outputs")?;
+            let copies =
+                output.iter().find(|log| log.partition == of.partition).context("a partition has no outputs")?;
             let same = |(of, copy): (&LogRecord, &LogRecord)| (&of.key, &of.value) == (&copy.key, &copy.value);
             if of.records.len() != copies.records.len() || !of.records.iter().zip(&copies.records).all(same) {
                 bail!("{} is wrong in partition {}, so its speed means nothing", self.name, of.partition);

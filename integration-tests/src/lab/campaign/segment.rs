@@ -20,7 +20,7 @@ use crate::disk::Disk;
 use crate::lab::interrupt::{Interrupt, Interrupted};
 use crate::lab::program::OWN_FILE;
 use crate::scene::{Scene, Subject, Watch};
-use crate::worker::{Worker, WorkerConfig};
+use crate::worker::{OVERWRITE_FREED, Worker, WorkerConfig};
 
 /// How many partitions the topics have.
 pub(super) const PARTITIONS: i32 = 8;
@@ -32,8 +32,6 @@ pub(super) const EXTRA: &str = "four";
 pub(super) const ON_DISK: &str = "three";
 const DISK_BYTES: u64 = 96 << 20;
 const KEYS: u64 = 2_000;
-/// glibc overwrites what is freed with this byte: whoever still uses it, librdkafka included, does not get away with it.
-const FREED: (&str, &str) = ("MALLOC_PERTURB_", "165");
 /// How long each record takes where a rule is switched off.
 const SLOW_US: u32 = 1_000;
 /// Longer than any bound: what does not go on by then does not go on.
@@ -79,7 +77,7 @@ impl Member {
             Some(disk) => disk.worker(config),
             None => config,
         };
-        let config = unblocked(config).with_variable(FREED.0, FREED.1);
+        let config = unblocked(config).with_variable(OVERWRITE_FREED.0, OVERWRITE_FREED.1);
         Self { name: name.to_owned(), config, worker: None, disk }
     }
 

@@ -47,7 +47,8 @@ impl Ahead {
     /// A batch is over, with this record.
     pub(super) fn learn(&mut self, record: u64) {
         let records = record - mem::replace(&mut self.began_behind, record);
-        let (missed, warmed, used) = (mem::take(&mut self.missed), mem::take(&mut self.warmed), mem::take(&mut self.used));
+        let (missed, warmed, used) =
+            (mem::take(&mut self.missed), mem::take(&mut self.warmed), mem::take(&mut self.used));
         let needed = missed + used;
         if used * 2 < warmed {
             self.pause = PAUSE;

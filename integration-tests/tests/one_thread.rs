@@ -1,7 +1,7 @@
 //! Schedules of the simulation: thousands of orders in which things can go wrong, on one thread and without Kafka. A seed
 //! that fails prints itself: `PROCESSOR_SEED=<n>` runs it alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use processor_core::ids::OutputIndex;
@@ -285,6 +285,80 @@ fn a_store_without_a_changelog_is_exact_or_empty() {
     let back_at = produce(&mut world);
     assert_eq!(run(&mut world, 0), back_at, "coming back, what was left there is too old");
     verify(&world);
+}
+
+/// Says in which batch it works, whenever it does; every so often it is the clock that wakes it.
+struct Numbers;
+
+impl Operator for Numbers {
+    type KeyIn = String;
+    type ValueIn = i64;
+    type KeyOut = String;
+    type ValueOut = String;
+
+    fn open(&mut self, ctx: &mut OpenContext<'_>) -> Result<(), OperatorError> {
+        ctx.schedule(Duration::from_millis(7), Clock::WallClock);
+        Ok(())
+    }
+
+    fn process(
+        &mut self,
+        record: Record<String, i64>,
+        ctx: &mut Context<'_, String, String>,
+    ) -> Result<(), OperatorError> {
+        let said = number_of(ctx.batch());
+        ctx.forward(record.with_value(said))
+    }
+
+    fn punctuate(&mut self, due: Punctuation, ctx: &mut Context<'_, String, String>) -> Result<(), OperatorError> {
+        let said = number_of(ctx.batch());
+        ctx.request_commit();
+        ctx.forward(Record::new("clock".to_owned(), said, due.due))
+    }
+}
+
+fn number_of(batch: BatchInfo) -> String {
+    format!("{} {}", batch.id.get(), batch.now.get())
+}
+
+/// A transaction of several batches gives each of them a number of its own, also where only the clock had something to say;
+/// and so does the one behind it.
+#[test]
+fn the_numbers_of_committed_batches_rise_whoever_works_in_them() {
+    let mut topology = Topology::builder();
+    topology
+        .source("numbers", "in", (Utf8, JavaLong))
+        .process("number", || Numbers)
+        .sink("said", "out", (Utf8, Utf8))
+        .to_source_partition();
+    let topology = topology.build().and_then(|topology| topology.for_application("app")).expect("it is right");
+    let mut world = World::new(topology, |_| 3, 1, Brokers::Verify, Members::Dynamic);
+    world.start(0);
+    for round in 0..300_i32 {
+        for partition in 0..(round % 4).min(3) {
+            for _ in 0..=(round % 9) {
+                produce(&world, partition, "a", 1);
+            }
+        }
+        assert_eq!(world.turn(0), None);
+    }
+    world.finish();
+    let mut batches: BTreeMap<i32, BTreeMap<u64, (i64, bool, bool)>> = BTreeMap::new();
+    for (partition, offset, written) in world.cluster.read_committed("out") {
+        let text = |bytes: Option<Vec<u8>>| String::from_utf8(bytes.expect("neither is null")).expect("it is text");
+        let (key, said) = (text(written.key), text(written.value));
+        let (id, now) = said.split_once(' ').expect("two numbers");
+        let (id, now): (u64, i64) = (id.parse().expect("a number"), now.parse().expect("a number"));
+        let of_task = batches.entry(partition).or_default();
+        assert!(of_task.last_key_value().is_none_or(|(last, _)| *last <= id), "{partition}@{offset}: {id} comes late");
+        let (began, of_clock, of_records) = of_task.entry(id).or_insert((now, false, false));
+        assert_eq!(*began, now, "{partition}@{offset}: batch {id} is another one's, too");
+        *of_clock |= key == "clock";
+        *of_records |= key != "clock";
+    }
+    let kinds = batches.values().flat_map(BTreeMap::values).map(|&(_, of_clock, of_records)| (of_clock, of_records));
+    let kinds: BTreeSet<(bool, bool)> = kinds.collect();
+    assert!(kinds.contains(&(true, false)) && kinds.contains(&(false, true)), "{kinds:?}");
 }
 
 /// EO-7: the same records, state and time give the same writes, to the byte.

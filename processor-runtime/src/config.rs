@@ -92,7 +92,7 @@ pub struct Config {
     pub repartition_purge_interval: Duration,
     /// Whether a cluster that can lose acknowledged records is refused at start, not only warned of.
     pub strict: bool,
-    /// Memory of all state databases together: block cache and write buffers.
+    /// Memory of all state databases together: block cache, write buffers and commits that wait to be written.
     pub memory_budget_bytes: usize,
     /// Memory of all decoded, clean values together.
     pub cache_bytes: usize,

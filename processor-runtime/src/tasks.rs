@@ -190,7 +190,7 @@ impl<T: TaskState, R: PolledRecord> Running<T, R> {
     /// Turns the committed overlay into the new base.
     ///
     /// # Errors
-    /// The base is as it was, and takes no write before it is opened again: the task must be recovered.
+    /// The base takes no write before it is opened again: the task must be recovered.
     pub fn apply(&mut self, receipt: &CommitReceipt, tag: u16, now: Timestamp) -> Result<(), StateError> {
         let ends = self.ends(tag, |tag| receipt.delivered_end(tag));
         (self.committed_batch, self.batches_over) = (self.last_batch(), 0);

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use processor_core::ids::Offset;
 use processor_core::record::InputRecord;
+use processor_runtime::kafka::cluster::GroupProtocol;
 use processor_runtime::kafka::{
     Answer, Committed, GroupConsumer, GroupEvent, GroupMetadata, KafkaErrorKind, LogBounds, PolledRecord, Question,
     TransactionalProducer,
@@ -216,6 +217,64 @@ fn a_fetch_before_the_revoke_is_served_gives_no_records_behind_it() -> Result<()
         second.poll(STEP, 1, 1, &mut Vec::new(), &mut Vec::new())?;
     }
     assert!(records.is_empty());
+    Ok(())
+}
+
+/// EO-5: what the group decides inside a transaction waits for its end. Until then nothing is given away, the membership
+/// that the offsets are committed under is the old one, and no more records are taken.
+#[test]
+fn a_rebalance_inside_a_transaction_is_answered_by_the_next_poll() -> Result<()> {
+    rebalance_inside_a_transaction("consumer-inside", GroupProtocol::Classic)?;
+    rebalance_inside_a_transaction("consumer-inside-848", GroupProtocol::Consumer)
+}
+
+fn rebalance_inside_a_transaction(name: &str, protocol: GroupProtocol) -> Result<()> {
+    const RECORDS: usize = 20_000;
+    let corner = Corner::with(name, 2, |settings| settings.group_protocol = protocol)?;
+    corner.fill(0, 0, RECORDS)?;
+    corner.fill(1, 0, RECORDS)?;
+    let mut first = corner.consumer("a")?;
+    let (all, membership) = join(&mut first)?;
+    let from_nothing: Vec<_> = all.iter().map(|partition| (partition.clone(), Offset::new(0))).collect();
+    first.fetch(&from_nothing)?;
+    let (mut records, _) = poll_until(&mut first, "some records", |records, _| !records.is_empty())?;
+
+    let mut second = corner.consumer("b")?;
+    let mut of_second = Vec::new();
+    let deadline = Instant::now() + SOON;
+    while first.poll_more(STEP, 10, usize::MAX, &mut records) {
+        ensure!(Instant::now() < deadline, "{name}: the rebalance is not heard of");
+        second.poll(STEP, 1, 1, &mut Vec::new(), &mut of_second)?;
+    }
+    let taken = records.len();
+    let until = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < until {
+        assert!(!first.poll_more(STEP, 10, usize::MAX, &mut records), "{name}");
+        second.poll(STEP, 1, 1, &mut Vec::new(), &mut of_second)?;
+    }
+    assert_eq!(records.len(), taken, "{name}: nothing is taken behind it");
+    let given =
+        |events: &[GroupEvent]| events.iter().filter_map(assignment).any(|(partitions, _)| !partitions.is_empty());
+    assert!(!given(&of_second), "{name}: nothing moves before the answer: {of_second:?}");
+    assert_eq!(first.group_metadata()?.membership().member_id, membership.member_id, "{name}");
+    for number in 0..2 {
+        let of_partition = records.iter().filter(|record| record.partition().get() == number);
+        let offsets: Vec<i64> = of_partition.map(|record| record.offset().get()).collect();
+        assert_eq!(offsets, (0..offsets.len() as i64).collect::<Vec<_>>(), "{name}: in order, without a gap");
+    }
+
+    let mut events = Vec::new();
+    while events.is_empty() {
+        ensure!(Instant::now() < deadline + SOON, "{name}: the revoke is not told");
+        first.poll(STEP, 10, usize::MAX, &mut records, &mut events)?;
+    }
+    assert_eq!(events[0], GroupEvent::Revoked { lost: false }, "{name}");
+    assert_eq!(records.len(), taken, "{name}: no record comes with it");
+    while !given(&events) || !given(&of_second) {
+        ensure!(Instant::now() < deadline + SOON, "{name}: the group does not come together");
+        first.poll(STEP, 10, usize::MAX, &mut Vec::new(), &mut events)?;
+        second.poll(STEP, 1, 1, &mut Vec::new(), &mut of_second)?;
+    }
     Ok(())
 }
 

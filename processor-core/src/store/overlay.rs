@@ -14,6 +14,7 @@ use std::any::Any;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use foldhash::fast::FixedState;
 use indexmap::IndexMap;
@@ -372,7 +373,9 @@ impl<K: StoreKey, V: StoreValue> AnyOverlay for Overlay<K, V> {
         let mut warmed = 0;
         let read = ahead.take(|keys, wanted| {
             base.get_many(*index, keys, &mut |place, found| {
-                let Ok(value) = found.map(ValueFormat::decode).transpose() else { return };
+                // What cannot be decoded, or panics, does so again in the record that looks it up.
+                let decode = AssertUnwindSafe(|| found.map(ValueFormat::decode).transpose());
+                let Ok(Ok(value)) = catch_unwind(decode) else { return };
                 let slot = &mut entries[wanted[place]];
                 (slot.value, slot.state, slot.used) = (value, State::Warm, false);
                 slot.weigh(keys[place].len() + found.map_or(0, <[u8]>::len), weight);

@@ -379,9 +379,15 @@ impl GroupConsumer for Consumer {
         }
     }
 
-    fn poll_more(&mut self, wait: Duration, records_max: usize, bytes_max: usize, records: &mut Vec<ConsumedRecord>) {
+    fn poll_more(
+        &mut self,
+        wait: Duration,
+        records_max: usize,
+        bytes_max: usize,
+        records: &mut Vec<ConsumedRecord>,
+    ) -> bool {
         if self.has_event() || self.failed.is_some() {
-            return;
+            return false;
         }
         let before = records.len();
         let mut collected = Collected { records, before, bytes: 0 };
@@ -389,6 +395,7 @@ impl GroupConsumer for Consumer {
         let result = self.collect(wait, records_max, bytes_max, &mut collected);
         self.client.defer_group(false);
         self.failed = result.err();
+        !self.has_event() && self.failed.is_none()
     }
 
     fn fetch(&mut self, positions: &[(TopicPartition, Offset)]) -> Result<(), KafkaError> {

@@ -1,4 +1,4 @@
-//! librdkafka behind a safe surface: the only file with unsafe code.
+//! librdkafka behind a safe surface: the only file that calls unsafe code.
 //!
 //! The rules it keeps:
 //! - Everything made by a client (topic handles, queues, messages, events, group metadata) holds the [`Client`] by `Arc`,
@@ -9,7 +9,7 @@
 //!
 //! librdkafka's own functions may be called from any thread; what is documented otherwise is said at the place.
 
-#![expect(unsafe_code, reason = "the one audited boundary to librdkafka; everything else in the workspace is safe")]
+#![expect(unsafe_code, reason = "the one audited boundary to librdkafka; nothing else that runs is unsafe")]
 
 mod admin;
 mod incremental;

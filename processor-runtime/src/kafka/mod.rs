@@ -121,13 +121,20 @@ pub trait GroupConsumer {
         events: &mut Vec<GroupEvent>,
     ) -> Result<(), KafkaError>;
 
-    /// Collects more records inside a transaction: what is there, or what comes within `wait`.
+    /// Collects more records inside a transaction: what is there, or what comes within `wait`. `false`: nothing more comes
+    /// before the next [`poll`](Self::poll), however long one waits.
     ///
     /// # Contract
     /// - Ownership does not change, and the group gets no answer: what it decides, and what goes wrong, comes with the next
-    ///   [`poll`](Self::poll). Nothing more is collected from when it is known.
+    ///   `poll`. Nothing more is collected from when it is known.
     /// - Records are as those of `poll`.
-    fn poll_more(&mut self, wait: Duration, records_max: usize, bytes_max: usize, records: &mut Vec<Self::Record>);
+    fn poll_more(
+        &mut self,
+        wait: Duration,
+        records_max: usize,
+        bytes_max: usize,
+        records: &mut Vec<Self::Record>,
+    ) -> bool;
 
     /// Reads exactly these partitions, each from this absolute offset; what is not named is not read. Records that were
     /// fetched before and not yet polled are dropped.

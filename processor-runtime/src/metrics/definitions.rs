@@ -198,7 +198,7 @@ definitions! {
     DELAYED_WRITE_RATE: "processor_rocksdb_delayed_write_bytes_per_second", Kind::Gauge, BY_STORE,
         "To what rate RocksDB slows writers down; 0: it does not.";
     MEMORY_USED: "processor_rocksdb_memory_used_bytes", Kind::Gauge, &[],
-        "Block cache and write buffers of all databases together.";
+        "Block cache, write buffers and commits that wait to be written, of all databases together.";
     MEMORY_BUDGET: "processor_rocksdb_memory_budget_bytes", Kind::Gauge, &[],
         "What they may use.";
     INVARIANT_VIOLATIONS: "processor_invariant_violations_total", Kind::Counter, &[],

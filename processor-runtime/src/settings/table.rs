@@ -309,7 +309,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "memory.budget",
         kind: Kind::Size(between(MIB, TIB), field!(memory_budget_bytes)),
-        meaning: "Memory of all state databases together: block cache and write buffers.",
+        meaning: "Memory of all state databases together: block cache, write buffers and commits that wait to be written.",
         otherwise: Otherwise::Default,
     },
     Setting {

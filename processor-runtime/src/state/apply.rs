@@ -1,5 +1,6 @@
 //! Turns committed changes into the new base. Every write to RocksDB is in this file, so that EO-2 can be checked by
-//! looking at it; nothing here is called without a [`Permit`](super::Permit), but for wiping.
+//! looking at it. What is committed enters with a [`Permit`](super::Permit), in [`apply`]; what is written later, by whoever
+//! comes to it, is what has entered.
 //!
 //! Applying: 1. check that positions, stream time and batch move forward (EO-3, EO-8); 2. add the values and the positions, as one step,
 //! to what waits to be written (`behind.rs`); 3. write what is kept in memory, which cannot fail, and remember the new positions.

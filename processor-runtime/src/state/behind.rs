@@ -8,6 +8,7 @@
 
 use std::iter::Peekable;
 use std::ops::{Bound, ControlFlow};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
@@ -31,13 +32,26 @@ pub(super) struct Pending {
     /// As of the last of the commits; none, where nothing was committed.
     pub(super) positions: Option<Positions>,
     bytes: usize,
+    /// What it has in common with everything that waits.
+    waiting: Arc<AtomicUsize>,
     since: Instant,
 }
 
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 impl Pending {
-    fn new(stores: usize) -> Self {
+    fn new(stores: usize, waiting: &Arc<AtomicUsize>) -> Self {
         let stores = (0..stores).map(|_| Written::default()).collect();
-        Self { stores, positions: None, bytes: 0, since: Instant::now() }
+        Self { stores, positions: None, bytes: 0, waiting: Arc::clone(waiting), since: Instant::now() }
+    }
+
+    /// One that nothing was committed to, in the place of this one.
+    fn next(&self) -> Self {
+        Self::new(self.stores.len(), &self.waiting)
     }
 
     /// About how much memory it takes.
@@ -54,11 +68,14 @@ impl Pending {
         if self.positions.is_none() {
             self.since = Instant::now();
         }
+        let before = self.bytes;
         for change in changes.changes().filter(|change| is_kept(change.store)) {
             let put = self.stores[change.store.slot()].put(change.key, change.value);
             self.bytes =
                 self.bytes.saturating_add_signed(put.grown) + if put.is_new { ENTRY_OVERHEAD_BYTES } else { 0 };
         }
+        // Wraps where it shrinks, and so does the sum.
+        self.waiting.fetch_add(self.bytes.wrapping_sub(before), Ordering::Relaxed);
         self.positions = Some(positions.clone());
     }
 }
@@ -74,15 +91,17 @@ pub(super) struct Behind {
 }
 
 /// The newer one lies over the older one.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Layers {
-    fresh: Pending,
+    /// Shared for as long as its owner, who alone adds to it, scans it.
+    fresh: Arc<Pending>,
     frozen: Option<Arc<Pending>>,
 }
 
 impl Behind {
-    pub(super) fn new(stores: usize) -> Self {
-        let layers = Layers { fresh: Pending::new(stores), frozen: None };
+    /// Of so many stores; `waiting` counts the bytes of it and of others.
+    pub(super) fn new(stores: usize, waiting: &Arc<AtomicUsize>) -> Self {
+        let layers = Layers { fresh: Arc::new(Pending::new(stores, waiting)), frozen: None };
         Self { layers: RwLock::new(layers), writing: Mutex::new(()), failed: Mutex::new(None) }
     }
 
@@ -94,8 +113,10 @@ impl Behind {
         is_kept: impl Fn(StoreIndex) -> bool,
     ) -> (usize, Duration) {
         let mut layers = self.change();
-        layers.fresh.add(changes, positions, is_kept);
-        (layers.fresh.bytes(), layers.fresh.age())
+        let fresh = Arc::get_mut(&mut layers.fresh)
+            .expect("its owner commits when it does not scan, and others do not scan it");
+        fresh.add(changes, positions, is_kept);
+        (fresh.bytes(), fresh.age())
     }
 
     /// Freezes what is fresh, if there is any and nothing else is frozen; says whether something is frozen now.
@@ -144,8 +165,7 @@ impl Behind {
     pub(super) fn give_up(&self) {
         let _nobody_writes = self.lock_writing();
         let mut layers = self.change();
-        let stores = layers.fresh.stores.len();
-        *layers = Layers { fresh: Pending::new(stores), frozen: None };
+        *layers = Layers { fresh: Arc::new(layers.fresh.next()), frozen: None };
     }
 
     /// Freezes what is fresh and hands all that is not in RocksDB to `then`, while nothing is added or becomes RocksDB's; what
@@ -156,7 +176,8 @@ impl Behind {
         layers.fresh.positions.is_none().then(|| then(layers.frozen.clone()))
     }
 
-    /// The layers as they are, for as long as the answer is held: nothing is added or becomes RocksDB's meanwhile.
+    /// The layers as they are, for as long as the answer is held: nothing is added or becomes RocksDB's meanwhile. Nobody may
+    /// hold it for long: the owner and the writer wait.
     pub(super) fn look(&self) -> RwLockReadGuard<'_, Layers> {
         self.layers.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -173,22 +194,21 @@ impl Behind {
 impl Layers {
     fn freeze(&mut self) {
         if self.frozen.is_none() && self.fresh.positions.is_some() {
-            let stores = self.fresh.stores.len();
-            let fresh = std::mem::replace(&mut self.fresh, Pending::new(stores));
-            self.frozen = Some(Arc::new(fresh));
+            let next = Arc::new(self.fresh.next());
+            self.frozen = Some(std::mem::replace(&mut self.fresh, next));
         }
     }
 
     /// What a store holds under a key: `None` if RocksDB has to be asked, `Some(None)` if it was deleted.
     pub(super) fn get(&self, store: StoreIndex, key: &[u8]) -> Option<Option<&[u8]>> {
-        let layers = [Some(&self.fresh), self.frozen.as_deref()].into_iter().flatten();
+        let layers = [Some(&*self.fresh), self.frozen.as_deref()].into_iter().flatten();
         layers.into_iter().find_map(|layer| layer.stores[store.slot()].get(key))
     }
 
-    /// How many keys of a store were written.
-    pub(super) fn len(&self, store: StoreIndex) -> usize {
-        let len = |layer: &Pending| layer.stores[store.slot()].len();
-        len(&self.fresh) + self.frozen.as_deref().map_or(0, len)
+    /// How many keys of a store are in one layer, the larger one: deletions too, and about as many in all if few are in both.
+    pub(super) fn len(&self, store: StoreIndex) -> u64 {
+        let len = |layer: &Pending| layer.stores[store.slot()].len() as u64;
+        len(&self.fresh).max(self.frozen.as_deref().map_or(0, len))
     }
 
     /// The entries of a store between two bounds, in order, or in reverse: what is fresh hides what is frozen.
@@ -198,7 +218,7 @@ impl Layers {
         bounds: (Bound<&'a [u8]>, Bound<&'a [u8]>),
         reverse: bool,
     ) -> Over<'a> {
-        Over::of([Some(&self.fresh), self.frozen.as_deref()], store, bounds, reverse)
+        Over::of([Some(&*self.fresh), self.frozen.as_deref()], store, bounds, reverse)
     }
 }
 

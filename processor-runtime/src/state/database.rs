@@ -63,7 +63,7 @@ impl Database {
             db,
             claim: Arc::new(claim),
             path,
-            behind: Behind::new(stores.len()),
+            behind: Behind::new(stores.len(), memory.waiting()),
             stores,
             layout: layout.clone(),
             read: ReadOptions::default(),
@@ -216,7 +216,7 @@ impl Database {
         let mut below = Vec::with_capacity(keys.len().min(READ_TOGETHER_MAX));
         for (chunk, first) in keys.chunks(READ_TOGETHER_MAX).zip((0..).step_by(READ_TOGETHER_MAX)) {
             below.clear();
-            // Held until RocksDB has answered: what leaves the layers must not be missed below.
+            // What is not in the layers now is in RocksDB and stays there: only the owner adds to them, and it is here.
             let layers = self.behind.look();
             for (place, key) in (first..).zip(chunk) {
                 match layers.get(store, key) {
@@ -224,10 +224,10 @@ impl Database {
                     None => below.push((place, *key)),
                 }
             }
+            drop(layers);
             let are_sorted = below.is_sorted_by_key(|(_, key)| *key);
             let keys = below.iter().map(|(_, key)| *key);
             let answers = self.db.batched_multi_get_cf_opt(&family, keys, are_sorted, &self.read);
-            drop(layers);
             for ((place, _), answer) in below.iter().zip(answers) {
                 let answer = answer.map_err(|error| self.read_failed(name, &error))?;
                 found(*place, answer.as_deref());
@@ -254,11 +254,13 @@ impl Database {
                 return Ok(());
             }
         };
-        // Held for as long as it is scanned: what leaves the layers must not be missed below.
-        let layers = self.behind.look();
-        let over = layers.range(store, (from, to), reverse);
-        let entries = self.db.raw_iterator_cf_opt(&self.readable(name)?, read);
-        self.scan(name, over, entries, reverse, visit)
+        let family = self.readable(name)?;
+        // Both as of one moment: what leaves the layers afterwards is seen in them still.
+        let (layers, entries) = {
+            let layers = self.behind.look();
+            (layers.clone(), self.db.raw_iterator_cf_opt(&family, read))
+        };
+        self.scan(name, layers.range(store, (from, to), reverse), entries, reverse, visit)
     }
 
     /// [`range`](Self::range) for other threads: as of one commit, and without holding up the next one, however long they
@@ -313,7 +315,8 @@ impl Database {
         Ok(())
     }
 
-    /// See [`processor_core::store::Base::approximate_len`].
+    /// See [`processor_core::store::Base::approximate_len`]: RocksDB's estimate, and at least what waits to be written of a
+    /// store that has little in RocksDB.
     pub(super) fn approximate_len(&self, store: StoreIndex) -> Result<u64, BaseError> {
         let name = match self.place(store) {
             Place::Family(name) => name,
@@ -321,7 +324,7 @@ impl Database {
         };
         let keys = self.db.property_int_value_cf(&self.readable(name)?, rocksdb::properties::ESTIMATE_NUM_KEYS);
         let keys = keys.map_err(|error| self.read_failed(name, &error))?.unwrap_or(0);
-        Ok(keys + self.behind.look().len(store) as u64)
+        Ok(keys.max(self.behind.look().len(store)))
     }
 
     /// A column family; there is none while its store is being wiped.

@@ -114,9 +114,9 @@ impl RocksDirectory {
         &self.settings
     }
 
-    /// Bytes of the memory budget that are in use: cached blocks and write buffers.
+    /// Bytes of the memory budget that are in use: cached blocks, write buffers, and commits that wait to be written.
     pub fn memory_used_bytes(&self) -> usize {
-        self.memory.cache().get_usage()
+        self.memory.cache().get_usage() + self.memory.waiting_bytes()
     }
 
     pub(super) fn open_databases(&self) -> Vec<Arc<Database>> {
@@ -134,8 +134,10 @@ impl RocksDirectory {
         let expired = expired(&mut parked, &self.settings);
         drop(parked); // closing takes time
         drop(expired);
-        // Another layout: another cluster, a changelog made again. Opening it from disk sorts that out.
-        taken.map(|parked| parked.state).filter(|state| state.layout() == layout)
+        // Another layout: another cluster, a changelog made again. Opening it from disk sorts that out, and what a write has
+        // failed of in the meantime.
+        let is_fit = |state: &RocksTask| state.layout() == layout && !state.database.needs_reopening();
+        taken.map(|parked| parked.state).filter(is_fit)
     }
 }
 

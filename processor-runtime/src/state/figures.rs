@@ -67,5 +67,6 @@ fn figures_of_store(database: &Database, store: StoreIndex) -> Option<StoreFigur
         write_stopped: figure(p::IS_WRITE_STOPPED) != 0,
         delayed_write_rate: figure(p::ACTUAL_DELAYED_WRITE_RATE),
     };
-    Some(StoreFigures { task, store, keys: figure(p::ESTIMATE_NUM_KEYS), on_disk: Some(on_disk) })
+    let keys = database.approximate_len(store).unwrap_or(0);
+    Some(StoreFigures { task, store, keys, on_disk: Some(on_disk) })
 }

@@ -1,9 +1,11 @@
 //! One memory budget for the databases of the whole process.
 //!
-//! A quarter of it may be committed changes that wait to be written (`behind.rs`). Of the rest one block cache holds what was read, and a write buffer manager charges to it what was written and not yet flushed;
-//! so both together stay within the budget. The manager flushes only a database that is being written, and never
-//! stalls a writer; so [`Memory::relieve`] flushes idle databases when the write buffers fill up.
+//! A quarter of it may be committed changes that wait to be written (`behind.rs`). Of the rest one block cache holds what
+//! was read, and a write buffer manager charges to it what was written and not yet flushed; so both together stay within the
+//! budget. The manager flushes only a database that is being written, and never stalls a writer; so [`Memory::relieve`]
+//! flushes idle databases when the write buffers fill up.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -15,15 +17,17 @@ use super::{StateError, apply};
 
 /// A database that was not written for this long is idle.
 const IDLE: Duration = Duration::from_secs(1);
-/// Of more databases than this, few are written at once.
-const SHARES_MAX: usize = 16;
-const FRESH_BYTES_MIN: usize = 64 << 10;
+/// So small a part of the budget is fresh in one database before it is frozen, however much room there is: larger writes
+/// cost RocksDB no less by the entry.
+const FRESH_PART: usize = 32;
 
 /// The shared memory of all databases.
 pub(super) struct Memory {
     cache: Cache,
     write_buffers: WriteBufferManager,
     budget_bytes: usize,
+    /// How many bytes wait to be written, of all databases.
+    waiting: Arc<AtomicUsize>,
     write_behind: Duration,
     started: Instant,
     databases: Mutex<Databases>,
@@ -55,7 +59,8 @@ impl Memory {
         let started = Instant::now();
         let databases = Mutex::new(Databases { open: Vec::new(), relieved_at: started });
         let (wake, woken) = channel();
-        (Self { cache, write_buffers, budget_bytes, write_behind, started, databases, wake }, woken)
+        let waiting = Arc::default();
+        (Self { cache, write_buffers, budget_bytes, waiting, write_behind, started, databases, wake }, woken)
     }
 
     /// A database has taken a commit over: so much of it waits to be frozen, the oldest for so long. Freezes it when that is
@@ -69,10 +74,10 @@ impl Memory {
         // What no changelog can give back is on disk at once.
         let only_here =
             database.layout().stores.iter().any(|store| !store.in_memory && store.changelog_topic_id.is_none());
-        if self.write_behind.is_zero() || only_here {
+        if self.write_behind.is_zero() || only_here || self.waiting_bytes() > self.budget_bytes / 4 {
             return apply::settle(database);
         }
-        let is_large = fresh_bytes >= self.fresh_bytes_max();
+        let is_large = fresh_bytes >= self.budget_bytes / FRESH_PART;
         if !is_large && age < self.write_behind {
             return Ok(());
         }
@@ -111,10 +116,14 @@ impl Memory {
         self.write_behind
     }
 
-    /// How much may be fresh in one database: as much again may be frozen, and others have their share.
-    fn fresh_bytes_max(&self) -> usize {
-        let writing = self.databases.lock().unwrap_or_else(PoisonError::into_inner).open.len().clamp(1, SHARES_MAX);
-        (self.budget_bytes / 8 / writing).max(FRESH_BYTES_MIN)
+    /// Counts what waits to be written.
+    pub(super) fn waiting(&self) -> &Arc<AtomicUsize> {
+        &self.waiting
+    }
+
+    /// How many bytes wait to be written, of all databases.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// The block cache.

@@ -148,15 +148,17 @@ pub trait TaskState: Base + Send {
     /// How far the changelogs are contained in the values.
     fn positions(&self) -> &Positions;
 
-    /// Writes the changes and the new positions as one atomic change. Never waits for the disk (no fsync).
+    /// Takes the changes and the new positions over as one atomic change: whoever reads sees it at once. Never waits for the
+    /// disk (no fsync).
     ///
     /// # Panics
     /// If a position or the stream time would go back, or the position of a changed store with a changelog would not
     /// advance (EO-3, EO-8).
     ///
     /// # Errors
-    /// Nothing was written. `Disk`: RocksDB refuses all further writes, even with room on the disk again, until the state
-    /// is closed ([parked](StateDirectory::park) or dropped) and opened again; what is missing is then restored.
+    /// The state must be closed ([parked](StateDirectory::park) or dropped) and opened again. On disk it is as some earlier
+    /// commit left it, and what is missing is then restored; what it shows until then may be this commit. `Disk`: RocksDB
+    /// refuses all further writes, even with room on the disk again.
     fn apply(&mut self, permit: Permit<'_>, changes: &ChangeSet, positions: &Positions) -> Result<(), StateError>;
 
     /// Reads the committed state from other threads, for as long as it is open here (EO-10). `None`: it offers no such.

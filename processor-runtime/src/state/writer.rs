@@ -3,7 +3,7 @@
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::apply;
 use super::memory::{Memory, Wake};
@@ -37,19 +37,23 @@ impl Drop for Writer {
 }
 
 fn run(memory: &Weak<Memory>, woken: &Receiver<Wake>) {
+    let mut look_at = Instant::now() + LOOK_EVERY;
     loop {
-        match woken.recv_timeout(LOOK_EVERY) {
+        match woken.recv_timeout(look_at.saturating_duration_since(Instant::now())) {
             Ok(Wake::Frozen(database)) => {
                 if let Some(database) = database.upgrade() {
                     // Whoever applies next is told of a failure.
                     let _ = apply::write_frozen(&database);
                 }
             }
-            Err(RecvTimeoutError::Timeout) => match memory.upgrade() {
-                Some(memory) => freeze_what_is_old(&memory),
-                None => return,
-            },
+            Err(RecvTimeoutError::Timeout) => {}
             Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+        }
+        // However busy others keep it.
+        if Instant::now() >= look_at {
+            let Some(memory) = memory.upgrade() else { return };
+            freeze_what_is_old(&memory);
+            look_at = Instant::now() + LOOK_EVERY;
         }
     }
 }

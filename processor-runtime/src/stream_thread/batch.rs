@@ -28,7 +28,8 @@ use crate::state::StateDirectory;
 use crate::tasks::Running;
 use crate::transaction::{self, CommitReceipt, Next, Open, Spent, Why};
 
-/// How long is waited at once for records that are known to be there, while a transaction is open.
+/// How long a transaction waits for records that are known to be there. They may be on their way; or held back by another
+/// transaction, or by this one, and then they do not come.
 const MORE_WAIT: Duration = Duration::from_millis(5);
 
 /// Batches that were processed, their outputs sent, nothing committed.
@@ -118,8 +119,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         self.tasks.hold_back(idle_max, now, &|partition, next| consumer.is_at_end(partition, next));
     }
 
-    /// How much may wait while tasks are held back, records and bytes: one batch that was polled, and one of what they
-    /// wait for.
+    /// How much may wait while tasks are held back, records and bytes: one transaction's, and another of what they wait for.
     pub(super) fn held_max(&self) -> (usize, usize) {
         (self.plan.batch.records_max.saturating_mul(2), self.plan.batch_bytes_max.saturating_mul(2))
     }
@@ -193,8 +193,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         }
     }
 
-    /// Takes in another batch for the open transaction, if there is more to read and room for it. Waits for what is known to be
-    /// there, but not for long.
+    /// Takes in another batch for the open transaction, if there is more to read and room for it.
     fn takes_more(&mut self, progressed: &mut Progressed, began: Duration) -> bool {
         let room = self.batch_size.records_max().saturating_sub(progressed.processed);
         let bytes_room = self.plan.batch_bytes_max.saturating_sub(progressed.bytes);
@@ -202,23 +201,21 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         if room == 0 || bytes_room == 0 || is_over || !self.tasks.nothing_waits() {
             return false;
         }
-        let mut wait = Duration::ZERO;
-        loop {
-            let took = self.clock.monotonic().saturating_sub(began);
-            // The commit needs the rest of the turn.
-            if took * 4 > self.plan.batch.turn_max * 3 {
-                return false;
-            }
-            let records_max = room.min(self.plan.poll_records_max);
-            self.consumer.poll_more(wait, records_max, bytes_room, &mut self.records);
-            if !self.records.is_empty() {
-                break;
-            }
+        let took = self.clock.monotonic().saturating_sub(began);
+        // The commit needs the rest of the turn.
+        if took * 4 > self.plan.batch.turn_max * 3 {
+            return false;
+        }
+        let records_max = room.min(self.plan.poll_records_max);
+        let may_come = self.consumer.poll_more(Duration::ZERO, records_max, bytes_room, &mut self.records);
+        if self.records.is_empty() && may_come && took * 4 <= self.plan.batch.turn_max {
             let is_at_end = |partition: &TopicPartition, next| self.consumer.is_at_end(partition, next);
-            if took * 4 > self.plan.batch.turn_max || self.tasks.are_at_their_ends(&is_at_end) {
-                return false;
+            if !self.tasks.are_at_their_ends(&is_at_end) {
+                self.consumer.poll_more(MORE_WAIT, records_max, bytes_room, &mut self.records);
             }
-            wait = MORE_WAIT;
+        }
+        if self.records.is_empty() {
+            return false;
         }
         progressed.bytes += bytes_of(&self.records);
         self.tasks.route_records(&mut self.records);

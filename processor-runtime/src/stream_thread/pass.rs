@@ -87,12 +87,16 @@ impl<P: TransactionalProducer, C: Clock> Pass<'_, P, C> {
         let size = running.group.len().min(self.room.saturating_sub(self.processed));
         let size = u32::try_from(size).expect("batches are bounded");
         let mut info = BatchInfo { id: running.batch(), index: 0, size, now: self.now };
-        if running.task.next_wall_clock().is_some_and(|due| due <= self.now)
-            && let Err(failure) = self.punctuate(running, info)
-        {
+        let punctuates = running.task.next_wall_clock().is_some_and(|due| due <= self.now);
+        if punctuates && let Err(failure) = self.punctuate(running, info) {
             return self.stop(running, None, failure);
         }
         self.outputs.send(&mut running.task, None, self.transaction).map_err(Interrupted::Producer)?;
+        if punctuates && running.task.take_commit_request() {
+            self.commit_requested = true;
+            running.end_batch();
+            return Ok(());
+        }
         if !running.is_held() {
             let (base, waiting) = (base(running.state.as_ref()), running.group.waiting(size as usize));
             match self.store_reads {
@@ -127,7 +131,7 @@ impl<P: TransactionalProducer, C: Clock> Pass<'_, P, C> {
                 }
                 Outcome::Failed(failure) => {
                     self.dropped += 1;
-                    if info.index > 0 {
+                    if info.index > 0 || punctuates {
                         running.end_batch();
                     }
                     return self.stop(running, Some(place), failure);
@@ -150,8 +154,11 @@ impl<P: TransactionalProducer, C: Clock> Pass<'_, P, C> {
                 return Err(Interrupted::TooSlow(self.processed));
             }
         }
-        if info.index > 0 {
+        // What a punctuation has written has the number of this batch, whether or not a record has it, too.
+        if info.index > 0 || punctuates {
             running.end_batch();
+        }
+        if info.index > 0 {
             self.last_task = Some(slot);
         }
         if info.index > 1

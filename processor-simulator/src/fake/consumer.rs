@@ -294,11 +294,23 @@ impl GroupConsumer for FakeConsumer {
         Ok(())
     }
 
-    fn poll_more(&mut self, _wait: Duration, records_max: usize, bytes_max: usize, records: &mut Vec<FakeRecord>) {
-        let Ok(shared) = self.handle.alive() else { return };
-        if self.owns.is_some() && self.held_back.is_none() {
-            self.held_back = self.collect(&shared.lock(), (records_max, bytes_max), records);
+    fn poll_more(
+        &mut self,
+        _wait: Duration,
+        records_max: usize,
+        bytes_max: usize,
+        records: &mut Vec<FakeRecord>,
+    ) -> bool {
+        let Ok(shared) = self.handle.alive() else { return false };
+        let model = shared.lock();
+        let (Some(id), Some(generation)) = (&self.member_id, self.owns) else { return false };
+        let has_moved = !matches!(model.standing(id), Standing::Owns(now, _) if now == generation);
+        // Some hear of it at once, and say it with the next poll; the others read on as if nothing were.
+        if self.held_back.is_some() || has_moved && self.turn.is_multiple_of(2) {
+            return false;
         }
+        self.held_back = self.collect(&model, (records_max, bytes_max), records);
+        self.held_back.is_none()
     }
 
     fn fetch(&mut self, positions: &[(TopicPartition, Offset)]) -> Result<(), KafkaError> {

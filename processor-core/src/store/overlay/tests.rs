@@ -4,6 +4,7 @@ use super::*;
 use crate::store::KeyRange;
 use crate::store::memory::MemoryBase;
 use proptest::prelude::*;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::ops::{Bound, RangeBounds};
 
 /// Two components, so that keys can begin alike.
@@ -355,6 +356,37 @@ fn what_was_read_ahead_is_not_read_again_and_what_could_not_be_is_told_of_where_
     overlay.warm(&Broken);
     assert!(matches!(overlay.get(&Broken, &4), Err(OverlayError::Base(_))));
     assert_eq!(overlay.get(&base, &4).expect("the map never fails"), None);
+}
+
+/// A value that cannot be read without a panic, if it is 13.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Unlucky(u8);
+
+impl<'de> Deserialize<'de> for Unlucky {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = u8::deserialize(deserializer)?;
+        assert_ne!(number, 13, "a user's code panics");
+        Ok(Self(number))
+    }
+}
+
+#[test]
+fn a_value_that_panics_is_not_read_ahead_and_takes_no_other_along() {
+    let mut base = MemoryBase::default();
+    let mut changes = ChangeSet::default();
+    for (key, value) in [(1, 7), (2, 13), (3, 9)] {
+        changes.push(STORE, &[0, 0, 0, key], Some(&[1, value]));
+    }
+    base.apply(&changes);
+    let mut overlay: Overlay<u32, Unlucky> = Overlay::new(STORE, ValueFormat::Bincode, 1_000);
+    for key in [1_u32, 2, 3] {
+        overlay.want(&key);
+    }
+    overlay.warm(&base);
+    assert_eq!(overlay.get(&Broken, &1).expect("it was read ahead"), Some(&Unlucky(7)));
+    assert_eq!(overlay.get(&Broken, &3).expect("it was read ahead"), Some(&Unlucky(9)));
+    let in_a_record = catch_unwind(AssertUnwindSafe(|| overlay.get(&base, &2).map(Option::<&Unlucky>::cloned)));
+    assert!(in_a_record.is_err(), "there it panics, for the policy of the record");
 }
 
 fn count(overlay: &mut Overlay<u32, u64>, base: &MemoryBase, key: u32) -> u64 {

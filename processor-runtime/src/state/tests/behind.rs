@@ -1,6 +1,7 @@
 //! What is committed and not on disk yet: it is read as if it were, is written as it must be, and is lost as it may be.
 
 use std::ops::{Bound, ControlFlow};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::behind::Behind;
 use super::*;
@@ -60,14 +61,94 @@ fn what_nobody_adds_to_is_written_in_time() {
     let directory = RocksDirectory::open(root.path(), APPLICATION, settings).expect("the directory is free");
     let mut task = open(&directory, &layout(&["a", "b"]));
     apply_batches(&mut task, 1..=7);
-    let written = (0..2_000).any(|_| {
-        std::thread::sleep(Duration::from_millis(5));
-        task.database.behind().age().is_none() && !task.database.behind().is_frozen()
-    });
-    assert!(written, "the writer has come by");
+    assert!(becomes_written(&task), "the writer has come by");
     let killed = temporary();
     copy_tree(root.path(), killed.path());
     assert_eq!(assert_is_a_prefix(&open(&waiting(killed.path()), &layout(&["a", "b"]))), 7);
+}
+
+/// Whether nothing waits any more, at last.
+fn becomes_written(task: &RocksTask) -> bool {
+    (0..2_000).any(|_| {
+        std::thread::sleep(Duration::from_millis(5));
+        task.database.behind().age().is_none() && !task.database.behind().is_frozen()
+    })
+}
+
+#[test]
+fn what_is_old_is_written_however_busy_others_keep_the_writer() {
+    let root = temporary();
+    let settings = StateSettings { write_behind: Duration::from_millis(50), ..settings() };
+    let directory = RocksDirectory::open(root.path(), APPLICATION, settings).expect("the directory is free");
+    let mut idle = open(&directory, &layout(&["a", "b"]));
+    apply_batches(&mut idle, 1..=7);
+    let other = TaskId::new("orders", Partition::new(4));
+    let mut busy = directory.open(&other, &layout(&["a", "b"])).expect("the state opens").expect("nobody holds it");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for batch in 1.. {
+                if done.load(Ordering::SeqCst) {
+                    return;
+                }
+                apply(&mut busy, &changes_of(batch), &positions_of(batch)).expect("the disk takes it");
+                busy.database.memory().freeze(&busy.database);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let written = becomes_written(&idle);
+        done.store(true, Ordering::SeqCst);
+        assert!(written, "the writer has come by");
+    });
+}
+
+#[test]
+fn a_quarter_of_the_budget_waits_at_most_however_many_have_a_part_of_it() {
+    const BUDGET: usize = 1 << 20;
+    let root = temporary();
+    let settings = StateSettings { memory_budget_bytes: BUDGET, write_behind: Duration::from_mins(10), ..settings() };
+    let directory = RocksDirectory::open(root.path(), APPLICATION, settings).expect("the directory is free");
+    let task = |number| TaskId::new("orders", Partition::new(number));
+    let open = |number| directory.open(&task(number), &layout(&["a", "b"])).expect("it opens").expect("it is free");
+    let mut tasks: Vec<RocksTask> = (0..24).map(open).collect();
+    let first = Arc::clone(&tasks[0].database);
+    let memory = first.memory();
+    let mut waited_max = 0;
+    for batch in 1..=30_u64 {
+        for task in &mut tasks {
+            let mut changes = changes_of(batch);
+            changes.push(StoreIndex::new(0), format!("large-{batch}").as_bytes(), Some(&[7; 2_000]));
+            apply(task, &changes, &positions_of(batch)).expect("the disk takes it");
+            waited_max = waited_max.max(memory.waiting_bytes());
+        }
+    }
+    assert!((BUDGET / 8..BUDGET / 4 + 10_000).contains(&waited_max), "{waited_max} bytes have waited");
+    assert!(directory.memory_used_bytes() >= memory.waiting_bytes());
+    drop(tasks);
+    assert_eq!(memory.waiting_bytes(), 0, "closed states wait for nothing");
+}
+
+/// The owner goes over a large store for long; the writer writes, and others read.
+#[test]
+fn a_scan_of_the_owner_holds_nobody_up() {
+    let root = temporary();
+    let directory = waiting(root.path());
+    let mut task = open(&directory, &layout(&["a", "b"]));
+    apply_batches(&mut task, 1..=20);
+    let (reader, mut seen) = (task.reader(), Entries::new());
+    task.range(StoreIndex::new(0), Bound::Unbounded, Bound::Unbounded, false, &mut |key, value| {
+        if seen.is_empty() {
+            std::thread::scope(|scope| {
+                let write = scope.spawn(|| apply::settle(&task.database));
+                write.join().expect("it ends").expect("the disk takes it");
+            });
+            assert_eq!(entries(&reader, 0).expect("readable"), model_at(20)[0]);
+        }
+        seen.insert(key.to_vec(), value.to_vec());
+        ControlFlow::Continue(())
+    })
+    .expect("readable");
+    assert_eq!(seen, model_at(20)[0], "it is of one moment");
 }
 
 /// Random changes, freezes, writes and reads, against a plain map.
@@ -103,11 +184,20 @@ fn layers_read_like_one_map() {
         let mut value = Vec::new();
         let found = task.get(StoreIndex::new(0), &from, &mut value).expect("readable");
         assert_eq!(found.then_some(value), model.get(&from).cloned(), "batch {batch}");
+        let keys: Vec<Vec<u8>> = (0..numbers.below(600)).map(|_| key(&mut numbers)).collect();
+        let asked: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+        let mut together = vec![None; asked.len()];
+        let found = &mut |place: usize, value: Option<&[u8]>| together[place] = value.map(<[u8]>::to_vec);
+        task.get_many(StoreIndex::new(0), &asked, found).expect("readable");
+        let expected: Vec<_> = keys.iter().map(|key| model.get(key).cloned()).collect();
+        assert_eq!(together, expected, "batch {batch}");
+        let from_beside = (numbers.below(40) == 0).then(|| task.reader());
+        let base: &dyn Base = from_beside.as_ref().map_or(&task, |reader| reader);
         let limit = numbers.below(10) as usize;
         for reverse in [false, true] {
             let mut read = Vec::new();
             let bounds = (Bound::Excluded(from.as_slice()), Bound::Included(to.as_slice()));
-            task.range(StoreIndex::new(0), bounds.0, bounds.1, reverse, &mut |key, value| {
+            base.range(StoreIndex::new(0), bounds.0, bounds.1, reverse, &mut |key, value| {
                 read.push((key.to_vec(), value.to_vec()));
                 if read.len() > limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })
@@ -125,7 +215,7 @@ fn layers_read_like_one_map() {
 
 #[test]
 fn a_write_that_fails_is_told_to_the_next_commit_and_nothing_is_lost_meanwhile() {
-    let behind = Behind::new(2);
+    let behind = Behind::new(2, &Arc::default());
     let add = |batch: u64| behind.add(&changes_of(batch), &positions_of(batch), |_| true);
     add(1);
     assert!(behind.freeze());

@@ -141,6 +141,20 @@ fn a_query_that_outlives_the_task_delays_the_next_open() {
 
 /// RocksDB writes nothing more after a failed write, so handing such a database on would help nobody.
 #[test]
+fn a_parked_state_whose_write_has_failed_meanwhile_is_opened_anew() {
+    let root = temporary();
+    let owner = directory(root.path());
+    let mut task = open(&owner, &layout(&["a", "b"]));
+    apply_batches(&mut task, 1..=5);
+    let database = Arc::downgrade(&task.database);
+    owner.park(task);
+    database.upgrade().expect("it is parked").note_failed_write();
+    let task = open(&owner, &layout(&["a", "b"]));
+    assert!(!task.database.needs_reopening() && database.upgrade().is_none());
+    assert_eq!(assert_is_a_prefix(&task), 5);
+}
+
+#[test]
 fn a_state_whose_write_failed_is_not_parked_and_opens_whole() {
     let root = temporary();
     let owner = directory(root.path());

@@ -92,11 +92,8 @@ impl<P: TransactionalProducer, C: Clock> Pass<'_, P, C> {
             return self.stop(running, None, failure);
         }
         self.outputs.send(&mut running.task, None, self.transaction).map_err(Interrupted::Producer)?;
-        if punctuates && running.task.take_commit_request() {
-            self.commit_requested = true;
-            running.end_batch();
-            return Ok(());
-        }
+        // The records of this pass go with it: schedules that are always due would let none pass.
+        self.commit_requested |= punctuates && running.task.take_commit_request();
         if !running.is_held() {
             let (base, waiting) = (base(running.state.as_ref()), running.group.waiting(size as usize));
             match self.store_reads {

@@ -302,7 +302,7 @@ impl GroupConsumer for FakeConsumer {
         records: &mut Vec<FakeRecord>,
     ) -> bool {
         let Ok(shared) = self.handle.alive() else { return false };
-        let model = shared.lock();
+        let mut model = shared.lock();
         let (Some(id), Some(generation)) = (&self.member_id, self.owns) else { return false };
         let has_moved = !matches!(model.standing(id), Standing::Owns(now, _) if now == generation);
         // Some hear of it at once, and say it with the next poll; the others read on as if nothing were.

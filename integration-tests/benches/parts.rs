@@ -3,6 +3,7 @@
 //! A figure is the time of one record, one entry or one key, as criterion counts them.
 
 use std::hint::black_box;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,7 +71,7 @@ impl Base for Empty {
         _from: std::ops::Bound<&[u8]>,
         _to: std::ops::Bound<&[u8]>,
         _reverse: bool,
-        _visit: &mut dyn FnMut(&[u8], &[u8]) -> std::ops::ControlFlow<()>,
+        _visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), BaseError> {
         Ok(())
     }
@@ -174,7 +175,9 @@ fn changelog(criterion: &mut Criterion) {
     group.bench_function("collect and read", |bencher| {
         bencher.iter(|| {
             changes.clear();
-            keys.iter().for_each(|key| changes.push(STORE, key.as_bytes(), Some(&[7; 81])));
+            for key in &keys {
+                changes.push(STORE, key.as_bytes(), Some(&[7; 81]));
+            }
             black_box(changes.changes().map(|change| change.key.len()).sum::<usize>())
         });
     });
@@ -214,7 +217,7 @@ fn receipt() -> CommitReceipt {
     let producer = cluster.worker("parts").producer(&id, &["out".into()]).expect("a new producer");
     let initialised = Initialising::new(producer, &clock).step(&clock, Duration::ZERO, Duration::MAX);
     let Ok(Initialised::Done(producer)) = initialised else { panic!("the model is ready at once: {initialised:?}") };
-    let mut transaction = producer.begin(&clock, Duration::from_secs(60)).expect("nothing is in its way");
+    let mut transaction = producer.begin(&clock, Duration::from_mins(1)).expect("nothing is in its way");
     let record = ProducerRecord {
         topic: OutputIndex::new(0),
         partition: TargetPartition::Exactly(Partition::new(0)),
@@ -293,7 +296,10 @@ fn look_ups(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("together, of", keys), |bencher| {
             bencher.iter(|| {
                 let mut found = 0;
-                let count = &mut |_, value: Option<&[u8]>| found += usize::from(value.is_some());
+                let count = &mut |_, value: Option<&[u8]>| {
+                    found += usize::from(value.is_some());
+                    ControlFlow::Continue(())
+                };
                 state.get_many(STORE, &sorted, count).expect("it can be read");
                 assert_eq!(found, sorted.len());
             });

@@ -287,8 +287,28 @@ fn a_store_without_a_changelog_is_exact_or_empty() {
     verify(&world);
 }
 
+/// RocksDB takes nothing more once a write has failed, and no record need come for that to be seen.
+#[test]
+fn a_state_that_takes_no_writes_is_opened_anew_also_where_nothing_comes() {
+    let mut world = world(1, Brokers::Verify, Members::Dynamic);
+    world.start(0);
+    produce(&world, 0, "k", 1);
+    (0..200).for_each(|_| assert_eq!(world.turn(0), None, "the worker goes on"));
+    assert!(world.is_done(), "everything is processed");
+    world.directory(0).refuse_writes_until_reopened();
+    assert!(world.directory(0).refuses(), "its states are open");
+    (0..200).for_each(|_| assert_eq!(world.turn(0), None, "the worker goes on"));
+    assert!(!world.directory(0).refuses(), "they were opened anew");
+    produce(&world, 0, "k", 1);
+    world.finish();
+    verify(&world);
+}
+
 /// Says in which batch it works, whenever it does; every so often it is the clock that wakes it.
-struct Numbers;
+struct Numbers {
+    /// The clock has nothing to say.
+    is_quiet: bool,
+}
 
 impl Operator for Numbers {
     type KeyIn = String;
@@ -311,9 +331,42 @@ impl Operator for Numbers {
     }
 
     fn punctuate(&mut self, due: Punctuation, ctx: &mut Context<'_, String, String>) -> Result<(), OperatorError> {
+        if self.is_quiet {
+            return Ok(());
+        }
         let said = number_of(ctx.batch());
         ctx.forward(Record::new("clock".to_owned(), said, due.due))
     }
+}
+
+/// One worker that says the numbers of its batches.
+fn numbers(is_quiet: bool) -> World {
+    let mut topology = Topology::builder();
+    topology
+        .source("numbers", "in", (Utf8, JavaLong))
+        .process("number", move || Numbers { is_quiet })
+        .sink("said", "out", (Utf8, Utf8))
+        .to_source_partition();
+    let topology = topology.build().and_then(|topology| topology.for_application("app")).expect("it is right");
+    let mut world = World::new(topology, |_| 3, 1, Brokers::Verify, Members::Dynamic);
+    world.start(0);
+    world
+}
+
+/// Nobody can tell that the clock was there.
+#[test]
+fn a_punctuation_that_leaves_nothing_has_no_number() {
+    let mut world = numbers(true);
+    for _ in 0..3 {
+        (0..300).for_each(|_| assert_eq!(world.turn(0), None));
+        produce(&world, 0, "a", 1);
+    }
+    world.finish();
+    let text = |bytes: Option<Vec<u8>>| String::from_utf8(bytes.expect("not null")).expect("it is text");
+    let said: Vec<String> =
+        world.cluster.read_committed("out").into_iter().map(|(_, _, written)| text(written.value)).collect();
+    let ids: Vec<&str> = said.iter().filter_map(|said| said.split(' ').next()).collect();
+    assert_eq!(ids, ["1", "2", "3"]);
 }
 
 fn number_of(batch: BatchInfo) -> String {
@@ -324,15 +377,7 @@ fn number_of(batch: BatchInfo) -> String {
 /// and so does the one behind it.
 #[test]
 fn the_numbers_of_committed_batches_rise_whoever_works_in_them() {
-    let mut topology = Topology::builder();
-    topology
-        .source("numbers", "in", (Utf8, JavaLong))
-        .process("number", || Numbers)
-        .sink("said", "out", (Utf8, Utf8))
-        .to_source_partition();
-    let topology = topology.build().and_then(|topology| topology.for_application("app")).expect("it is right");
-    let mut world = World::new(topology, |_| 3, 1, Brokers::Verify, Members::Dynamic);
-    world.start(0);
+    let mut world = numbers(false);
     for round in 0..300_i32 {
         for partition in 0..(round % 4).min(3) {
             for _ in 0..=(round % 29) {

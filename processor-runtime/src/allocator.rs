@@ -1,8 +1,7 @@
-//! The allocator of every program that is built on the runtime: jemalloc, for Rust and for both C libraries.
+//! The allocator of programs that ask for it, with the feature `jemalloc`: for Rust and for both C libraries.
 //!
 //! librdkafka makes a record on one thread and frees it on another. With glibc's allocator the two wait for one lock,
-//! thousands of times a second; and what RocksDB frees stays with the process. An application that brings an allocator
-//! of its own switches the feature `jemalloc` off.
+//! thousands of times a second; and what RocksDB frees stays with the process.
 #![allow(unsafe_code, reason = "jemalloc looks for its configuration under a name, which must be the only one")]
 
 use tikv_jemallocator::Jemalloc;

@@ -130,9 +130,12 @@ impl<T: TaskState, R: PolledRecord> Running<T, R> {
         BatchId::new(self.committed_batch.get() + self.batches_over + 1)
     }
 
-    /// The batch that was processed is over; its transaction may go on with another one.
+    /// The batch that was processed is over; its transaction may go on with another one. What a punctuation has written has the
+    /// number of its batch, whether or not a record has it, too; of one that has left nothing nobody can tell.
     pub fn end_batch(&mut self) {
-        self.batches_over += 1;
+        if self.task.has_uncommitted() {
+            self.batches_over += 1;
+        }
     }
 
     /// The number of the last batch of the transaction. What has nothing but something to write over has one, too.
@@ -381,6 +384,11 @@ impl<T: TaskState, R: PolledRecord> Tasks<T, R> {
             positions.extend(running.positions());
         }
         positions
+    }
+
+    /// How many bytes the stores of all tasks have in memory beyond what their caches may keep, about.
+    pub fn uncached_bytes(&self) -> usize {
+        self.running.iter().map(|running| running.task.uncached_bytes()).sum()
     }
 
     /// Whether the inputs of all tasks that have had a batch in the open transaction are at their ends, as `is_at_end` knows. Of

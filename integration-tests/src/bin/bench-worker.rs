@@ -81,7 +81,7 @@ impl Operator for Average {
 fn averaged(stream: &Stream<String, f64>, args: &Args) -> Processed<String, f64> {
     let (size, stores) = (args.window, usize::from(args.stores));
     let averages = stream.process("average", move || Average { size, stores });
-    WINDOWS[..stores].iter().fold(averages, |averages, store| averages.with_store(store))
+    WINDOWS[..stores].iter().fold(averages, Processed::with_store)
 }
 
 fn topology(args: &Args) -> Result<Topology, TopologyError> {

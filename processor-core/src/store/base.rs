@@ -4,6 +4,22 @@ use std::ops::{Bound, ControlFlow};
 
 use crate::ids::StoreIndex;
 
+/// What [`Base::get_many`] tells of a key: its place among those that were asked for, and its value. A break ends the look-up.
+///
+/// ```
+/// use std::ops::ControlFlow;
+/// use processor_core::store::Found;
+///
+/// let mut count = 0;
+/// let found: &mut Found<'_> = &mut |_place, value| {
+///     count += usize::from(value.is_some());
+///     if count < 2 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+/// };
+/// assert!(found(0, Some(b"21")).is_continue());
+/// assert!(found(1, Some(b"12")).is_break());
+/// ```
+pub type Found<'f> = dyn FnMut(usize, Option<&[u8]>) -> ControlFlow<()> + 'f;
+
 /// Reads committed local state; the runtime implements it on RocksDB, a test on a map.
 ///
 /// ```
@@ -59,8 +75,8 @@ pub trait Base {
     /// State could not be read.
     fn get(&self, store: StoreIndex, key: &[u8], value: &mut Vec<u8>) -> Result<bool, BaseError>;
 
-    /// Looks several keys up, and hands each one's place in `keys` and its value to `found`, in any order. An implementation
-    /// that can read them together, sorted keys best, does better than one by one.
+    /// Looks several keys up, and hands each one's place in `keys` and its value to `found`, in any order, until that breaks. An
+    /// implementation that can read them together, sorted keys best, does better than one by one.
     ///
     /// ```
     #[doc = include_str!("example_base.txt")]
@@ -68,6 +84,7 @@ pub trait Base {
     /// let mut values = [None, None];
     /// base.get_many(STORE, &[b"garden", b"kitchen"], &mut |place, value| {
     ///     values[place] = value.map(<[u8]>::to_vec);
+    ///     ControlFlow::Continue(())
     /// })?;
     /// assert_eq!(values, [None, Some(b"21".to_vec())]);
     /// # Ok::<(), BaseError>(())
@@ -75,17 +92,14 @@ pub trait Base {
     ///
     /// # Errors
     /// State could not be read; `found` may have been called for some of the keys.
-    fn get_many(
-        &self,
-        store: StoreIndex,
-        keys: &[&[u8]],
-        found: &mut dyn FnMut(usize, Option<&[u8]>),
-    ) -> Result<(), BaseError> {
+    fn get_many(&self, store: StoreIndex, keys: &[&[u8]], found: &mut Found<'_>) -> Result<(), BaseError> {
         let mut value = Vec::new();
         for (place, key) in keys.iter().enumerate() {
             value.clear();
             let present = self.get(store, key, &mut value)?;
-            found(place, present.then_some(value.as_slice()));
+            if found(place, present.then_some(value.as_slice())).is_break() {
+                break;
+            }
         }
         Ok(())
     }

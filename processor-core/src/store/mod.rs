@@ -12,7 +12,7 @@ mod overlay;
 mod scan;
 mod value;
 
-pub use base::{Base, BaseError};
+pub use base::{Base, BaseError, Found};
 pub use change_set::{Change, ChangeSet};
 pub use definition::{ChangelogSpec, KeyValueStoreDef, StoreSpec};
 pub use json::StoreJson;

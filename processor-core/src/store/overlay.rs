@@ -44,6 +44,8 @@ pub(crate) trait AnyOverlay: Any + Send {
     fn abandon(&mut self);
     /// The base has changed under the cache: everything is forgotten.
     fn forget(&mut self);
+    /// How many bytes its entries have beyond the bound of the cache, about.
+    fn uncached_bytes(&self) -> usize;
     /// Whether the keys of the records that wait should be read ahead: [`want`](Self::want) each, then [`warm`](Self::warm).
     fn reads_ahead(&self) -> bool;
     /// Asks for a key to be read ahead, if it is of the type of the store's keys and nothing is known of it.
@@ -354,6 +356,10 @@ impl<K: StoreKey, V: StoreValue> AnyOverlay for Overlay<K, V> {
         self.ahead.forget();
     }
 
+    fn uncached_bytes(&self) -> usize {
+        self.weight.saturating_sub(self.cache_bytes_max)
+    }
+
     fn reads_ahead(&self) -> bool {
         self.ahead.pays()
     }
@@ -369,17 +375,22 @@ impl<K: StoreKey, V: StoreValue> AnyOverlay for Overlay<K, V> {
     }
 
     fn warm(&mut self, base: &dyn Base) {
-        let Self { ahead, entries, index, weight, .. } = self;
-        let mut warmed = 0;
+        let Self { ahead, entries, index, weight, cache_bytes_max, .. } = self;
+        let (mut warmed, mut bytes) = (0, 0);
         let read = ahead.take(|keys, wanted| {
             base.get_many(*index, keys, &mut |place, found| {
+                let len = keys[place].len() + found.map_or(0, <[u8]>::len);
+                bytes += len;
                 // What cannot be decoded, or panics, does so again in the record that looks it up.
                 let decode = AssertUnwindSafe(|| found.map(ValueFormat::decode).transpose());
-                let Ok(Ok(value)) = catch_unwind(decode) else { return };
-                let slot = &mut entries[wanted[place]];
-                (slot.value, slot.state, slot.used) = (value, State::Warm, false);
-                slot.weigh(keys[place].len() + found.map_or(0, <[u8]>::len), weight);
-                warmed += 1;
+                if let Ok(Ok(value)) = catch_unwind(decode) {
+                    let slot = &mut entries[wanted[place]];
+                    (slot.value, slot.state, slot.used) = (value, State::Warm, false);
+                    slot.weigh(len, weight);
+                    warmed += 1;
+                }
+                // No more than the cache could keep: large values have their turn one by one.
+                if bytes < *cache_bytes_max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             })
         });
         if let Some(Err(error)) = read {

@@ -340,8 +340,29 @@ impl Task {
         found.ok().flatten().unwrap_or(Timestamp::new(i64::MIN))
     }
 
+    /// How many bytes its stores have in memory beyond what their caches may keep, about: what was written counts little before
+    /// it is committed.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// let task = started(FailurePolicy::fail());
+    /// assert_eq!(task.uncached_bytes(), 0); // nothing was read or written
+    /// ```
+    pub fn uncached_bytes(&self) -> usize {
+        self.env.stores.iter().map(|store| store.uncached_bytes()).sum()
+    }
+
     /// Reads ahead what the records that come next will look up, by their keys, where batches before had to read much.
     /// Records of which this is not known, and what cannot be read, are passed over: they have their turn.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// # let (mut task, base) = (started(FailurePolicy::fail()), State::default());
+    /// let record = polled(10, "ann", 5);
+    /// task.read_ahead([(0, &record)].into_iter(), &base); // nothing was read before, so nothing is read ahead
+    /// assert!(task.process(0, &record, batch(0), &base).is_past());
+    /// # task.outbox().clear();
+    /// ```
     pub fn read_ahead<'r, R: InputRecord + 'r>(
         &mut self,
         records: impl Iterator<Item = (usize, &'r R)>,

@@ -111,6 +111,16 @@ impl<R: InputRecord> PartitionGroup<R> {
     }
 
     /// The records that wait, each with its input; of each input so many at most.
+    ///
+    /// ```
+    #[doc = include_str!("example.txt")]
+    /// let mut group = PartitionGroup::new(2);
+    /// for (input, offset) in [(0, 10), (0, 11), (1, 7)] {
+    ///     group.push(input, polled(offset, "ann", 5));
+    /// }
+    /// let waiting: Vec<_> = group.waiting(1).map(|(input, record)| (input, record.offset)).collect();
+    /// assert_eq!(waiting, [(0, 10), (1, 7)]);
+    /// ```
     pub fn waiting(&self, of_each_max: usize) -> impl Iterator<Item = (usize, &R)> {
         let queues = self.queues.iter().enumerate();
         queues.flat_map(move |(input, queue)| queue.records.iter().take(of_each_max).map(move |record| (input, record)))

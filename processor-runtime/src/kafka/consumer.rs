@@ -346,6 +346,7 @@ impl GroupConsumer for Consumer {
         events: &mut Vec<GroupEvent>,
     ) -> Result<(), KafkaError> {
         self.questions.serve();
+        self.client.defer_group(false); // also where a panic has left it
         self.client.answer_group();
         if self.client.has_rebalances() {
             self.held_back.clear();

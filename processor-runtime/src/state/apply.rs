@@ -57,10 +57,10 @@ pub(super) fn write_frozen(database: &Database) -> Result<(), StateError> {
         add_values(&mut batch, database, &pending.stores)?;
         add_positions(&mut batch, database, pending.positions.as_ref().expect("what is frozen was committed"));
         let written = database.db().write_opt(batch, &options::write());
-        written.map_err(|error| write_failed(database, "write committed batches to", &error))?;
-        database.note_write();
-        Ok(())
-    })
+        written.map_err(|error| write_failed(database, "write committed batches to", &error))
+    })?;
+    database.note_write();
+    Ok(())
 }
 
 /// Empties a store and forgets its position.

@@ -199,8 +199,8 @@ impl Layers {
         }
     }
 
-    /// What a store holds under a key: `None` if RocksDB has to be asked, `Some(None)` if it was deleted.
-    pub(super) fn get(&self, store: StoreIndex, key: &[u8]) -> Option<Option<&[u8]>> {
+    /// A store's entry of a key, without a value if it was deleted; none: RocksDB has to be asked.
+    pub(super) fn get(&self, store: StoreIndex, key: &[u8]) -> Option<Entry<'_>> {
         let layers = [Some(&*self.fresh), self.frozen.as_deref()].into_iter().flatten();
         layers.into_iter().find_map(|layer| layer.stores[store.slot()].get(key))
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use processor_core::ids::{StoreIndex, TaskId};
-use processor_core::store::BaseError;
+use processor_core::store::{BaseError, Found};
 use rocksdb::{BoundColumnFamily, DBRawIteratorWithThreadMode, DBWithThreadMode, MultiThreaded, ReadOptions};
 
 use super::behind::{Behind, Over, Visit};
@@ -179,7 +179,7 @@ impl Database {
             Place::Family(name) => name,
             Place::Memory(entries) => return Ok(entries.get(key, value)),
         };
-        if let Some(written) = self.behind.look().get(store, key) {
+        if let Some((_, written)) = self.behind.look().get(store, key) {
             value.extend_from_slice(written.unwrap_or_default());
             return Ok(written.is_some());
         }
@@ -194,12 +194,7 @@ impl Database {
     }
 
     /// See [`processor_core::store::Base::get_many`]. Keys that are in order are read faster.
-    pub(super) fn get_many(
-        &self,
-        store: StoreIndex,
-        keys: &[&[u8]],
-        found: &mut dyn FnMut(usize, Option<&[u8]>),
-    ) -> Result<(), BaseError> {
+    pub(super) fn get_many(&self, store: StoreIndex, keys: &[&[u8]], found: &mut Found<'_>) -> Result<(), BaseError> {
         let name = match self.place(store) {
             Place::Family(name) => name,
             Place::Memory(entries) => {
@@ -207,7 +202,9 @@ impl Database {
                 for (place, key) in keys.iter().enumerate() {
                     value.clear();
                     let is_there = entries.get(key, &mut value);
-                    found(place, is_there.then_some(value.as_slice()));
+                    if found(place, is_there.then_some(value.as_slice())).is_break() {
+                        break;
+                    }
                 }
                 return Ok(());
             }
@@ -220,7 +217,8 @@ impl Database {
             let layers = self.behind.look();
             for (place, key) in (first..).zip(chunk) {
                 match layers.get(store, key) {
-                    Some(written) => found(place, written),
+                    Some((_, written)) if found(place, written).is_break() => return Ok(()),
+                    Some(_) => {}
                     None => below.push((place, *key)),
                 }
             }
@@ -230,7 +228,9 @@ impl Database {
             let answers = self.db.batched_multi_get_cf_opt(&family, keys, are_sorted, &self.read);
             for ((place, _), answer) in below.iter().zip(answers) {
                 let answer = answer.map_err(|error| self.read_failed(name, &error))?;
-                found(*place, answer.as_deref());
+                if found(*place, answer.as_deref()).is_break() {
+                    return Ok(());
+                }
             }
         }
         Ok(())
@@ -279,12 +279,11 @@ impl Database {
         let (frozen, entries) = loop {
             let Some(read) = between(from, to) else { return Ok(()) };
             let view = |frozen| (frozen, self.db.raw_iterator_cf_opt(&family, read));
-            match self.behind.freeze_for(view) {
-                Some(view) => break view,
-                None => {
-                    apply::write_frozen(self).map_err(|error| BaseError { corrupt: false, message: error.message })?
-                }
+            if let Some(view) = self.behind.freeze_for(view) {
+                break view;
             }
+            let written = apply::write_frozen(self);
+            written.map_err(|error| BaseError { corrupt: false, message: error.message })?;
         };
         self.memory.write_frozen_soon(self);
         let over = Over::of([None, frozen.as_deref()], store, (from, to), reverse);

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use processor_core::ids::TaskId;
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,9 @@ const FORMAT: u32 = 1;
 const MARKER: &str = "application.json";
 const INSTANCE_ID: &str = "instance.id";
 const INSTANCE_ID_DIGITS: usize = 12;
+/// What is discarded is waited for so long to be closed by whoever else reads or writes it.
+const DISCARD_PATIENCE: Duration = Duration::from_secs(1);
+const DISCARD_LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// The state directory of one application, held by this process.
 ///
@@ -154,7 +157,8 @@ impl StateDirectory for RocksDirectory {
 
     fn park(&self, state: RocksTask) {
         if state.database.needs_reopening() {
-            tracing::info!(task = %state.task(), "closed, because a write to it failed");
+            let why = state.failed().map_or_else(|| "a write to it failed".to_owned(), |failed| failed.message);
+            tracing::warn!(task = %state.task(), "closed, and opened anew where it is needed: {why}");
             return;
         }
         let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
@@ -166,8 +170,14 @@ impl StateDirectory for RocksDirectory {
 
     fn discard(&self, state: RocksTask) -> Result<(), StateError> {
         let (claim, path) = (state.database.claim(), state.database.path().to_owned());
+        let open = Arc::downgrade(&state.database);
         state.give_up();
         drop(state); // closes it, while the claim keeps others from opening it
+        // The writer may hold it for a moment yet, a query for as long as it takes; who waits too long removes it all the same.
+        let patience = Instant::now() + DISCARD_PATIENCE;
+        while open.strong_count() > 0 && Instant::now() < patience {
+            std::thread::sleep(DISCARD_LOOK_EVERY);
+        }
         let removed = files::remove_database(&path);
         drop(claim);
         removed

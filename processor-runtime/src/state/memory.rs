@@ -1,6 +1,6 @@
 //! One memory budget for the databases of the whole process.
 //!
-//! A quarter of it may be committed changes that wait to be written (`behind.rs`). Of the rest one block cache holds what
+//! About a quarter of it may be committed changes that wait to be written (`behind.rs`). Of the rest one block cache holds what
 //! was read, and a write buffer manager charges to it what was written and not yet flushed; so both together stay within the
 //! budget. The manager flushes only a database that is being written, and never stalls a writer; so [`Memory::relieve`]
 //! flushes idle databases when the write buffers fill up.
@@ -15,8 +15,13 @@ use rocksdb::{Cache, WriteBufferManager};
 use super::database::Database;
 use super::{StateError, apply};
 
-/// A database that was not written for this long is idle.
-const IDLE: Duration = Duration::from_secs(1);
+/// A database that was not written for this long is idle, or for three times as long as commits may wait.
+const IDLE_MIN: Duration = Duration::from_secs(1);
+/// How often an idle one is flushed.
+const RELIEVE_EVERY: Duration = Duration::from_secs(1);
+/// Commits may become so many times as old as they should before their owner writes them: the writer may be busy with a database
+/// that RocksDB holds up.
+const AGE_PART_MAX: u32 = 4;
 /// So small a part of the budget is fresh in one database before it is frozen, however much room there is: larger writes
 /// cost RocksDB no less by the entry.
 const FRESH_PART: usize = 32;
@@ -82,7 +87,7 @@ impl Memory {
             return Ok(());
         }
         if database.behind().is_frozen() {
-            if !is_large {
+            if !is_large && age < self.write_behind * AGE_PART_MAX {
                 return Ok(()); // the writer is at it, and comes back
             }
             apply::write_frozen(database)?;
@@ -172,11 +177,12 @@ impl Memory {
 
     fn largest_idle(&self) -> Option<Arc<Database>> {
         let mut databases = self.databases.lock().unwrap_or_else(PoisonError::into_inner);
-        if databases.relieved_at.elapsed() < IDLE {
+        if databases.relieved_at.elapsed() < RELIEVE_EVERY {
             return None;
         }
         databases.relieved_at = Instant::now();
-        let idle_since = self.now_ms().saturating_sub(u64::try_from(IDLE.as_millis()).unwrap_or(u64::MAX));
+        let idle = IDLE_MIN.max(self.write_behind * 3);
+        let idle_since = self.now_ms().saturating_sub(u64::try_from(idle.as_millis()).unwrap_or(u64::MAX));
         drop(databases);
         self.open_databases()
             .into_iter()

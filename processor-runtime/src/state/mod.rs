@@ -161,6 +161,12 @@ pub trait TaskState: Base + Send {
     /// refuses all further writes, even with room on the disk again.
     fn apply(&mut self, permit: Permit<'_>, changes: &ChangeSet, positions: &Positions) -> Result<(), StateError>;
 
+    /// Why the state must be closed and opened again, if something was not written that an [`apply`](Self::apply) has left for
+    /// later; the next `apply` would say so.
+    fn failed(&self) -> Option<StateError> {
+        None
+    }
+
     /// Reads the committed state from other threads, for as long as it is open here (EO-10). `None`: it offers no such.
     fn shared(&self) -> Option<Arc<dyn Base + Send + Sync>> {
         None

@@ -5,7 +5,7 @@ use std::ops::{Bound, ControlFlow};
 use std::sync::{Arc, Weak};
 
 use processor_core::ids::{StoreIndex, TaskId};
-use processor_core::store::{Base, BaseError};
+use processor_core::store::{Base, BaseError, Found};
 use processor_core::task::ChangeSet;
 
 use super::database::Database;
@@ -76,6 +76,10 @@ impl TaskState for RocksTask {
         apply::apply(self, changes, positions)
     }
 
+    fn failed(&self) -> Option<StateError> {
+        if self.database.needs_reopening() { self.database.behind().failed() } else { None }
+    }
+
     fn shared(&self) -> Option<Arc<dyn Base + Send + Sync>> {
         Some(Arc::new(self.reader()))
     }
@@ -90,12 +94,7 @@ impl Base for RocksTask {
         self.database.get(store, key, value)
     }
 
-    fn get_many(
-        &self,
-        store: StoreIndex,
-        keys: &[&[u8]],
-        found: &mut dyn FnMut(usize, Option<&[u8]>),
-    ) -> Result<(), BaseError> {
+    fn get_many(&self, store: StoreIndex, keys: &[&[u8]], found: &mut Found<'_>) -> Result<(), BaseError> {
         self.database.get_many(store, keys, found)
     }
 

@@ -41,9 +41,10 @@ fn run(memory: &Weak<Memory>, woken: &Receiver<Wake>) {
     loop {
         match woken.recv_timeout(look_at.saturating_duration_since(Instant::now())) {
             Ok(Wake::Frozen(database)) => {
-                if let Some(database) = database.upgrade() {
-                    // Whoever applies next is told of a failure.
-                    let _ = apply::write_frozen(&database);
+                if let Some(database) = database.upgrade()
+                    && let Err(error) = apply::write_frozen(&database)
+                {
+                    tracing::error!(task = %database.task(), "committed batches are not on disk: {error}");
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}

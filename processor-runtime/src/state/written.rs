@@ -40,9 +40,9 @@ impl Written {
         Put { is_new: true, grown: (key.len() + new).cast_signed() }
     }
 
-    /// The value of a key; none, where it was not written.
-    pub(super) fn get(&self, key: &[u8]) -> Option<Option<&[u8]>> {
-        self.entries.get(key).map(Option::as_deref)
+    /// The entry of a key; none, where it was not written.
+    pub(super) fn get(&self, key: &[u8]) -> Option<Entry<'_>> {
+        self.entries.get_key_value(key).map(|(key, value)| (&**key, value.as_deref()))
     }
 
     /// How many keys were written.
@@ -168,7 +168,7 @@ mod tests {
                 let put = written.put(&key, value.as_deref());
                 bytes += put.grown;
                 prop_assert_eq!(put.is_new, map.insert(key.clone(), value.clone()).is_none());
-                prop_assert_eq!(written.get(&key), Some(value.as_deref()));
+                prop_assert_eq!(written.get(&key), Some((&*key, value.as_deref())));
                 if let Some((from, to)) = asked {
                     let bounds = (from.as_ref().map(Vec::as_slice), to.as_ref().map(Vec::as_slice));
                     let expected = || map.iter().filter(|(key, _)| (from.clone(), to.clone()).contains(*key));

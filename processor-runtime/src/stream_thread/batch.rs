@@ -24,13 +24,17 @@ use crate::kafka::{
 };
 use crate::metrics::Phase;
 use crate::seeded_bugs::{self, Rule};
-use crate::state::StateDirectory;
+use crate::state::{StateDirectory, TaskState};
 use crate::tasks::Running;
 use crate::transaction::{self, CommitReceipt, Next, Open, Spent, Why};
 
-/// How long a transaction waits for records that are known to be there. They may be on their way; or held back by another
-/// transaction, or by this one, and then they do not come.
+/// How long a transaction waits for records that are known to be there, at most, and no longer than its records have taken: so a
+/// trickle is committed at once. They may be on their way; or held back by another transaction, or by this one, and then they do
+/// not come.
 const MORE_WAIT: Duration = Duration::from_millis(5);
+/// Tasks with several inputs hold back no more than this many records, and as many that they wait for: a record takes some
+/// hundred bytes beside its key and value, of which `batch.bytes.max` knows nothing.
+const HELD_RECORDS_MAX: usize = 100_000;
 
 /// Batches that were processed, their outputs sent, nothing committed.
 pub(super) struct Processed<P> {
@@ -56,14 +60,15 @@ struct Progressed {
     passed_over: PassedOver,
     commit_requested: bool,
     failed: Option<ThreadError>,
-    /// Of the keys and values that were polled for it.
+    /// Of the keys and values that waited when it began, or were polled for it since.
     bytes: usize,
 }
 
 impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
     /// Processes what was polled; outputs go to the producer as they come.
     pub(super) fn process(&mut self) -> Result<Option<Processed<K::Producer>>, ThreadError> {
-        let mut progressed = Progressed { bytes: bytes_of(&self.records), ..Progressed::default() };
+        let bytes = self.tasks.waiting_bytes() + bytes_of(&self.records);
+        let mut progressed = Progressed { bytes, ..Progressed::default() };
         self.tasks.route_records(&mut self.records);
         let began = self.clock.monotonic();
         self.hold_back(began);
@@ -121,7 +126,8 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
 
     /// How much may wait while tasks are held back, records and bytes: one transaction's, and another of what they wait for.
     pub(super) fn held_max(&self) -> (usize, usize) {
-        (self.plan.batch.records_max.saturating_mul(2), self.plan.batch_bytes_max.saturating_mul(2))
+        let records_max = self.plan.batch.records_max.min(HELD_RECORDS_MAX);
+        (records_max.saturating_mul(2), self.plan.batch_bytes_max.saturating_mul(2))
     }
 
     /// All records of a batch are processed, and its transaction cannot commit any more: it is aborted. A batch of several
@@ -198,7 +204,8 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         let room = self.batch_size.records_max().saturating_sub(progressed.processed);
         let bytes_room = self.plan.batch_bytes_max.saturating_sub(progressed.bytes);
         let is_over = progressed.dropped > 0 || progressed.failed.is_some() || progressed.commit_requested;
-        if room == 0 || bytes_room == 0 || is_over || !self.tasks.nothing_waits() {
+        let is_large = self.tasks.uncached_bytes() >= self.plan.batch_bytes_max;
+        if room == 0 || bytes_room == 0 || is_large || is_over || !self.tasks.nothing_waits() {
             return false;
         }
         let took = self.clock.monotonic().saturating_sub(began);
@@ -208,10 +215,12 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         }
         let records_max = room.min(self.plan.poll_records_max);
         let may_come = self.consumer.poll_more(Duration::ZERO, records_max, bytes_room, &mut self.records);
-        if self.records.is_empty() && may_come && took * 4 <= self.plan.batch.turn_max {
+        let wait = MORE_WAIT.min(took);
+        let may_wait = wait >= Duration::from_millis(1) && took * 4 <= self.plan.batch.turn_max;
+        if self.records.is_empty() && may_come && may_wait {
             let is_at_end = |partition: &TopicPartition, next| self.consumer.is_at_end(partition, next);
             if !self.tasks.are_at_their_ends(&is_at_end) {
-                self.consumer.poll_more(MORE_WAIT, records_max, bytes_room, &mut self.records);
+                self.consumer.poll_more(wait, records_max, bytes_room, &mut self.records);
             }
         }
         if self.records.is_empty() {
@@ -463,11 +472,29 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             failpoints::at(Failpoint::MidApply);
         }
         for task in unwritten {
-            let Running { task, state, .. } = self.tasks.remove(&task).expect("it ran a moment ago");
-            drop(state); // it is opened again, and what it lacks comes from the changelog
-            self.begin_recovery(task, None);
-            self.refetch = true;
+            self.open_anew(&task);
         }
+    }
+
+    /// Tasks of which something could not be written in the meantime, whether or not there are records for them.
+    pub(super) fn open_what_failed_anew(&mut self) {
+        let failed = |running: &Running<S::Task, _>| {
+            let failed = running.state.as_ref().and_then(TaskState::failed)?;
+            Some((running.task.id().clone(), failed))
+        };
+        let failed: Vec<_> = self.tasks.iter().filter_map(failed).collect();
+        for (task, failed) in failed {
+            tracing::error!(%task, "what was committed is restored from the changelog instead: {failed}");
+            self.open_anew(&task);
+        }
+    }
+
+    /// The state takes no more writes: it is opened again, and what it lacks comes from the changelog.
+    fn open_anew(&mut self, task: &TaskId) {
+        let Running { task, state, .. } = self.tasks.remove(task).expect("it ran a moment ago");
+        drop(state);
+        self.begin_recovery(task, None);
+        self.refetch = true;
     }
 }
 

@@ -198,6 +198,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             Some(processed) => self.commit(processed)?,
             None => 0,
         };
+        self.open_what_failed_anew();
         self.fetch_where_tasks_stand()?;
         self.lap(Phase::Other);
         let turn = Turn { committed, running: self.is_running(), member: self.is_member() };

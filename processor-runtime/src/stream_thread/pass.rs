@@ -95,11 +95,7 @@ impl<P: TransactionalProducer, C: Clock> Pass<'_, P, C> {
         // The records of this pass go with it: schedules that are always due would let none pass.
         self.commit_requested |= punctuates && running.task.take_commit_request();
         if !running.is_held() {
-            let (base, waiting) = (base(running.state.as_ref()), running.group.waiting(size as usize));
-            match self.store_reads {
-                Some(reads) => running.task.read_ahead(waiting, &reads.over(base, self.clock)),
-                None => running.task.read_ahead(waiting, base),
-            }
+            self.read_ahead(running, size as usize);
         }
         let mut last = None;
         while !running.is_held()
@@ -151,7 +147,6 @@ impl<P: TransactionalProducer, C: Clock> Pass<'_, P, C> {
                 return Err(Interrupted::TooSlow(self.processed));
             }
         }
-        // What a punctuation has written has the number of this batch, whether or not a record has it, too.
         if info.index > 0 || punctuates {
             running.end_batch();
         }
@@ -164,6 +159,21 @@ impl<P: TransactionalProducer, C: Clock> Pass<'_, P, C> {
             running.observe(*input, record, self.now);
         }
         Ok(())
+    }
+
+    /// Looks the keys up that the records which wait will look up, if that is worth it.
+    fn read_ahead<T: TaskState, R: PolledRecord>(&self, running: &mut Running<T, R>, of_each_max: usize) {
+        let Running { task, state, group, at_work, .. } = running;
+        // A disk that takes its time holds up the record that comes first.
+        let mut waiting = group.waiting(of_each_max).peekable();
+        let Some((input, first)) = waiting.peek() else { return };
+        at_work.begin(Some((*input, first.offset())));
+        let base = base(state.as_ref());
+        match self.store_reads {
+            Some(reads) => task.read_ahead(waiting, &reads.over(base, self.clock)),
+            None => task.read_ahead(waiting, base),
+        }
+        at_work.end();
     }
 
     /// Whether the batch has as many records as it may have.

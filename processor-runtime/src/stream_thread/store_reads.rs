@@ -5,7 +5,7 @@ use std::ops::{Bound, ControlFlow};
 
 use metrics::Histogram;
 use processor_core::ids::StoreIndex;
-use processor_core::store::{Base, BaseError};
+use processor_core::store::{Base, BaseError, Found};
 
 use crate::clock::Clock;
 
@@ -61,12 +61,7 @@ impl<C: Clock> Base for TimedBase<'_, C> {
         self.timed(&self.reads.get, || self.base.get(store, key, value))
     }
 
-    fn get_many(
-        &self,
-        store: StoreIndex,
-        keys: &[&[u8]],
-        found: &mut dyn FnMut(usize, Option<&[u8]>),
-    ) -> Result<(), BaseError> {
+    fn get_many(&self, store: StoreIndex, keys: &[&[u8]], found: &mut Found<'_>) -> Result<(), BaseError> {
         self.base.get_many(store, keys, found)
     }
 

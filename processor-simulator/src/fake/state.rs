@@ -95,6 +95,11 @@ impl FakeDirectory {
         refusing.clone_from(open);
     }
 
+    /// Whether an open state takes no `apply` any more.
+    pub fn refuses(&self) -> bool {
+        !self.disk().refusing.is_empty()
+    }
+
     /// Damages a store: reading it says so until it is wiped.
     ///
     /// # Panics
@@ -315,13 +320,17 @@ impl FakeTask {
             let left = disk.applies_that_fail.checked_sub(1);
             if left.is_some() || disk.refusing.contains(&self.task) {
                 disk.applies_that_fail = left.unwrap_or(0);
-                let message = format!("the disk refused a batch of task {}, as the test asked for", self.task);
-                return Err(StateError { kind: StateErrorKind::Disk, message });
+                return Err(self.refused());
             }
         }
         self.with(|stored| stored.apply(changes, next));
         self.positions = next.clone();
         Ok(())
+    }
+
+    fn refused(&self) -> StateError {
+        let message = format!("the disk refused a batch of task {}, as the test asked for", self.task);
+        StateError { kind: StateErrorKind::Disk, message }
     }
 }
 
@@ -346,6 +355,10 @@ impl TaskState for FakeTask {
 
     fn apply(&mut self, _permit: Permit<'_>, changes: &ChangeSet, positions: &Positions) -> Result<(), StateError> {
         self.apply_unproved(changes, positions)
+    }
+
+    fn failed(&self) -> Option<StateError> {
+        self.directory.disk().refusing.contains(&self.task).then(|| self.refused())
     }
 
     fn wipe(&mut self, store: StoreIndex) -> Result<(), StateError> {

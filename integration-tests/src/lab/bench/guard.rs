@@ -38,13 +38,15 @@ pub(super) fn compare(ratios: &Ratios, path: &Path) -> Result<()> {
             lost.push(name.as_str());
         }
     }
+    let missing: Vec<&str> = kept.keys().filter(|name| !ratios.contains_key(*name)).map(String::as_str).collect();
+    ensure!(missing.is_empty(), "not measured, though kept: {}. Start the benchmark as ./x bench", missing.join(", "));
     let what = lost.join(", ");
     ensure!(lost.is_empty(), "lost more than {:.0} %: {what}. If that is meant, keep the new ratios", LOSS_MAX * 100.0);
     Ok(())
 }
 
 fn is_lost(before: f64, now: f64) -> bool {
-    now < before * (1.0 - LOSS_MAX)
+    now.is_nan() || now < before * (1.0 - LOSS_MAX)
 }
 
 #[cfg(test)]
@@ -63,5 +65,9 @@ mod tests {
         compare(&ratios(0.75, 5.0), &path).expect("noise");
         let refused = compare(&ratios(0.7, 5.0), &path).expect_err("a loss of 22 %");
         assert!(refused.to_string().contains("to the loop") && !refused.to_string().contains("Streams"), "{refused}");
+        compare(&ratios(f64::NAN, 5.0), &path).expect_err("that is no number");
+        let alone = Ratios::from([("to the loop".to_owned(), 0.9)]);
+        let refused = compare(&alone, &path).expect_err("Streams was not measured");
+        assert!(refused.to_string().contains("not measured, though kept: to Streams"), "{refused}");
     }
 }

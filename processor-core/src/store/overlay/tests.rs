@@ -5,7 +5,7 @@ use crate::store::KeyRange;
 use crate::store::memory::MemoryBase;
 use proptest::prelude::*;
 use serde::{Deserialize, Deserializer, Serialize};
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, ControlFlow, RangeBounds};
 
 /// Two components, so that keys can begin alike.
 type Key = (u8, u8);
@@ -129,7 +129,9 @@ impl Twin {
             }
             Op::Scan { span, reverse, limit } => self.check_scan(&span, reverse, limit),
             Op::ReadAhead(keys) => {
-                keys.iter().for_each(|key| self.overlay.want(key));
+                for key in &keys {
+                    self.overlay.want(key);
+                }
                 self.overlay.warm(&self.base);
             }
             Op::RecordSucceeds => {
@@ -309,8 +311,16 @@ fn several_keys_are_looked_up_together() {
     base.apply(&changes);
     let mut found = vec![None; 4];
     let keys: [&[u8]; 4] = [b"b", b"x", b"a", b"a"];
-    base.get_many(STORE, &keys, &mut |place, value| found[place] = Some(value.map(<[u8]>::to_vec))).expect("a map");
-    assert_eq!(found, [Some(Some(vec![])), Some(None), Some(Some(b"1".to_vec())), Some(Some(b"1".to_vec()))]);
+    let mut look = |until: usize| {
+        base.get_many(STORE, &keys, &mut |place, value| {
+            found[place] = Some(value.map(<[u8]>::to_vec));
+            if place < until { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })
+        .expect("a map");
+        std::mem::replace(&mut found, vec![None; 4])
+    };
+    assert_eq!(look(4), [Some(Some(vec![])), Some(None), Some(Some(b"1".to_vec())), Some(Some(b"1".to_vec()))]);
+    assert_eq!(look(1), [Some(Some(vec![])), Some(None), None, None]);
 }
 
 /// A base that cannot be read.

@@ -187,7 +187,10 @@ fn layers_read_like_one_map() {
         let keys: Vec<Vec<u8>> = (0..numbers.below(600)).map(|_| key(&mut numbers)).collect();
         let asked: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
         let mut together = vec![None; asked.len()];
-        let found = &mut |place: usize, value: Option<&[u8]>| together[place] = value.map(<[u8]>::to_vec);
+        let found = &mut |place: usize, value: Option<&[u8]>| {
+            together[place] = value.map(<[u8]>::to_vec);
+            ControlFlow::Continue(())
+        };
         task.get_many(StoreIndex::new(0), &asked, found).expect("readable");
         let expected: Vec<_> = keys.iter().map(|key| model.get(key).cloned()).collect();
         assert_eq!(together, expected, "batch {batch}");
@@ -226,7 +229,27 @@ fn a_write_that_fails_is_told_to_the_next_commit_and_nothing_is_lost_meanwhile()
     assert_eq!(behind.failed().expect("it is remembered").message, "full");
     assert!(behind.write(|_| panic!("nobody writes again before it is opened anew")).is_err());
     let key = b"key-1";
-    assert_eq!(behind.look().get(StoreIndex::new(0), key), Some(Some(&b"1"[..])), "it is still read");
+    assert_eq!(behind.look().get(StoreIndex::new(0), key), Some((&key[..], Some(&b"1"[..]))), "it is still read");
+}
+
+#[test]
+fn a_state_of_which_something_was_not_written_takes_no_commit() {
+    let root = temporary();
+    let directory = waiting(root.path());
+    let mut task = open(&directory, &layout(&["a", "b"]));
+    apply_batches(&mut task, 1..=5);
+    assert!(task.failed().is_none());
+    assert!(task.database.behind().freeze());
+    let refused = StateError { kind: StateErrorKind::Disk, message: "full".to_owned() };
+    task.database.note_failed_write();
+    task.database.behind().write(|_| Err(refused)).expect_err("it was refused");
+    assert_eq!(task.failed().expect("it is told").message, "full");
+    let applied = apply(&mut task, &changes_of(6), &positions_of(6));
+    assert_eq!(applied.expect_err("nothing is written any more").message, "full");
+    assert_eq!(*task.positions(), positions_of(5));
+    directory.park(task);
+    let task = open(&directory, &layout(&["a", "b"]));
+    assert_eq!((task.positions().batch.get(), task.failed().is_none()), (0, true), "what was not written is restored");
 }
 
 #[test]

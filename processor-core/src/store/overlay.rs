@@ -46,10 +46,14 @@ pub(crate) trait AnyOverlay: Any + Send {
     fn forget(&mut self);
     /// How many bytes its entries have beyond the bound of the cache, about.
     fn uncached_bytes(&self) -> usize;
-    /// Whether the keys of the records that wait should be read ahead: [`want`](Self::want) each, then [`warm`](Self::warm).
+    /// Whether the keys of the records that wait should be read ahead. If so, [`begin_ahead`](Self::begin_ahead),
+    /// [`want`](Self::want) each, then [`warm`](Self::warm).
     fn reads_ahead(&self) -> bool;
-    /// Asks for a key to be read ahead, if it is of the type of the store's keys and nothing is known of it.
-    fn want(&mut self, key: &dyn Any);
+    /// What is wanted from now on is of the records that come next.
+    fn begin_ahead(&mut self);
+    /// Asks for the key of a record to be read ahead, if it is of the type of the store's keys and nothing is known of it; the
+    /// record that comes next is number 0.
+    fn want(&mut self, nth: usize, key: &dyn Any);
     /// Reads what was asked for. What cannot be read stays unknown: whoever looks it up is told why.
     fn warm(&mut self, base: &dyn Base);
     /// For those who look at the store from outside.
@@ -149,7 +153,7 @@ impl<K: StoreKey, V: StoreValue> Overlay<K, V> {
 
     /// Overwrites or deletes; the old value is not read for it.
     pub(crate) fn put(&mut self, key: &K, value: Option<V>) {
-        let entry = self.entries.get_index_of(key).unwrap_or_else(|| self.insert_unknown(key));
+        let entry = self.find(key).unwrap_or_else(|| self.insert_unknown(key));
         self.keep(entry);
         self.entries[entry].value = value;
     }
@@ -190,15 +194,17 @@ impl<K: StoreKey, V: StoreValue> Overlay<K, V> {
 
     /// The entry of a key, read from the base where it is unknown.
     fn load(&mut self, base: &dyn Base, key: &K) -> Result<usize, OverlayError> {
-        let known = self.entries.get_full(key).map(|(entry, _, slot)| (entry, slot.state));
-        if let Some((entry, state)) = known.filter(|(_, state)| *state != State::Unknown) {
+        let known = self.find(key);
+        if let Some(entry) = known {
             let slot = &mut self.entries[entry];
-            slot.used = true;
-            if state == State::Warm {
-                slot.state = State::Clean;
-                self.ahead.used += 1;
+            if slot.state != State::Unknown {
+                slot.used = true;
+                if slot.state == State::Warm {
+                    slot.state = State::Clean;
+                    self.ahead.used += 1;
+                }
+                return Ok(entry);
             }
-            return Ok(entry);
         }
         self.ahead.missed += 1;
         self.key_bytes.clear();
@@ -207,11 +213,18 @@ impl<K: StoreKey, V: StoreValue> Overlay<K, V> {
         let found = base.get(self.index, &self.key_bytes, &mut self.value_bytes).map_err(OverlayError::Base)?;
         let value = found.then(|| ValueFormat::decode(&self.value_bytes)).transpose();
         let value = value.map_err(OverlayError::Undecodable)?;
-        let entry = known.map_or_else(|| self.insert_unknown(key), |(entry, _)| entry);
+        let entry = known.unwrap_or_else(|| self.insert_unknown(key));
         let slot = &mut self.entries[entry];
         (slot.value, slot.state) = (value, State::Clean);
         slot.weigh(self.key_bytes.len() + self.value_bytes.len(), &mut self.weight);
         Ok(entry)
+    }
+
+    /// The entry of a key: mostly the one that was found when it was read ahead.
+    fn find(&self, key: &K) -> Option<usize> {
+        let hinted = self.ahead.hint(self.record);
+        let is_it = |entry: &usize| self.entries.get_index(*entry).is_some_and(|(known, _)| known == key);
+        hinted.filter(is_it).or_else(|| self.entries.get_index_of(key))
     }
 
     fn insert_unknown(&mut self, key: &K) -> usize {
@@ -364,14 +377,17 @@ impl<K: StoreKey, V: StoreValue> AnyOverlay for Overlay<K, V> {
         self.ahead.pays()
     }
 
-    fn want(&mut self, key: &dyn Any) {
+    fn begin_ahead(&mut self) {
+        self.ahead.begin(self.record);
+    }
+
+    fn want(&mut self, nth: usize, key: &dyn Any) {
         let Some(key) = key.downcast_ref::<K>() else { return };
-        let entry = match self.entries.get_full(key) {
-            Some((_, _, slot)) if slot.state != State::Unknown => return,
-            Some((entry, _, _)) => entry,
-            None => self.insert_unknown(key),
-        };
-        self.ahead.want(entry, |bytes| key.encode(bytes));
+        let entry = self.entries.get_index_of(key).unwrap_or_else(|| self.insert_unknown(key));
+        self.ahead.found(nth, entry);
+        if self.entries[entry].state == State::Unknown {
+            self.ahead.want(entry, |bytes| key.encode(bytes));
+        }
     }
 
     fn warm(&mut self, base: &dyn Base) {

@@ -372,9 +372,10 @@ impl Task {
         if !env.stores.iter().any(|store| store.reads_ahead()) {
             return;
         }
-        for (input, record) in records {
+        env.stores.iter_mut().for_each(|store| store.begin_ahead());
+        for (nth, (input, record)) in records.enumerate() {
             let source = &sources[inputs[input].source];
-            let wanted = catch_unwind(AssertUnwindSafe(|| source.want(record, &mut env.stores)));
+            let wanted = catch_unwind(AssertUnwindSafe(|| source.want(nth, record, &mut env.stores)));
             if wanted.is_err() {
                 break; // a codec panics: it does so again when the record's turn comes
             }

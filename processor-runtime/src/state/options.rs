@@ -95,6 +95,9 @@ pub(super) fn family(memory: &Memory, name: &str) -> Options {
     options.set_write_buffer_size(write_buffer);
     // A memtable takes its memory in blocks of this size; with many tasks the first one counts.
     options.set_arena_block_size((write_buffer / 64).max(16 << 10));
+    // A look-up of what is not in the memtable need not search it; about ten bits for each entry of a hundred bytes.
+    options.set_memtable_whole_key_filtering(true);
+    options.set_memtable_prefix_bloom_ratio(0.01);
     options.set_max_write_buffer_number(4);
     // Writes are worth more than reads here: the overlay and the cache serve most of those.
     options.set_level_zero_file_num_compaction_trigger(8);

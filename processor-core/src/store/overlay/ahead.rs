@@ -28,10 +28,19 @@ pub(super) struct Ahead {
     pause: u32,
     wanted: Vec<Wanted>,
     bytes: Vec<u8>,
+    /// The entries of the records that come next: a hint, for an entry may have moved, and a record may look up another one.
+    hints: Vec<usize>,
+    /// The number of the record before them.
+    hints_behind: u64,
 }
+
+/// No entry.
+const UNKNOWN: usize = usize::MAX;
 
 #[derive(Clone, Copy, Debug)]
 struct Wanted {
+    /// The first bytes of its encoded key, and zeros behind a shorter one: mostly they tell the order.
+    first: u128,
     entry: usize,
     /// Where its encoded key begins and ends.
     from: usize,
@@ -57,11 +66,29 @@ impl Ahead {
         self.pays = self.pause == 0 && needed >= NEEDED_MIN && needed * NEEDED >= records;
     }
 
+    /// What comes is of the records behind this one.
+    pub(super) fn begin(&mut self, record: u64) {
+        self.hints.clear();
+        self.hints_behind = record;
+    }
+
+    /// The entry of the key of the `nth` record.
+    pub(super) fn found(&mut self, nth: usize, entry: usize) {
+        self.hints.resize(nth, UNKNOWN);
+        self.hints.push(entry);
+    }
+
+    /// Where the key of a record may be.
+    pub(super) fn hint(&self, record: u64) -> Option<usize> {
+        let nth = usize::try_from(record.checked_sub(self.hints_behind)?.checked_sub(1)?).ok()?;
+        self.hints.get(nth).copied()
+    }
+
     /// Asks for an entry whose key `encode` writes.
     pub(super) fn want(&mut self, entry: usize, encode: impl FnOnce(&mut Vec<u8>)) {
         let from = self.bytes.len();
         encode(&mut self.bytes);
-        self.wanted.push(Wanted { entry, from, to: self.bytes.len() });
+        self.wanted.push(Wanted { first: first_of(&self.bytes[from..]), entry, from, to: self.bytes.len() });
     }
 
     /// Hands over what was asked for, each key once and in the order of their bytes, with their entries; and forgets it.
@@ -71,7 +98,7 @@ impl Ahead {
             return None;
         }
         let key = |wanted: &Wanted| &bytes[wanted.from..wanted.to];
-        wanted.sort_unstable_by(|a, b| key(a).cmp(key(b)));
+        wanted.sort_unstable_by(|a, b| a.first.cmp(&b.first).then_with(|| key(a).cmp(key(b))));
         wanted.dedup_by_key(|wanted| wanted.entry);
         let keys: Vec<&[u8]> = wanted.iter().map(key).collect();
         let entries: Vec<usize> = wanted.iter().map(|wanted| wanted.entry).collect();
@@ -85,8 +112,17 @@ impl Ahead {
     pub(super) fn forget(&mut self) {
         self.wanted.clear();
         self.bytes.clear();
+        self.hints.clear();
         (self.missed, self.warmed, self.used) = (0, 0, 0);
     }
+}
+
+/// The first bytes of a key, so that numbers compare as keys do, as far as they go.
+fn first_of(key: &[u8]) -> u128 {
+    let mut first = [0; 16];
+    let len = key.len().min(first.len());
+    first[..len].copy_from_slice(&key[..len]);
+    u128::from_be_bytes(first)
 }
 
 #[cfg(test)]
@@ -128,13 +164,34 @@ mod tests {
     }
 
     #[test]
+    fn a_record_is_hinted_where_its_key_was_found() {
+        let mut ahead = Ahead::default();
+        assert_eq!(ahead.hint(1), None);
+        ahead.begin(10);
+        ahead.found(0, 7);
+        ahead.found(2, 5); // nothing is known of the key of number 1
+        assert_eq!(
+            [10, 11, 12, 13, 14].map(|record| ahead.hint(record)),
+            [None, Some(7), Some(UNKNOWN), Some(5), None]
+        );
+        ahead.begin(13);
+        assert_eq!(ahead.hint(14), None);
+    }
+
+    #[test]
     fn keys_are_handed_over_once_and_in_order() {
         let mut ahead = Ahead::default();
-        for (entry, key) in [(7, "b"), (3, "c"), (7, "b"), (9, "a")] {
+        let long = "a key of more than sixteen bytes";
+        for (entry, key) in
+            [(7, "b"), (3, "c"), (5, &format!("{long}, b")), (7, "b"), (4, &format!("{long}, a")), (9, "a")]
+        {
             ahead.want(entry, |bytes| bytes.extend_from_slice(key.as_bytes()));
         }
-        let taken = ahead.take(|keys, entries| (keys.concat(), entries.to_vec()));
-        assert_eq!(taken, Some((b"abc".to_vec(), vec![9, 7, 3])));
+        for (entry, key) in [(1, &b"a\0"[..]), (2, b"")] {
+            ahead.want(entry, |bytes| bytes.extend_from_slice(key));
+        }
+        let taken = ahead.take(|keys, entries| (keys.is_sorted(), entries.to_vec()));
+        assert_eq!(taken, Some((true, vec![2, 9, 1, 4, 5, 7, 3])));
         assert_eq!(ahead.take(|_, _| ()), None);
     }
 }

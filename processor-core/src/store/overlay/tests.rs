@@ -129,8 +129,9 @@ impl Twin {
             }
             Op::Scan { span, reverse, limit } => self.check_scan(&span, reverse, limit),
             Op::ReadAhead(keys) => {
-                for key in &keys {
-                    self.overlay.want(key);
+                self.overlay.begin_ahead();
+                for (nth, key) in keys.iter().enumerate() {
+                    self.overlay.want(nth, key);
                 }
                 self.overlay.warm(&self.base);
             }
@@ -355,14 +356,15 @@ fn what_was_read_ahead_is_not_read_again_and_what_could_not_be_is_told_of_where_
     changes.push(STORE, &[0, 0, 0, 2], Some(&[99, 7]));
     base.apply(&changes);
     let mut overlay: Overlay<u32, u64> = Overlay::new(STORE, ValueFormat::Bincode, 1_000);
-    for key in [&3_u32 as &dyn Any, &1_u32, &2_u32, &1_u32, &"of another type"] {
-        overlay.want(key);
+    overlay.begin_ahead();
+    for (nth, key) in [&3_u32 as &dyn Any, &1_u32, &2_u32, &1_u32, &"of another type"].into_iter().enumerate() {
+        overlay.want(nth, key);
     }
     overlay.warm(&base);
     assert_eq!(overlay.get(&Broken, &1).expect("it was read ahead"), Some(&7));
     assert_eq!(overlay.get(&Broken, &3).expect("it was read ahead"), None);
     assert!(matches!(overlay.get(&base, &2), Err(OverlayError::Undecodable(_))), "99 is no format version");
-    overlay.want(&4_u32);
+    overlay.want(0, &4_u32);
     overlay.warm(&Broken);
     assert!(matches!(overlay.get(&Broken, &4), Err(OverlayError::Base(_))));
     assert_eq!(overlay.get(&base, &4).expect("the map never fails"), None);
@@ -389,8 +391,8 @@ fn a_value_that_panics_is_not_read_ahead_and_takes_no_other_along() {
     }
     base.apply(&changes);
     let mut overlay: Overlay<u32, Unlucky> = Overlay::new(STORE, ValueFormat::Bincode, 1_000);
-    for key in [1_u32, 2, 3] {
-        overlay.want(&key);
+    for (nth, key) in [1_u32, 2, 3].into_iter().enumerate() {
+        overlay.want(nth, &key);
     }
     overlay.warm(&base);
     assert_eq!(overlay.get(&Broken, &1).expect("it was read ahead"), Some(&Unlucky(7)));

@@ -16,8 +16,8 @@ pub(crate) trait SourceNode {
     fn process(&mut self, record: &dyn InputRecord, env: &mut TaskEnv, run: Run<'_>) -> Result<(), Recorded>;
     /// The timestamp that the record would be processed with; `None` where it has none or cannot be decoded.
     fn timestamp(&self, record: &dyn InputRecord, now: Timestamp) -> Option<Timestamp>;
-    /// Asks the stores that read ahead for the record's key.
-    fn want(&self, record: &dyn InputRecord, stores: &mut [Box<dyn AnyOverlay>]);
+    /// Asks the stores that read ahead for the record's key; the record that comes next is number 0.
+    fn want(&self, nth: usize, record: &dyn InputRecord, stores: &mut [Box<dyn AnyOverlay>]);
     fn punctuate(&mut self, due: &Due, env: &mut TaskEnv, run: Run<'_>) -> Result<bool, Recorded>;
     fn open(&mut self, env: &mut TaskEnv) -> Result<(), Recorded>;
     fn close(&mut self);
@@ -83,10 +83,10 @@ impl<K: Clone + 'static, V: Clone, KC: Codec<K>, VC: Codec<V>> SourceNode for So
         }
     }
 
-    fn want(&self, record: &dyn InputRecord, stores: &mut [Box<dyn AnyOverlay>]) {
+    fn want(&self, nth: usize, record: &dyn InputRecord, stores: &mut [Box<dyn AnyOverlay>]) {
         // One that cannot be decoded is dealt with when its turn comes.
         let Ok(key) = self.key.decode(record.key()) else { return };
-        stores.iter_mut().filter(|store| store.reads_ahead()).for_each(|store| store.want(&key));
+        stores.iter_mut().filter(|store| store.reads_ahead()).for_each(|store| store.want(nth, &key));
     }
 
     fn punctuate(&mut self, due: &Due, env: &mut TaskEnv, run: Run<'_>) -> Result<bool, Recorded> {

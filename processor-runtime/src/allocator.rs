@@ -9,8 +9,9 @@ use tikv_jemallocator::Jemalloc;
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
-/// An arena for each processor, where the default has four; and memory goes back to the system a second after it was freed. The
-/// variable `MALLOC_CONF` goes before.
+/// An arena for each processor, where the default has four; and memory goes back to the system a second after it was freed, when
+/// something is allocated next. Where a process may not use all processors (`taskset`, a cpuset) jemalloc says on stderr that it
+/// has the default's arenas instead. The variable `MALLOC_CONF` goes before.
 // SAFETY: jemalloc reads the pointer to a text that ends with a zero, and no other object has this name.
 #[unsafe(export_name = "malloc_conf")]
 static CONFIGURATION: &[u8; 57] = b"percpu_arena:percpu,dirty_decay_ms:1000,muzzy_decay_ms:0\0";

@@ -6,12 +6,12 @@
 #![expect(clippy::print_stdout, reason = "this is a command line")]
 
 mod chart;
-mod committed;
 mod figures;
 mod guard;
 pub mod hand_loop;
 mod latency;
 mod load;
+mod progress;
 mod rate;
 mod report;
 mod starts;

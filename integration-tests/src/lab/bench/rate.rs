@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
-use super::committed::Committed;
 use super::figures::Spread;
+use super::progress::{Committed, Progress, Visible};
 use super::subject::{Job, Subject};
 use super::work::Work;
 use super::{Bench, TOPIC};
@@ -105,11 +105,15 @@ fn run(bench: &Bench<'_>, work: Work, subject: Subject, round: &str, input: &[Pa
     create_topic(bench.bootstrap, &job.output, work.partitions, &TOPIC)?;
     let programs = (0..work.workers).map(|worker| job.program(bench, subject, worker));
     let programs = programs.collect::<Result<Vec<_>>>()?;
-    let committed = Committed::new(bench.bootstrap, &job.name, &job.input, work.partitions)?;
-    committed.records()?; // finds the coordinator before the clock runs
+    let progress = if work.kind.is_done_with_its_input() {
+        Progress::Committed(Committed::new(bench.bootstrap, &job.name, &job.input, work.partitions)?)
+    } else {
+        Progress::Visible(Visible::new(bench.bootstrap, &job.output, work.partitions)?)
+    };
+    progress.records()?; // finds the brokers before the clock runs
     bench.wait_for_quiet()?;
     let processes = programs.iter().map(Program::start).collect::<Result<Vec<_>>>()?;
-    let run = watch(bench, work, &processes, &committed);
+    let run = watch(bench, work.steps(input), &processes, &progress);
     let run = run.with_context(|| format!("{};{}", job.name, processes[0].log_tail()))?;
     processes.into_iter().try_for_each(|process| subject.end(process))?;
     let outputs = Observer::new(bench.bootstrap, &job.output)?.read_committed(&job.output)?;
@@ -127,8 +131,8 @@ fn run(bench: &Bench<'_>, work: Work, subject: Subject, round: &str, input: &[Pa
     Ok(run)
 }
 
-/// Looks at the committed offsets until all records are done.
-fn watch(bench: &Bench<'_>, work: Work, processes: &[Running], committed: &Committed) -> Result<Run> {
+/// Looks at the progress until so many records are done.
+fn watch(bench: &Bench<'_>, steps: u64, processes: &[Running], progress: &Progress) -> Result<Run> {
     let started = Instant::now();
     let pids: Vec<u32> = processes.iter().map(Running::pid).collect();
     let cpu = || processes.iter().map(|process| Ok(process.usage()?.cpu)).sum::<Result<Duration>>();
@@ -136,18 +140,18 @@ fn watch(bench: &Bench<'_>, work: Work, processes: &[Running], committed: &Commi
     let (mut last_count, mut moved_at) = (0, started);
     loop {
         bench.interrupt.check()?;
-        let (count, now) = (committed.records()?, Instant::now());
+        let (count, now) = (progress.records()?, Instant::now());
         if count > last_count {
             (last_count, moved_at) = (count, now);
             if first.is_none() {
                 first = Some((count, now, cpu()?, bench.load(&pids)?));
             }
         }
-        if count == work.records {
+        if count == steps {
             break;
         }
         if moved_at.elapsed() > STALL_TIMEOUT {
-            bail!("no commit for {STALL_TIMEOUT:?}: {count} of {} records are committed", work.records);
+            bail!("no commit for {STALL_TIMEOUT:?}: {count} of {steps} records are committed");
         }
         thread::sleep(POLL_INTERVAL);
     }

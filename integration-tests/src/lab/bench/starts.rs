@@ -19,7 +19,7 @@ use rdkafka::message::Message;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde::Serialize;
 
-use super::committed::Committed;
+use super::progress::Committed;
 use super::subject::{Job, Subject, has_peer};
 use super::work::Kind;
 use super::{Bench, TOPIC};

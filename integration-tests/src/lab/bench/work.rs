@@ -35,6 +35,11 @@ impl Kind {
         }
     }
 
+    /// Whether all is done when the offsets of its input are committed: what goes by way of an internal topic is not.
+    pub(super) fn is_done_with_its_input(self) -> bool {
+        self != Self::Count
+    }
+
     /// Whether this subject can do it.
     pub(super) fn is_done_by(self, subject: Subject) -> bool {
         match subject {
@@ -90,6 +95,11 @@ impl Work {
             Kind::Count => produce_lines(bootstrap, &workload),
             Kind::Last => produce_values(bootstrap, &workload, self.value_bytes),
         }
+    }
+
+    /// How many steps it has: its records, or the words that are counted.
+    pub(super) fn steps(&self, input: &[PartitionLog]) -> u64 {
+        if self.kind.is_done_with_its_input() { self.records } else { check_word_count(input, &[]).inputs }
     }
 
     /// Fails if the outputs are not those of the input.

@@ -1,0 +1,100 @@
+//! How far a program has come with its work.
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What tells it.
+pub(super) enum Progress {
+    /// The group's committed offsets. The input has no transaction markers, so their sum is the number of records that were
+    /// processed. Asking costs the broker one small request.
+    Committed(Committed),
+    /// The outputs that readers of committed records see, of a program that is not done when its input is.
+    Visible(Visible),
+}
+
+impl Progress {
+    /// How many records are done, or how many outputs can be seen.
+    pub(super) fn records(&self) -> Result<u64> {
+        match self {
+            Self::Committed(committed) => committed.records(),
+            Self::Visible(visible) => visible.records(),
+        }
+    }
+}
+
+/// Asks for one group's offsets.
+pub(super) struct Committed {
+    client: BaseConsumer,
+    partitions: TopicPartitionList,
+}
+
+impl Committed {
+    /// Of this group for this topic.
+    pub(super) fn new(bootstrap: &str, group: &str, topic: &str, partitions: i32) -> Result<Self> {
+        // Answers at once, also while a transaction is open.
+        let client = client(bootstrap, group, "read_uncommitted")?;
+        Ok(Self { client, partitions: all(topic, partitions, None)? })
+    }
+
+    /// How many records are committed as processed.
+    pub(super) fn records(&self) -> Result<u64> {
+        let committed = self.client.committed_offsets(self.partitions.clone(), REQUEST_TIMEOUT);
+        let committed = committed.context("fetch committed offsets")?;
+        let offset = |offset| if let Offset::Offset(offset) = offset { u64::try_from(offset).ok() } else { None };
+        Ok(committed.elements().iter().filter_map(|element| offset(element.offset())).sum())
+    }
+}
+
+/// Reads a topic along.
+pub(super) struct Visible {
+    consumer: BaseConsumer,
+    seen: RefCell<u64>,
+}
+
+impl Visible {
+    /// Of this topic, from its beginning.
+    pub(super) fn new(bootstrap: &str, topic: &str, partitions: i32) -> Result<Self> {
+        let consumer = client(bootstrap, "bench-visible", "read_committed")?;
+        let all = all(topic, partitions, Some(Offset::Beginning))?;
+        consumer.assign(&all).with_context(|| format!("read {topic}"))?;
+        Ok(Self { consumer, seen: RefCell::default() })
+    }
+
+    fn records(&self) -> Result<u64> {
+        let mut seen = self.seen.borrow_mut();
+        while let Some(record) = self.consumer.poll(Duration::ZERO) {
+            record.context("read the outputs")?;
+            *seen += 1;
+        }
+        Ok(*seen)
+    }
+}
+
+fn client(bootstrap: &str, group: &str, isolation: &str) -> Result<BaseConsumer> {
+    ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("client.id", "bench-progress")
+        .set("group.id", group)
+        .set("isolation.level", isolation)
+        .set("enable.auto.commit", "false")
+        .set("fetch.queue.backoff.ms", "5")
+        .create()
+        .with_context(|| format!("create a client for {bootstrap}"))
+}
+
+fn all(topic: &str, partitions: i32, from: Option<Offset>) -> Result<TopicPartitionList> {
+    let mut all = TopicPartitionList::new();
+    for partition in 0..partitions {
+        let mut added = all.add_partition(topic, partition);
+        if let Some(from) = from {
+            added.set_offset(from).context("a place to read from")?;
+        }
+    }
+    Ok(all)
+}

@@ -141,7 +141,7 @@ impl Candidate {
 
     /// Restores everything, from nothing.
     fn restore(&self, bench: &Bench<'_>) -> Result<Restore> {
-        let state = bench.dir.join("state").join(&self.job.name);
+        let state = bench.dir.join("state").join(format!("{}-0", self.job.name));
         fs::remove_dir_all(&state).with_context(|| format!("cannot remove {}", state.display()))?;
         fs::write(&self.program.log, "").with_context(|| format!("cannot empty {}", self.program.log.display()))?;
         bench.wait_for_quiet()?;

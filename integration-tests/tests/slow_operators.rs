@@ -118,7 +118,9 @@ impl Stage {
             (Utf8, JavaLong),
         );
         let topology = topology.build().and_then(|topology| topology.for_application("app")).expect("it is right");
-        let plan = ThreadPlan { transaction_timeout: timeout, batch: bounds, ..thread_plan("one", topology, 1) };
+        let plan = thread_plan("one", topology, 1);
+        // One poll is the whole batch.
+        let plan = ThreadPlan { transaction_timeout: timeout, batch: bounds, poll_records_max: 1_000, ..plan };
         let kafka = Arc::new(cluster.worker("one"));
         let producer = kafka.producer(&plan.transactional_id, &producer_topics(&plan)).expect("it lives");
         let initialised = Initialising::new(producer, &clock).step(&clock, Duration::ZERO, SECOND);

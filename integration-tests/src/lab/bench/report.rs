@@ -32,6 +32,7 @@ Figures are to be compared as ratios within a run: machines differ.
   `memory.budget` 256 MiB for the large state
 - Kafka Streams: `exactly_once_v2`, one stream thread (on two cores more of them are slower), `commit.interval.ms` 100, for latency also 10 and 25,
   a cached RocksDB store with 64 MiB for the cache, `-Xmx1g`, everything else as it is by itself
+- of `count` a record is a word, and one is done when a reader of the counts, which runs along, has seen its count
 ";
 
 /// Everything that was measured.

@@ -117,7 +117,7 @@ fn run(bench: &Bench<'_>, work: Work, subject: Subject, round: &str, input: &[Pa
     let run = run.with_context(|| format!("{};{}", job.name, processes[0].log_tail()))?;
     processes.into_iter().try_for_each(|process| subject.end(process))?;
     let outputs = Observer::new(bench.bootstrap, &job.output)?.read_committed(&job.output)?;
-    work.check(input, &outputs).with_context(|| job.name.clone())?;
+    work.check(subject, input, &outputs).with_context(|| job.name.clone())?;
     delete_topic(bench.bootstrap, &job.output)?;
     bench.say(&format!(
         "{:<24} {:>9} records/s, {:.2} µs of CPU a record, {:.0} MiB at most, first commit after {:.1} s, others {:.0} %; checked",

@@ -88,7 +88,8 @@ impl Report {
             let name = picture.file_name().unwrap_or_default().display();
             let targets: Vec<String> = self.targets().iter().map(|target| format!("- {target}")).collect();
             let page = format!(
-                "# Benchmarks\n\n{SETTINGS}\n{}\n\n![rates]({name})\n\n{tables}## targets\n\n{}\n",
+                "# Benchmarks\n\n{SETTINGS}\nMeasured on {}.\n\n{}\n\n![rates]({name})\n\n{tables}## targets\n\n{}\n",
+                jiff::Timestamp::now().strftime("%Y-%m-%d"),
                 self.machine,
                 targets.join("\n")
             );

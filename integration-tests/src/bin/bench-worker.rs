@@ -109,7 +109,7 @@ fn topology(args: &Args) -> Result<Topology, TopologyError> {
                     ctx.store(&LAST).put(&record.key, record.value.clone());
                     ctx.forward(record)
                 });
-            last.with_store(&LAST).sink("last", &args.output, (Utf8, Raw)).to_source_partition();
+            last.with_store(&LAST).sink("copies", &args.output, (Utf8, Raw)).to_source_partition();
         }
     }
     topology.build()

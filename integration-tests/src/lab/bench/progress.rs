@@ -1,6 +1,6 @@
 //! How far a program has come with its work.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -54,7 +54,7 @@ impl Committed {
 /// Reads a topic along.
 pub(super) struct Visible {
     consumer: BaseConsumer,
-    seen: RefCell<u64>,
+    seen: Cell<u64>,
 }
 
 impl Visible {
@@ -63,16 +63,15 @@ impl Visible {
         let consumer = client(bootstrap, "bench-visible", "read_committed")?;
         let all = all(topic, partitions, Some(Offset::Beginning))?;
         consumer.assign(&all).with_context(|| format!("read {topic}"))?;
-        Ok(Self { consumer, seen: RefCell::default() })
+        Ok(Self { consumer, seen: Cell::default() })
     }
 
     fn records(&self) -> Result<u64> {
-        let mut seen = self.seen.borrow_mut();
         while let Some(record) = self.consumer.poll(Duration::ZERO) {
             record.context("read the outputs")?;
-            *seen += 1;
+            self.seen.set(self.seen.get() + 1);
         }
-        Ok(*seen)
+        Ok(self.seen.get())
     }
 }
 

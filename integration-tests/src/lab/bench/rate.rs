@@ -75,22 +75,30 @@ pub(super) fn measure(bench: &Bench<'_>, work: Work, rounds: u32, subjects: &[Su
     bench.say(&format!("{}: producing {} records of {} keys", work.name, grouped(work.records), grouped(work.keys)));
     work.produce(bench.bootstrap, &topic)?;
     let input = Observer::new(bench.bootstrap, &topic)?.read_committed(&topic)?;
+    // Before the clock runs: words are counted.
+    let whole = Whole { steps: work.steps(&input), input };
     let mut rates = Rates { work, runs: BTreeMap::new() };
     let subjects: Vec<Subject> = subjects.iter().copied().filter(|subject| work.kind.is_done_by(*subject)).collect();
     if let (Some(&first), true) = (subjects.first(), subjects.len() > 1) {
-        run(bench, work, first, "warm-up", &input)?;
+        run(bench, work, first, "warm-up", &whole)?;
     }
     for round in 0..rounds {
         let turned = subjects.iter().cycle().skip(round as usize % subjects.len()).take(subjects.len());
         for &subject in turned {
-            let run = run(bench, work, subject, &round.to_string(), &input)?;
+            let run = run(bench, work, subject, &round.to_string(), &whole)?;
             rates.runs.entry(subject).or_default().push(run);
         }
     }
     Ok(rates)
 }
 
-fn run(bench: &Bench<'_>, work: Work, subject: Subject, round: &str, input: &[PartitionLog]) -> Result<Run> {
+/// All that is to be done.
+struct Whole {
+    input: Vec<PartitionLog>,
+    steps: u64,
+}
+
+fn run(bench: &Bench<'_>, work: Work, subject: Subject, round: &str, whole: &Whole) -> Result<Run> {
     let name = format!("{}-{}-{round}", work.name, subject.name());
     let job = Job {
         input: format!("{}-input", work.name),
@@ -113,11 +121,11 @@ fn run(bench: &Bench<'_>, work: Work, subject: Subject, round: &str, input: &[Pa
     progress.records()?; // finds the brokers before the clock runs
     bench.wait_for_quiet()?;
     let processes = programs.iter().map(Program::start).collect::<Result<Vec<_>>>()?;
-    let run = watch(bench, work.steps(input), &processes, &progress);
+    let run = watch(bench, whole.steps, &processes, &progress);
     let run = run.with_context(|| format!("{};{}", job.name, processes[0].log_tail()))?;
     processes.into_iter().try_for_each(|process| subject.end(process))?;
     let outputs = Observer::new(bench.bootstrap, &job.output)?.read_committed(&job.output)?;
-    work.check(subject, input, &outputs).with_context(|| job.name.clone())?;
+    work.check(subject, &whole.input, &outputs).with_context(|| job.name.clone())?;
     delete_topic(bench.bootstrap, &job.output)?;
     bench.say(&format!(
         "{:<24} {:>9} records/s, {:.2} µs of CPU a record, {:.0} MiB at most, first commit after {:.1} s, others {:.0} %; checked",

@@ -97,6 +97,9 @@ struct Args {
     /// Kills itself at this failpoint, or when it comes past it for the so-manieth time: after-commit, mid-process:100.
     #[arg(long)]
     die_at: Option<Death>,
+    /// Pauses whenever it comes past this failpoint, for so many milliseconds: between-restore-batches:200.
+    #[arg(long)]
+    pause_at: Option<Pause>,
     /// Switches a rule of the protocol off, such as tainted-producer-is-replaced.
     #[arg(long, value_name = "RULE", value_parser = Rule::find)]
     without: Vec<Rule>,
@@ -118,22 +121,43 @@ impl FromStr for Death {
     }
 }
 
-impl Death {
-    fn await_it(self) {
-        let passed = AtomicU64::new(0);
-        strike_everywhere(move |at| {
-            if at == self.at && passed.fetch_add(1, Ordering::Relaxed) + 1 == self.pass {
-                let killed = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL);
-                killed.expect("a process may kill itself");
-            }
-        });
+/// Where to pause, and how long.
+#[derive(Clone, Copy, Debug)]
+struct Pause {
+    at: Failpoint,
+    time: Duration,
+}
+
+impl FromStr for Pause {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, millis) = text.split_once(':').ok_or("a pause is a failpoint, a colon and milliseconds")?;
+        let millis = millis.parse().map_err(|_| format!("'{millis}' is no number"))?;
+        Ok(Self { at: Failpoint::find(name)?, time: Duration::from_millis(millis) })
     }
+}
+
+/// Waits for the places where something is to happen.
+fn await_places(death: Option<Death>, pause: Option<Pause>) {
+    let passed = AtomicU64::new(0);
+    strike_everywhere(move |at| {
+        if let Some(pause) = pause.filter(|pause| pause.at == at) {
+            std::thread::sleep(pause.time);
+        }
+        if let Some(death) = death.filter(|death| death.at == at)
+            && passed.fetch_add(1, Ordering::Relaxed) + 1 == death.pass
+        {
+            let killed = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL);
+            killed.expect("a process may kill itself");
+        }
+    });
 }
 
 fn topology(args: &Args) -> Result<Topology, TopologyError> {
     args.without.iter().for_each(|rule| switch_off(*rule));
-    if let Some(death) = args.die_at {
-        death.await_it();
+    if args.die_at.is_some() || args.pause_at.is_some() {
+        await_places(args.die_at, args.pause_at);
     }
     let pause = Duration::from_micros(args.pause_us);
     let ledger = Ledger { pause, fail_at: args.fail_at, panic_at: args.panic_at };

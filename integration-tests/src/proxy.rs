@@ -202,6 +202,7 @@ struct Progress {
     released: bool,
     stopped: bool,
     answer: Option<Response>,
+    transactional_id: Option<String>,
 }
 
 impl Injection {
@@ -226,6 +227,11 @@ impl Injection {
         self.update(|progress| progress.released = true);
     }
 
+    /// The transactional id that the request names that was hit, if it names one.
+    pub fn transactional_id(&self) -> Option<String> {
+        self.lock().transactional_id.clone()
+    }
+
     /// What the broker answered to the request that was hit, once it has.
     pub fn answer(&self) -> Option<Response> {
         self.lock().answer.clone()
@@ -247,7 +253,11 @@ impl Injection {
         }
         let mut progress = self.lock();
         progress.seen += 1;
-        progress.seen == self.rule.nth
+        let hits = progress.seen == self.rule.nth;
+        if hits {
+            progress.transactional_id = request.transactional_id();
+        }
+        hits
     }
 
     fn mark(&self) {

@@ -287,6 +287,68 @@ fn a_store_without_a_changelog_is_exact_or_empty() {
     verify(&world);
 }
 
+/// The markers of a commit take their time. The next transaction is that of the other producer, and does not wait for them;
+/// whichever markers come first, it is the offsets of the last commit that count.
+#[test]
+fn a_transaction_does_not_wait_for_the_markers_of_the_one_before() {
+    let mut world = world(1, Brokers::Verify, Members::Dynamic);
+    world.start(0);
+    produce(&world, 0, "a", 1);
+    turn_until_committed(&mut world, 1);
+    world.cluster.script(Fault::CommitHoldsMarkers);
+    produce(&world, 0, "a", 1);
+    (0..TURNS).for_each(|_| assert_eq!(world.turn(0), None, "the worker goes on"));
+    assert_eq!(world.cluster.open_transactions().len(), 1, "its markers are held");
+    assert_eq!(committed(&world), 1, "offsets count with their marker");
+    produce(&world, 0, "a", 1);
+    turn_until_committed(&mut world, 3);
+    assert_eq!(world.cluster.open_transactions().len(), 1, "the first is not through");
+    world.cluster.release_markers();
+    assert_eq!(committed(&world), 3, "no offset goes back");
+    world.finish();
+    verify(&world);
+}
+
+/// EO-11: a late request of a producer that is being replaced counts until its successor is there, so nobody commits
+/// meanwhile.
+#[test]
+fn while_a_producer_is_replaced_the_other_one_rests() {
+    let mut world = world(1, Brokers::Verify, Members::Dynamic);
+    world.start(0);
+    produce(&world, 0, "a", 1);
+    turn_until_committed(&mut world, 1);
+    let asked = 100;
+    world.cluster.script(Fault::CommitLeavesLateCopy);
+    world.cluster.script(Fault::InitTakes(asked));
+    produce(&world, 0, "a", 1);
+    turn_until_committed(&mut world, 2);
+    produce(&world, 0, "a", 1);
+    // Each turn asks twice.
+    (0..asked / 2).for_each(|_| assert_eq!(world.turn(0), None, "the worker goes on"));
+    assert_eq!(committed(&world), 2, "the other producer waits");
+    turn_until_committed(&mut world, 3);
+    world.finish();
+    verify(&world);
+}
+
+const TURNS: usize = 200;
+
+/// The sum of the committed offsets.
+fn committed(world: &World) -> i64 {
+    world.cluster.committed().values().map(|(offset, _)| offset.get()).sum()
+}
+
+#[track_caller]
+fn turn_until_committed(world: &mut World, offsets: i64) {
+    for _ in 0..TURNS {
+        if committed(world) == offsets {
+            return;
+        }
+        assert_eq!(world.turn(0), None, "the worker goes on");
+    }
+    panic!("{} are committed after {TURNS} turns, and not {offsets}", committed(world));
+}
+
 /// RocksDB takes nothing more once a write has failed, and no record need come for that to be seen.
 #[test]
 fn a_state_that_takes_no_writes_is_opened_anew_also_where_nothing_comes() {

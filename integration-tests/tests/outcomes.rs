@@ -6,7 +6,7 @@
 //! below the ends of the output that were read when it was over, so what is unstable at or behind them is of a later one.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -109,15 +109,29 @@ impl Faulty {
     /// The story of a late request: it is hit; its transaction ends without it; it arrives inside a later transaction of
     /// the worker, which is frozen there. What the broker says to it.
     fn late_in_a_later_transaction(&mut self, rule: Rule, over: Over, config: &WorkerConfig) -> (Worker, Option<i16>) {
+        let begun = self.last_begun();
         let late = self.inject(rule);
         self.scene.produce(RECORDS);
         let mut worker = config.start();
         await_fired(&late, &worker);
         self.await_over(over, &worker);
         let ends = self.ends(Isolation::ReadUncommitted);
-        let open = self.freeze_in_transaction_behind(&ends, &mut worker);
+        let is_of_same_producer = || *begun.lock().expect("nobody panics with it") == late.transactional_id();
+        let open = self.freeze_in_transaction_behind(&ends, is_of_same_producer, &mut worker);
         let answer = self.release_inside(&open, &late);
         (worker, answer)
+    }
+
+    /// Whose transaction the worker has begun last: its producers work in turn.
+    fn last_begun(&self) -> Arc<Mutex<Option<String>>> {
+        let last = Arc::new(Mutex::new(None));
+        let seen = Arc::clone(&last);
+        let rule = Rule::new(ApiKey::ADD_PARTITIONS_TO_TXN, Fault::Delay(Duration::ZERO));
+        self.inject(rule.when(move |request| {
+            *seen.lock().expect("nobody panics with it") = request.transactional_id();
+            false // it only looks
+        }));
+        last
     }
 
     fn await_over(&self, over: Over, worker: &Worker) {
@@ -130,12 +144,14 @@ impl Faulty {
         }
     }
 
-    /// Freezes the worker inside a transaction that began at or behind these ends of the output.
-    fn freeze_in_transaction_behind(&self, ends: &Ends, worker: &mut Worker) -> OpenRange {
+    /// Freezes the worker inside a transaction for which this holds, and that began at or behind these ends of the output.
+    fn freeze_in_transaction_behind(&self, ends: &Ends, is_it: impl Fn() -> bool, worker: &mut Worker) -> OpenRange {
         for _ in 0..FREEZES_MAX {
             let caught = self.scene.freeze_in_transaction(worker);
             let outputs = caught.open.into_iter().filter(|range| range.topic == self.scene.output());
-            if let Some(range) = outputs.into_iter().find(|range| ends[&range.partition] <= range.from) {
+            if let Some(range) = outputs.into_iter().find(|range| ends[&range.partition] <= range.from)
+                && is_it()
+            {
                 return range;
             }
             worker.thaw().expect("a frozen worker can go on");
@@ -275,8 +291,8 @@ fn where_the_broker_does_not_verify_a_fence_keeps_late_offsets_out() {
     in_both_ways(|fault| {
         let mut faulty = Faulty::on(Stage::unverified(), &scene_name("fenced-offsets", fault));
         let config = faulty.worker(SOCKET_TIMEOUT);
-        // The first of its kind is the first producer's own fence.
-        let rule = Rule::new(ApiKey::TXN_OFFSET_COMMIT, fault).nth(2);
+        // The first of its kind are the fences of the first two producers.
+        let rule = Rule::new(ApiKey::TXN_OFFSET_COMMIT, fault).nth(3);
         let (worker, answer) = faulty.late_in_a_later_transaction(rule, Over::Replaced, &config);
         worker.thaw().expect("a frozen worker can go on");
         assert!(worker.log().contains("transaction.partition.verification.enable"), "it is told of the weakness");
@@ -290,7 +306,7 @@ fn where_the_broker_does_not_verify_a_fence_keeps_late_offsets_out() {
 #[test]
 fn where_the_broker_does_not_verify_offsets_before_the_fence_end_with_it() {
     let mut faulty = Faulty::on(Stage::unverified(), "before-the-fence");
-    let late = faulty.inject(Rule::new(ApiKey::TXN_OFFSET_COMMIT, Fault::HoldAndReset).nth(2));
+    let late = faulty.inject(Rule::new(ApiKey::TXN_OFFSET_COMMIT, Fault::HoldAndReset).nth(3));
     let hit = Arc::clone(&late);
     let seen = Fault::Delay(Duration::ZERO);
     let init = faulty.inject(Rule::new(ApiKey::INIT_PRODUCER_ID, seen).when(move |_| hit.fired()));
@@ -364,9 +380,11 @@ fn an_unknown_commit_that_took_effect_is_found() {
 /// commits that then arrive in a later transaction change nothing.
 fn an_unknown_commit_that_did_not_take_effect_is_redone() {
     let mut faulty = Faulty::new("unknown-without-effect");
+    let begun = faulty.last_begun();
     let (mut worker, commits, ends) = unknown_commit(&mut faulty, Fault::HoldAndTimeout);
     assert!(commits.iter().all(|commit| commit.answer().is_none()), "the broker has not seen the commit");
-    let open = faulty.freeze_in_transaction_behind(&ends, &mut worker);
+    let is_of_same_producer = || *begun.lock().expect("nobody panics with it") == commits[0].transactional_id();
+    let open = faulty.freeze_in_transaction_behind(&ends, is_of_same_producer, &mut worker);
     for commit in commits.iter().filter(|commit| commit.fired()) {
         let answer = faulty.release_inside(&open, commit);
         assert!(answer.is_some_and(|code| code != 0), "the broker refuses the late commit: {answer:?}");

@@ -9,10 +9,9 @@ use std::time::Duration;
 use processor_core::prelude::*;
 use processor_core::protocol::batch::BatchBounds;
 use processor_core::protocol::slow::SlowLimits;
-use processor_runtime::kafka::Kafka;
 use processor_runtime::metrics::{Gauges, Metrics};
 use processor_runtime::status::{ThreadStatus, Watcher};
-use processor_runtime::stream_thread::{Instruments, StreamThread, ThreadPlan, producer_topics};
+use processor_runtime::stream_thread::{Instruments, StreamThread, ThreadPlan, producers};
 use processor_runtime::transaction::{self, Initialised, Initialising};
 use processor_simulator::fake::{FakeClock, FakeCluster, FakeDirectory, FakeKafka, thread_plan};
 
@@ -122,10 +121,13 @@ impl Stage {
         // One poll is the whole batch.
         let plan = ThreadPlan { transaction_timeout: timeout, batch: bounds, poll_records_max: 1_000, ..plan };
         let kafka = Arc::new(cluster.worker("one"));
-        let producer = kafka.producer(&plan.transactional_id, &producer_topics(&plan)).expect("it lives");
-        let initialised = Initialising::new(producer, &clock).step(&clock, Duration::ZERO, SECOND);
-        let Ok(Initialised::Done(producer)) = initialised else { panic!("nothing is in the way") };
-        let thread = StreamThread::new(plan, kafka, Arc::new(FakeDirectory::new()), clock, producer).expect("it lives");
+        let producers = producers(&plan, &*kafka).expect("it lives").map(|producer| {
+            let initialised = Initialising::new(producer, &clock).step(&clock, Duration::ZERO, SECOND);
+            let Ok(Initialised::Done(producer)) = initialised else { panic!("nothing is in the way") };
+            producer
+        });
+        let thread =
+            StreamThread::new(plan, kafka, Arc::new(FakeDirectory::new()), clock, producers).expect("it lives");
         let thread = thread.with_instruments(Instruments::new(metrics.thread(0), status.clone()));
         Self { cluster, thread, watcher, status, metrics, log, _logging: logging }
     }

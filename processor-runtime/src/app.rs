@@ -1,6 +1,6 @@
 //! An application: start-up checks, its stream threads, and a clean end.
 //!
-//! Order at start: settings → state directory → the cluster → topics → a producer for every thread, all initialised, so that whatever
+//! Order at start: settings → state directory → the cluster → topics → the producers of every thread, all initialised, so that whatever
 //! this worker left open in an earlier life is ended → only then the threads join the group.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +23,7 @@ use crate::config::{Config, ConfigError, ids_of, member, transactional_id};
 use crate::kafka::admin::Admin;
 use crate::kafka::cluster::{Cluster, GroupProtocol};
 use crate::kafka::owners::Owners;
-use crate::kafka::{Kafka, TxnErrorKind};
+use crate::kafka::{Kafka, PRODUCERS, TransactionalId, TxnError, TxnErrorKind};
 use crate::metrics::Metrics;
 use crate::preflight;
 use crate::purge::Purger;
@@ -153,13 +153,7 @@ pub fn run(config: &Config, topology: &Topology, stop: &Arc<AtomicBool>) -> Resu
     let cluster = Arc::new(cluster);
     let plans: Vec<_> =
         (0..config.threads).map(|thread| plan(config, topology, &topics, &instance_id, thread, http.clone())).collect();
-    let mut producers = Vec::new();
-    for plan in &plans {
-        match initialised(&cluster, plan, stop)? {
-            Some(producer) => producers.push(producer),
-            None => return Ok(()),
-        }
-    }
+    let Some(producers) = initialised(&cluster, &plans, stop)? else { return Ok(()) };
     let _purger = purger(config, topology, &status)?;
     let heartbeats = heartbeats(plans.len(), clock);
     let (alive, all_ended) = mpsc::channel();
@@ -170,8 +164,8 @@ pub fn run(config: &Config, topology: &Topology, stop: &Arc<AtomicBool>) -> Resu
         clock,
         alive: alive.clone(),
     });
-    let threads = plans.into_iter().zip(producers).zip(shows).map(|((plan, producer), shows)| {
-        spawn(plan, cluster.clone(), directory.clone(), producer, stop.clone(), shows)
+    let threads = plans.into_iter().zip(producers).zip(shows).map(|((plan, producers), shows)| {
+        spawn(plan, cluster.clone(), directory.clone(), producers, stop.clone(), shows)
     });
     let threads: Result<Vec<_>, AppError> = threads.collect();
     drop(alive);
@@ -292,43 +286,69 @@ fn retention(topology: &ApplicationTopology, admin: &Admin) -> BTreeMap<Arc<str>
     topology.inputs().iter().filter_map(of).collect()
 }
 
-/// A producer that has fenced its predecessor; `None` if the stop came first.
-fn initialised(
-    cluster: &Cluster,
-    plan: &ThreadPlan,
-    stop: &AtomicBool,
-) -> Result<Option<Clean<<Cluster as Kafka>::Producer>>, AppError> {
-    let (topics, clock, patience) = (producer_topics(plan), SystemClock::default(), plan.transaction_timeout);
-    let begin = || {
-        let producer = cluster.producer(&plan.transactional_id, &topics);
-        producer.map(|producer| Initialising::new(producer, &clock)).map_err(|error| AppError::Start(error.message))
-    };
-    let mut initialising = begin()?;
-    while !stop.load(Ordering::Relaxed) {
-        match initialising.step(&clock, INIT_SLICE, patience) {
-            Ok(Initialised::Done(producer)) => return Ok(Some(producer)),
-            Ok(Initialised::Pending(same)) => initialising = same,
-            Ok(Initialised::GivenUp) => {
-                tracing::warn!(
-                    "'{}' is not initialised after {patience:?}: no transaction coordinator answers. Waiting, with a new client; are all \
-                     brokers up, and does __transaction_state have its leaders?",
-                    plan.transactional_id
-                );
-                initialising = begin()?;
-            }
-            Err(error) if matches!(error.kind, TxnErrorKind::Retriable | TxnErrorKind::TimedOut) => {
-                tracing::warn!("initialising '{}' goes on: {error}", plan.transactional_id);
-                initialising = begin()?;
-            }
-            Err(error) => {
-                return Err(AppError::Start(format!(
-                    "the transactional id '{}' cannot be initialised: {error}",
-                    plan.transactional_id
-                )));
-            }
-        }
+type Producers = [Clean<<Cluster as Kafka>::Producer>; PRODUCERS];
+
+/// The producers of every thread, each with its predecessor fenced; `None` if the stop came first.
+fn initialised(cluster: &Cluster, plans: &[ThreadPlan], stop: &AtomicBool) -> Result<Option<Vec<Producers>>, AppError> {
+    // All are asked before one is waited for.
+    let mut started = Vec::new();
+    for plan in plans {
+        let [first, second] = plan.transactional_id.of_both();
+        started.push([Start::of(cluster, plan, first)?, Start::of(cluster, plan, second)?]);
     }
-    Ok(None)
+    let mut producers = Vec::new();
+    for [first, second] in started {
+        let Some(first) = first.wait(stop)? else { return Ok(None) };
+        let Some(second) = second.wait(stop)? else { return Ok(None) };
+        producers.push([first, second]);
+    }
+    Ok(Some(producers))
+}
+
+/// A producer that fences its predecessor.
+struct Start<'a> {
+    cluster: &'a Cluster,
+    plan: &'a ThreadPlan,
+    id: TransactionalId,
+    answer: Result<Initialised<<Cluster as Kafka>::Producer>, TxnError>,
+}
+
+impl<'a> Start<'a> {
+    fn of(cluster: &'a Cluster, plan: &'a ThreadPlan, id: TransactionalId) -> Result<Self, AppError> {
+        let clock = SystemClock::default();
+        let made = cluster.producer(&id, &producer_topics(plan)).map_err(|error| AppError::Start(error.message))?;
+        let answer = Initialising::new(made, &clock).step(&clock, Duration::ZERO, plan.transaction_timeout);
+        Ok(Self { cluster, plan, id, answer })
+    }
+
+    fn wait(mut self, stop: &AtomicBool) -> Result<Option<Clean<<Cluster as Kafka>::Producer>>, AppError> {
+        let (clock, patience) = (SystemClock::default(), self.plan.transaction_timeout);
+        while !stop.load(Ordering::Relaxed) {
+            let Self { cluster, plan, id, answer } = self;
+            let again = |id| Self::of(cluster, plan, id);
+            self = match answer {
+                Ok(Initialised::Done(producer)) => return Ok(Some(producer)),
+                Ok(Initialised::Pending(same)) => {
+                    Self { cluster, plan, id, answer: same.step(&clock, INIT_SLICE, patience) }
+                }
+                Ok(Initialised::GivenUp) => {
+                    tracing::warn!(
+                        "'{id}' is not initialised after {patience:?}: no transaction coordinator answers. Waiting, with a new client; \
+                         are all brokers up, and does __transaction_state have its leaders?"
+                    );
+                    again(id)?
+                }
+                Err(error) if matches!(error.kind, TxnErrorKind::Retriable | TxnErrorKind::TimedOut) => {
+                    tracing::warn!("initialising '{id}' goes on: {error}");
+                    again(id)?
+                }
+                Err(error) => {
+                    return Err(AppError::Start(format!("the transactional id '{id}' cannot be initialised: {error}")));
+                }
+            };
+        }
+        Ok(None)
+    }
 }
 
 type Running = JoinHandle<Result<(), ThreadError>>;
@@ -337,7 +357,7 @@ fn spawn(
     plan: ThreadPlan,
     cluster: Arc<Cluster>,
     directory: Arc<RocksDirectory>,
-    producer: Clean<<Cluster as Kafka>::Producer>,
+    producers: Producers,
     stop: Arc<AtomicBool>,
     shows: Shows,
 ) -> Result<Running, AppError> {
@@ -349,7 +369,7 @@ fn spawn(
         let ends_all = StopOnDrop(stop.clone(), shows.status.clone());
         let Shows { metrics, status, heartbeat, clock, alive } = shows;
         let instruments = Instruments::new(metrics.thread(status.number), status);
-        let thread = StreamThread::new(plan, cluster, directory, clock, producer)?;
+        let thread = StreamThread::new(plan, cluster, directory, clock, producers)?;
         let ended = thread.with_instruments(instruments).run(&stop, |turn| heartbeat.beat(turn.member));
         drop((ends_all, alive));
         ended

@@ -386,7 +386,7 @@ fn check_id(name: &str, id: &str) -> Result<(), ConfigError> {
     )))
 }
 
-/// The transactional id of a thread: `<application id>:<instance id>:<thread>`.
+/// The transactional id of a thread's first producer, which stands for the thread: `<application id>:<instance id>:<thread>`.
 ///
 /// ```
 /// use processor_runtime::config::transactional_id;

@@ -149,7 +149,7 @@ fn strike(world: &mut World, worker: usize, what: u64, random: &mut SplitMix64) 
             world.expire(worker);
             runs.then_some(Blow::SessionExpired)
         }
-        94 => world.cluster.time_out_transaction(&world.id(worker)).then_some(Blow::TransactionTimedOut),
+        94 => world.time_out_transaction(worker).then_some(Blow::TransactionTimedOut),
         95 => {
             world.cluster.hang_member(&world.id(worker).to_string());
             runs.then_some(Blow::Hung)

@@ -14,9 +14,9 @@ use processor_core::store::StoreSpec;
 use processor_core::topology::{ApplicationTopology, SubTopology};
 use processor_runtime::config::{changelog_topic, member, transactional_id};
 use processor_runtime::failpoints::Failpoint;
-use processor_runtime::kafka::{Kafka, TransactionalId};
+use processor_runtime::kafka::TransactionalId;
 use processor_runtime::state::{Layout, Positions, StoreLayout};
-use processor_runtime::stream_thread::{ChangelogTopic, StreamThread, ThreadPlan, producer_topics};
+use processor_runtime::stream_thread::{ChangelogTopic, StreamThread, ThreadPlan, producers};
 use processor_runtime::transaction::{Initialised, Initialising};
 
 use crate::fake::log::{Entry, Outcome, Written};
@@ -140,9 +140,14 @@ impl World {
         &self.workers[worker].directory
     }
 
-    /// The transactional id of a worker, which is also its client id.
+    /// The transactional id that stands for a worker, which is also its client id.
     pub fn id(&self, worker: usize) -> TransactionalId {
         transactional_id(self.topology.application_id(), &name(worker), 0)
+    }
+
+    /// The transaction of a worker has outlived its time: it is aborted, its producer fenced. Says whether it had one.
+    pub fn time_out_transaction(&self, worker: usize) -> bool {
+        self.id(worker).of_both().iter().any(|id| self.cluster.time_out_transaction(id))
     }
 
     /// The topics that are read and that the application does not make itself.
@@ -188,20 +193,21 @@ impl World {
     pub fn start(&mut self, worker: usize) {
         let plan = self.plan(worker);
         let kafka = Arc::new(self.cluster.worker(&name(worker)));
-        let producer = kafka.producer(&plan.transactional_id, &producer_topics(&plan)).expect("a new life");
-        let mut initialising = Initialising::new(producer, &self.clock);
-        let producer = loop {
-            match initialising.step(&self.clock, Duration::ZERO, Duration::from_secs(100)).expect("a new life") {
-                Initialised::Done(producer) => break producer,
-                Initialised::Pending(same) => initialising = same,
-                Initialised::GivenUp => panic!("O6: initialising never ends"),
+        let producers = producers(&plan, &*kafka).expect("a new life").map(|producer| {
+            let mut initialising = Initialising::new(producer, &self.clock);
+            loop {
+                match initialising.step(&self.clock, Duration::ZERO, Duration::from_secs(100)).expect("a new life") {
+                    Initialised::Done(producer) => break producer,
+                    Initialised::Pending(same) => initialising = same,
+                    Initialised::GivenUp => panic!("O6: initialising never ends"),
+                }
+                // Markers of an earlier life may be held back, or a broker away; a start waits as long as it takes.
+                self.cluster.elect();
+                self.cluster.release_markers();
             }
-            // Markers of an earlier life may be held back, or a broker away; a start waits as long as it takes.
-            self.cluster.elect();
-            self.cluster.release_markers();
-        };
+        });
         let directory = Arc::new(self.workers[worker].directory.clone());
-        let thread = StreamThread::new(plan, kafka, directory, self.clock.clone(), producer);
+        let thread = StreamThread::new(plan, kafka, directory, self.clock.clone(), producers);
         self.workers[worker].thread = Some(thread.expect("a new life"));
     }
 
@@ -348,13 +354,14 @@ impl World {
     /// until a person ends them.
     fn end_what_only_others_can(&self) {
         for worker in (0..self.workers.len()).filter(|worker| self.workers[*worker].gone) {
-            let id = self.id(worker);
-            let written = self.cluster.written_in_transaction(&id);
-            if !written.iter().any(|partition| self.is_changelog(&partition.topic)) {
-                self.cluster.time_out_transaction(&id);
-            }
-            if self.brokers == Brokers::VerifyNothing {
-                self.cluster.abort_hanging(&id);
+            for id in self.id(worker).of_both() {
+                let written = self.cluster.written_in_transaction(&id);
+                if !written.iter().any(|partition| self.is_changelog(&partition.topic)) {
+                    self.cluster.time_out_transaction(&id);
+                }
+                if self.brokers == Brokers::VerifyNothing {
+                    self.cluster.abort_hanging(&id);
+                }
             }
         }
     }

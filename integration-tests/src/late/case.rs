@@ -3,7 +3,8 @@
 //! Everything is done by rules of the proxies that wait for each other, so that what must come first has come first:
 //!
 //! 1. The request is held; the client gives it up and sends a copy, which is served.
-//! 2. The transaction ends. What is seen of the next one, or of the next producer, is behind that.
+//! 2. The transaction ends. What is seen of the next one, or of the next producer, is behind that. The next one is that of
+//!    the same transactional id: a thread has two producers, which work in turn.
 //! 3. At the release point the worker's next request is held too, for as long as the late copy needs to arrive and to
 //!    be answered. Nothing of the worker overtakes it.
 
@@ -62,7 +63,7 @@ impl Staging<'_> {
         let late = self.hit(case, with_rule);
         let over = self.over(case, &late);
         let replaced = self.inject(after(&over, Rule::new(ApiKey::INIT_PRODUCER_ID, SEEN)));
-        let gate = self.gate(case, with_rule, &over, &replaced);
+        let gate = self.gate(case, with_rule, &late, &over, &replaced);
         let copy = gate.clone().with_fault(SEEN);
         let gate = self.inject(gate);
         let copy = self.inject(after(&gate, copy));
@@ -120,7 +121,14 @@ impl Staging<'_> {
     }
 
     /// The request of the worker that is held when the late copy arrives.
-    fn gate(&mut self, case: Case, with_rule: bool, over: &Arc<Injection>, replaced: &Arc<Injection>) -> Rule {
+    fn gate(
+        &mut self,
+        case: Case,
+        with_rule: bool,
+        late: &Arc<Injection>,
+        over: &Arc<Injection>,
+        replaced: &Arc<Injection>,
+    ) -> Rule {
         let held = |api_key| Rule::new(api_key, Fault::HoldAndTimeout);
         match case.point {
             Point::BeforeRebuild if with_rule => {
@@ -128,10 +136,11 @@ impl Staging<'_> {
                 self.proxies.withdraw(replaced);
                 after(over, held(ApiKey::INIT_PRODUCER_ID))
             }
-            Point::BeforeRebuild => after(over, held(ApiKey::ADD_PARTITIONS_TO_TXN)),
+            Point::BeforeRebuild => of_same_producer(late, after(over, held(ApiKey::ADD_PARTITIONS_TO_TXN))),
             Point::AfterRebuild => answered(replaced, held(ApiKey::ADD_PARTITIONS_TO_TXN)),
             Point::NextTransaction => {
-                let open = self.inject(after(over, Rule::new(ApiKey::ADD_PARTITIONS_TO_TXN, SEEN)));
+                let begins = of_same_producer(late, Rule::new(ApiKey::ADD_PARTITIONS_TO_TXN, SEEN));
+                let open = self.inject(after(over, begins));
                 match case.gate() {
                     Gate::AddOffsets => after(&open, held(ApiKey::ADD_OFFSETS_TO_TXN)),
                     Gate::Offsets => after(&open, held(ApiKey::TXN_OFFSET_COMMIT)),
@@ -151,6 +160,12 @@ impl Staging<'_> {
 fn after(other: &Arc<Injection>, rule: Rule) -> Rule {
     let other = Arc::clone(other);
     rule.when(move |_| other.fired())
+}
+
+/// Picks requests that name the transactional id of the other one.
+fn of_same_producer(other: &Arc<Injection>, rule: Rule) -> Rule {
+    let other = Arc::clone(other);
+    rule.when(move |request| request.transactional_id() == other.transactional_id())
 }
 
 /// Picks requests that come when the other one is answered.

@@ -69,9 +69,29 @@ pub struct Member {
     pub group_instance_id: Option<String>,
 }
 
+/// How many producers a thread has. They work in turn.
+pub const PRODUCERS: usize = 2;
+
 /// A `transactional.id`.
+///
+/// That of a thread's first producer stands for the thread: in its client id, in the metadata of the offsets that it commits,
+/// and on the changelog records of its transactions. Whoever fences a thread fences [both](Self::of_both).
+///
+/// ```
+/// use processor_runtime::config::transactional_id;
+///
+/// let ids = transactional_id("copier", "worker-1", 0).of_both().map(|id| id.to_string());
+/// assert_eq!(ids, ["copier:worker-1:0", "copier:worker-1:0:b"]);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TransactionalId(pub Arc<str>);
+
+impl TransactionalId {
+    /// Those of the thread that this one stands for.
+    pub fn of_both(&self) -> [Self; PRODUCERS] {
+        [self.clone(), Self(Arc::from(format!("{}:b", self.0)))]
+    }
+}
 
 impl fmt::Display for TransactionalId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

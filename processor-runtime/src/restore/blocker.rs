@@ -1,5 +1,6 @@
 //! Fencing a dead owner: whoever died inside a transaction is in the way of its successor, and of every reader of
-//! its outputs that waits for commits, until the broker times that transaction out. Initialising its transactional id ends it now.
+//! its outputs that waits for commits, until the broker times that transaction out. Initialising its transactional ids ends it now:
+//! both, as nobody knows whose turn it was.
 //!
 //! Whom to fence is known from the metadata of the last commit, or, where that does not help (the owner never
 //! committed), from the header on the changelog records of the open transaction. Fencing is harmless even if the owner
@@ -19,7 +20,9 @@ use super::RestoreError;
 use super::recovery::{ChangelogSource, Recovery, Step};
 use super::restorer::StepContext;
 use crate::clock::Clock;
-use crate::kafka::{ChangelogEvent, ChangelogReader, Committed, Isolation, Kafka, TransactionalId};
+use crate::kafka::{
+    ChangelogEvent, ChangelogReader, Committed, Isolation, Kafka, PRODUCERS, TransactionalId, TransactionalProducer,
+};
 use crate::seeded_bugs::{self, Rule};
 use crate::state::{StateDirectory, TaskState};
 use crate::transaction::{Initialised, Initialising};
@@ -46,7 +49,7 @@ pub(super) struct Blockers<K: Kafka> {
     members: Option<Vec<String>>,
     to_fence: VecDeque<TransactionalId>,
     /// The fence that is under way.
-    fencing: Option<(TransactionalId, Initialising<K::Producer>)>,
+    fencing: Option<Fencing<K::Producer>>,
     /// No fence begins before this time: the last one has failed.
     fence_at: Duration,
     /// Under this assignment.
@@ -54,6 +57,12 @@ pub(super) struct Blockers<K: Kafka> {
     fenced_at: BTreeMap<TransactionalId, Duration>,
     tail: Option<Tail<K::Changelog>>,
     tail_read_at: Option<Duration>,
+}
+
+/// The fencing of a thread: of all its producers.
+struct Fencing<P> {
+    owner: TransactionalId,
+    open: Vec<Initialising<P>>,
 }
 
 /// A read-uncommitted look at the end of changelogs, for headers.
@@ -183,7 +192,7 @@ impl<K: Kafka> Blockers<K> {
 
     fn suspect(&mut self, id: TransactionalId, now: Duration) {
         let lately = self.fenced_at.get(&id).is_some_and(|&at| now < at + FENCE_AGAIN_AFTER);
-        let under_way = self.fencing.as_ref().is_some_and(|(fencing, _)| *fencing == id);
+        let under_way = self.fencing.as_ref().is_some_and(|fencing| fencing.owner == id);
         let before = !seeded_bugs::holds(Rule::DeadOwnerIsFenced)
             || lately
             || under_way
@@ -201,18 +210,33 @@ impl<K: Kafka> Blockers<K> {
             && let Some(id) = self.to_fence.pop_front()
         {
             tracing::warn!(transactional_id = %id, "its owner is gone or in the way: fencing it, so that no transaction of it stays open");
-            let producer = ctx.kafka.producer(&id, &[])?;
-            self.fencing = Some((id, Initialising::new(producer, ctx.clock)));
+            self.fencing = Some(Fencing::of(id, ctx)?);
         }
-        let Some((id, initialising)) = self.fencing.take() else { return Ok(()) };
-        match initialising.step(ctx.clock, INIT_SLICE, GIVE_UP_AFTER) {
-            Ok(Initialised::Pending(initialising)) => self.fencing = Some((id, initialising)),
-            Ok(Initialised::Done(_)) => {
-                self.fenced_at.insert(id.clone(), ctx.clock.monotonic());
-                self.fenced.insert(id);
+        let Some(Fencing { owner, mut open }) = self.fencing.take() else { return Ok(()) };
+        // Both are asked before one is waited for: a living owner finds both fenced, and is fenced once.
+        for wait in [Duration::ZERO, INIT_SLICE] {
+            let mut pending = Vec::with_capacity(PRODUCERS);
+            for initialising in open {
+                match initialising.step(ctx.clock, wait, GIVE_UP_AFTER) {
+                    Ok(Initialised::Pending(initialising)) => pending.push(initialising),
+                    Ok(Initialised::Done(_)) => {}
+                    Ok(Initialised::GivenUp) => {
+                        self.fence_later(owner, now, &"no answer");
+                        return Ok(());
+                    }
+                    Err(error) => {
+                        self.fence_later(owner, now, &error);
+                        return Ok(());
+                    }
+                }
             }
-            Ok(Initialised::GivenUp) => self.fence_later(id, now, &"no answer"),
-            Err(error) => self.fence_later(id, now, &error),
+            open = pending;
+        }
+        if open.is_empty() {
+            self.fenced_at.insert(owner.clone(), ctx.clock.monotonic());
+            self.fenced.insert(owner);
+        } else {
+            self.fencing = Some(Fencing { owner, open });
         }
         Ok(())
     }
@@ -265,6 +289,19 @@ impl<K: Kafka> Blockers<K> {
             self.suspect(TransactionalId(id), now);
         }
         Ok(())
+    }
+}
+
+impl<P: TransactionalProducer> Fencing<P> {
+    fn of<K: Kafka<Producer = P>, S, C: Clock>(
+        owner: TransactionalId,
+        ctx: &StepContext<'_, K, S, C>,
+    ) -> Result<Self, RestoreError> {
+        let mut open = Vec::with_capacity(PRODUCERS);
+        for id in owner.of_both() {
+            open.push(Initialising::new(ctx.kafka.producer(&id, &[])?, ctx.clock));
+        }
+        Ok(Self { owner, open })
     }
 }
 

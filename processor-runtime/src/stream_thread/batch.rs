@@ -74,7 +74,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         self.hold_back(began);
         let owes = self.tasks.iter().any(Running::must_write_over);
         let idle = self.tasks.nothing_is_ready() && !self.tasks.punctuation_is_due(self.clock.wall()) && !owes;
-        if idle || self.fence_due || self.footing != Footing::Sound || began < self.try_at {
+        if idle || self.producers.fence_is_due() || self.footing != Footing::Sound || began < self.try_at {
             return Ok(None);
         }
         let Some(producer) = self.take_ready() else { return Ok(None) };

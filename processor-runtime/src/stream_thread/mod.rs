@@ -22,7 +22,7 @@ mod producer;
 mod store_reads;
 
 pub use instruments::Instruments;
-pub use plan::{ChangelogTopic, ThreadPlan, producer_topics};
+pub use plan::{ChangelogTopic, ThreadPlan, producer_topics, producers};
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -36,10 +36,10 @@ use processor_core::protocol::slow::Outlasted;
 
 use self::group::Place;
 use self::outputs::Outputs;
-use self::producer::ProducerSlot;
+use self::producer::Producers;
 use crate::clock::Clock;
 use crate::failpoints::{self, Failpoint};
-use crate::kafka::{GroupConsumer, GroupEvent, Kafka};
+use crate::kafka::{GroupConsumer, GroupEvent, Kafka, PRODUCERS};
 use crate::metrics::Phase;
 use crate::restore::Restorer;
 use crate::seeded_bugs::{self, Rule};
@@ -82,7 +82,7 @@ pub struct StreamThread<K: Kafka, S: StateDirectory, C> {
     inputs: Vec<Inputs>,
     producer_topics: Vec<Arc<str>>,
     consumer: Consumer<K>,
-    producer: ProducerSlot<K::Producer>,
+    producers: Producers<K::Producer>,
     restorer: Restorer<K, S>,
     tasks: Tasks<S::Task, Polled<K>>,
     place: Place,
@@ -90,8 +90,6 @@ pub struct StreamThread<K: Kafka, S: StateDirectory, C> {
     owned: BTreeSet<TopicPartition>,
     /// The inputs must be read from where the tasks stand.
     refetch: bool,
-    /// The next transaction must be a fence transaction.
-    fence_due: bool,
     /// No transaction begins before this time: the last one has failed.
     try_at: Duration,
     batch_size: BatchSize,
@@ -120,8 +118,8 @@ enum Footing {
 }
 
 impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
-    /// Makes a thread. `producer` has been initialised with the thread's transactional id: all ids of a process are,
-    /// before any of its threads subscribes.
+    /// Makes a thread. Its [producers] are initialised: all transactional ids of a process are, before any of its threads
+    /// subscribes.
     ///
     /// # Errors
     /// The group member cannot be made.
@@ -130,7 +128,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         kafka: Arc<K>,
         directory: Arc<S>,
         clock: C,
-        producer: Clean<K::Producer>,
+        producers: [Clean<K::Producer>; PRODUCERS],
     ) -> Result<Self, ThreadError> {
         let consumer =
             kafka.consumer(&plan.member, plan.topology.inputs()).map_err(|error| ThreadError(error.message))?;
@@ -146,7 +144,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             first_task: 0,
             outlasted: Outlasted::default(),
             consumer,
-            producer: ProducerSlot::Ready(producer),
+            producers: Producers::new(producers, plan.fence_after_rebuild && seeded_bugs::holds(Rule::FenceComesFirst)),
             kafka,
             directory,
             place: Place::Outside(clock.monotonic()),
@@ -156,7 +154,6 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             footing: Footing::Sound,
             owned: BTreeSet::new(),
             refetch: false,
-            fence_due: plan.fence_after_rebuild && seeded_bugs::holds(Rule::FenceComesFirst),
             try_at: Duration::ZERO,
             fenced_at: Vec::new(),
             rejoined_at: Vec::new(),
@@ -218,7 +215,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
     }
 
     fn is_ready(&self) -> bool {
-        matches!(self.producer, ProducerSlot::Ready(_)) && self.footing != Footing::InDoubt
+        self.producers.are_ready() && self.footing != Footing::InDoubt
     }
 
     /// Closes operators and stores, and leaves the group where that moves the partitions sooner.

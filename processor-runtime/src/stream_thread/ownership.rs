@@ -8,7 +8,6 @@ use processor_core::ids::{InputIndex, OutputIndex, TaskId, TopicPartition};
 use processor_core::protocol::assignment::{self, TaskAction};
 use processor_core::task::{Task, TaskSettings};
 
-use super::producer::ProducerSlot;
 use super::{ChangelogTopic, Footing, StreamThread, ThreadError, listed, listed_positions};
 use crate::clock::Clock;
 use crate::kafka::{GroupConsumer, Kafka};
@@ -104,7 +103,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
 
     /// One bounded step of everything that must be mended before records can be processed.
     pub(super) fn recover(&mut self) -> Result<(), ThreadError> {
-        self.initialise_producer()?;
+        self.initialise_producers()?;
         self.fence_late_offsets()?;
         if let Footing::Moved(since) = self.footing
             && self.clock.monotonic() >= since + self.plan.rebalance_wait
@@ -113,7 +112,7 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
             tracing::warn!("the group said it had moved on, but no rebalance came: recovering what is owned");
             self.footing = Footing::InDoubt;
         }
-        if self.footing == Footing::InDoubt && self.is_member() && matches!(self.producer, ProducerSlot::Ready(_)) {
+        if self.footing == Footing::InDoubt && self.is_member() && self.producers.are_ready() {
             self.footing = Footing::Sound;
             for (task, state) in self.take_all_tasks().into_values() {
                 self.begin_recovery(task, state);

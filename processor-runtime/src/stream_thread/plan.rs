@@ -8,7 +8,7 @@ use processor_core::protocol::batch::BatchBounds;
 use processor_core::protocol::restore::StartRule;
 use processor_core::topology::ApplicationTopology;
 
-use crate::kafka::{Member, TransactionalId};
+use crate::kafka::{Kafka, KafkaError, Member, PRODUCERS, TransactionalId};
 use crate::state::Layout;
 
 /// What a stream thread needs to know; the same for all threads of an application but for the identity.
@@ -18,7 +18,7 @@ pub struct ThreadPlan {
     pub topology: ApplicationTopology,
     /// How many partitions each output topic has, in the topology's order.
     pub output_partitions: Arc<[u32]>,
-    /// The thread's transactional id.
+    /// The transactional id of the thread's first producer, which stands for the thread.
     pub transactional_id: TransactionalId,
     /// The thread's place in the group.
     pub member: Member,
@@ -66,7 +66,17 @@ pub struct ChangelogTopic {
     pub delete_retention_ms: i64,
 }
 
-/// All topics that a thread's producer writes: the outputs, in the topology's order, then the changelogs.
+/// A thread's two producers, to be initialised.
+///
+/// # Errors
+/// One of them cannot be made.
+pub fn producers<K: Kafka>(plan: &ThreadPlan, kafka: &K) -> Result<[K::Producer; PRODUCERS], KafkaError> {
+    let topics = producer_topics(plan);
+    let [first, second] = plan.transactional_id.of_both();
+    Ok([kafka.producer(&first, &topics)?, kafka.producer(&second, &topics)?])
+}
+
+/// All topics that a thread's producers write: the outputs, in the topology's order, then the changelogs.
 pub fn producer_topics(plan: &ThreadPlan) -> Vec<Arc<str>> {
     let changelogs = plan.changelogs.values().flatten().flatten().map(|changelog| changelog.topic.clone());
     plan.topology.outputs().iter().cloned().chain(changelogs).collect()

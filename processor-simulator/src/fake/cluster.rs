@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use processor_core::ids::{Offset, Partition, TopicPartition};
-use processor_runtime::kafka::{Committed, LogBounds, Membership, TransactionalId, TxnErrorKind};
+use processor_runtime::kafka::{Committed, LogBounds, Membership, PRODUCERS, TransactionalId, TxnErrorKind};
 
 use crate::random::SplitMix64;
 
@@ -164,10 +164,19 @@ struct Coordinator {
     epoch: Epoch,
     state: TransactionState,
     partitions: BTreeSet<TopicPartition>,
-    offsets: BTreeMap<TopicPartition, (Offset, String)>,
+    offsets: BTreeMap<TopicPartition, PendingOffset>,
     /// The newest epoch that the group's own coordinator has seen: it learns epochs from offsets and markers only.
     offsets_seen: Epoch,
     markers_held: bool,
+}
+
+/// An offset that counts when its transaction commits.
+#[derive(Clone, Debug)]
+struct PendingOffset {
+    offset: Offset,
+    metadata: String,
+    /// The place of its record in the group's own partition.
+    appended: u64,
 }
 
 /// A copy of a request that arrives later. The protocol that librdkafka speaks cannot tell it from a new one.
@@ -196,7 +205,10 @@ pub(super) struct Model {
     late: Vec<Late>,
     /// Whether offsets are taken without a look at the transaction (`transaction.partition.verification.enable=false`).
     pub(super) lenient: bool,
-    faults: VecDeque<(Option<TransactionalId>, Fault)>,
+    /// How many times offsets were written to the group's own partition.
+    appended: u64,
+    /// Each for the producers of a thread, or for whichever producer comes.
+    faults: VecDeque<(Option<[TransactionalId; PRODUCERS]>, Fault)>,
     /// Clients that will hang the next time they lose their place in the group.
     pub(super) hanging: BTreeSet<String>,
     /// Clients that go through their next rebalance before they tell of it, and so many polls before.
@@ -263,8 +275,8 @@ impl Model {
         self.group.standing(member, |topic| topics.get(topic).map_or(0, |logs| logs.len() as i32))
     }
 
-    pub(super) fn script(&mut self, id: Option<TransactionalId>, fault: Fault) {
-        self.faults.push_back((id, fault));
+    pub(super) fn script(&mut self, ids: Option<[TransactionalId; PRODUCERS]>, fault: Fault) {
+        self.faults.push_back((ids, fault));
     }
 
     pub(super) fn scripted(&self) -> usize {
@@ -273,8 +285,8 @@ impl Model {
 
     /// Takes the fault that strikes this call, if there is one.
     pub(super) fn strike(&mut self, id: &TransactionalId, call: Call) -> Option<Fault> {
-        let strikes = |(of, fault): &(Option<TransactionalId>, Fault)| {
-            fault.strikes() == call && of.as_ref().is_none_or(|of| of == id)
+        let strikes = |(of, fault): &(Option<[TransactionalId; PRODUCERS]>, Fault)| {
+            fault.strikes() == call && of.as_ref().is_none_or(|of| of.contains(id))
         };
         let at = self.faults.iter().position(strikes)?;
         let (_, fault) = self.faults.remove(at)?;
@@ -358,7 +370,9 @@ impl Model {
         }
         self.ongoing(id, epoch)?;
         self.group.check(membership).map_err(Refusal::Group)?;
-        self.ongoing(id, epoch)?.add(offsets, epoch);
+        self.appended += 1;
+        let appended = self.appended;
+        self.ongoing(id, epoch)?.add(offsets, epoch, appended);
         Ok(())
     }
 
@@ -451,7 +465,8 @@ impl Model {
                     && (ongoing || self.lenient && late.epoch >= coordinator.offsets_seen) =>
             {
                 self.happened.late_offsets_taken += 1;
-                coordinator.add(offsets.clone(), late.epoch);
+                self.appended += 1;
+                coordinator.add(offsets.clone(), late.epoch, self.appended);
                 true
             }
             LateRequest::End { .. } | LateRequest::Offsets(..) => false,
@@ -572,8 +587,8 @@ impl Model {
         if !offsets.is_empty() {
             coordinator.offsets_seen = coordinator.epoch;
         }
-        for (partition, (offset, metadata)) in offsets.into_iter().filter(|_| commit) {
-            self.group.commit(partition, offset, metadata);
+        for (partition, PendingOffset { offset, metadata, appended }) in offsets.into_iter().filter(|_| commit) {
+            self.group.commit_appended(partition, offset, metadata, appended);
         }
     }
 
@@ -613,9 +628,9 @@ impl Coordinator {
     }
 
     /// Offsets that count when the transaction commits.
-    fn add(&mut self, offsets: Vec<(TopicPartition, Offset, String)>, epoch: Epoch) {
-        let offsets = offsets.into_iter().map(|(partition, offset, metadata)| (partition, (offset, metadata)));
-        self.offsets.extend(offsets);
+    fn add(&mut self, offsets: Vec<(TopicPartition, Offset, String)>, epoch: Epoch, appended: u64) {
+        let pending = |(partition, offset, metadata)| (partition, PendingOffset { offset, metadata, appended });
+        self.offsets.extend(offsets.into_iter().map(pending));
         self.offsets_seen = epoch;
     }
 }

@@ -20,6 +20,8 @@ pub struct Group {
     replaced: BTreeSet<String>,
     members_made: u64,
     offsets: BTreeMap<TopicPartition, (Offset, String)>,
+    /// Where the record of each stands that came with a transaction.
+    appended: BTreeMap<TopicPartition, u64>,
 }
 
 #[derive(Debug)]
@@ -172,9 +174,19 @@ impl Group {
         self.offsets.insert(partition, (offset, metadata));
     }
 
+    /// Commits an offset of a transaction. Markers of two of them may come in any order: the offset that was written last
+    /// counts.
+    pub fn commit_appended(&mut self, partition: TopicPartition, offset: Offset, metadata: String, appended: u64) {
+        if self.appended.get(&partition).is_none_or(|&newest| newest < appended) {
+            self.appended.insert(partition.clone(), appended);
+            self.commit(partition, offset, metadata);
+        }
+    }
+
     /// Forgets every committed offset, as `offsets.retention.minutes` does.
     pub fn forget_offsets(&mut self) {
         self.offsets.clear();
+        self.appended.clear();
     }
 
     /// How many generations there have been: one for each rebalance that has come to its end.

@@ -223,9 +223,9 @@ impl FakeCluster {
         self.model.lock().script(None, fault);
     }
 
-    /// As [`script`](Self::script), for the producers with this id.
+    /// As [`script`](Self::script), for the producers of the thread with this id.
     pub fn script_for(&self, id: &TransactionalId, fault: Fault) {
-        self.model.lock().script(Some(id.clone()), fault);
+        self.model.lock().script(Some(id.of_both()), fault);
     }
 
     /// How many scripted faults have not struck yet.

@@ -13,6 +13,7 @@ mod latency;
 mod load;
 mod progress;
 mod rate;
+mod reader;
 mod report;
 mod starts;
 mod subject;

@@ -12,16 +12,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use processor_simulator::SplitMix64;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::Offset;
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde::Serialize;
 
 use super::figures::percentile;
 use super::subject::{Job, Subject};
 use super::work::Kind;
-use super::{Bench, TOPIC, WINDOW};
+use super::{Bench, TOPIC, WINDOW, reader};
 use crate::client::{Isolation, Observer, Pace, PacedProducer, create_topic};
 use crate::lab::interrupt::Interrupt;
 use crate::lab::program::Running;
@@ -129,7 +129,8 @@ struct Steady {
 }
 
 fn observe(bench: &Bench<'_>, job: &Job, process: &Running, candidate: Candidate, steady: Steady) -> Result<Latency> {
-    let consumer = consumer(bench.bootstrap, &job.output)?;
+    let consumer = reader::client(bench.bootstrap, "bench-latency", &[("auto.offset.reset", "error")])?;
+    reader::read(&consumer, &job.output, 0..PARTITIONS, Offset::Offset(0))?;
     let stop = Arc::new(AtomicBool::new(false));
     let (bootstrap, topic, stopped) = (bench.bootstrap.to_owned(), job.input.clone(), Arc::clone(&stop));
     let producing = thread::spawn(move || produce(&bootstrap, &topic, steady, &stopped));
@@ -213,23 +214,4 @@ fn receive(
     }
     let cpu = process.usage()?.cpu.saturating_sub(cpu_before.unwrap_or_default());
     Ok((arrived.into_iter().flatten().collect(), cpu))
-}
-
-fn consumer(bootstrap: &str, topic: &str) -> Result<BaseConsumer> {
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", bootstrap)
-        .set("client.id", "bench-latency")
-        .set("group.id", "bench-latency")
-        .set("isolation.level", "read_committed")
-        .set("enable.auto.commit", "false")
-        .set("auto.offset.reset", "error")
-        .set("fetch.queue.backoff.ms", "5")
-        .create()
-        .with_context(|| format!("create a consumer for {bootstrap}"))?;
-    let mut all = TopicPartitionList::new();
-    for partition in 0..PARTITIONS {
-        all.add_partition_offset(topic, partition, Offset::Offset(0))?;
-    }
-    consumer.assign(&all).context("assign the output's partitions")?;
-    Ok(consumer)
 }

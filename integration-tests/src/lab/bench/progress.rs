@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::reader;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -38,8 +40,8 @@ impl Committed {
     /// Of this group for this topic.
     pub(super) fn new(bootstrap: &str, group: &str, topic: &str, partitions: i32) -> Result<Self> {
         // Answers at once, also while a transaction is open.
-        let client = client(bootstrap, group, "read_uncommitted")?;
-        Ok(Self { client, partitions: all(topic, partitions, None)? })
+        let client = reader::client(bootstrap, group, &[("isolation.level", "read_uncommitted")])?;
+        Ok(Self { client, partitions: all(topic, partitions) })
     }
 
     /// How many records are committed as processed.
@@ -60,9 +62,8 @@ pub(super) struct Visible {
 impl Visible {
     /// Of this topic, from its beginning.
     pub(super) fn new(bootstrap: &str, topic: &str, partitions: i32) -> Result<Self> {
-        let consumer = client(bootstrap, "bench-visible", "read_committed")?;
-        let all = all(topic, partitions, Some(Offset::Beginning))?;
-        consumer.assign(&all).with_context(|| format!("read {topic}"))?;
+        let consumer = reader::client(bootstrap, "bench-visible", &[])?;
+        reader::read(&consumer, topic, 0..partitions, Offset::Beginning)?;
         Ok(Self { consumer, seen: Cell::default() })
     }
 
@@ -75,25 +76,10 @@ impl Visible {
     }
 }
 
-fn client(bootstrap: &str, group: &str, isolation: &str) -> Result<BaseConsumer> {
-    ClientConfig::new()
-        .set("bootstrap.servers", bootstrap)
-        .set("client.id", "bench-progress")
-        .set("group.id", group)
-        .set("isolation.level", isolation)
-        .set("enable.auto.commit", "false")
-        .set("fetch.queue.backoff.ms", "5")
-        .create()
-        .with_context(|| format!("create a client for {bootstrap}"))
-}
-
-fn all(topic: &str, partitions: i32, from: Option<Offset>) -> Result<TopicPartitionList> {
+fn all(topic: &str, partitions: i32) -> TopicPartitionList {
     let mut all = TopicPartitionList::new();
     for partition in 0..partitions {
-        let mut added = all.add_partition(topic, partition);
-        if let Some(from) = from {
-            added.set_offset(from).context("a place to read from")?;
-        }
+        all.add_partition(topic, partition);
     }
-    Ok(all)
+    all
 }

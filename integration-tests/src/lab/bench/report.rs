@@ -236,6 +236,8 @@ impl Report {
             let median = |seconds: &[f64]| (!seconds.is_empty()).then(|| Spread::of(seconds.iter().copied()).median);
             let above = median(&starts.restarts).zip(median(&starts.rejoins)).map(|(restart, rejoin)| restart - rejoin);
             target("restart after kill -9: s above a bare consumer".to_owned(), above, 1.0, false);
+            let above = median(&starts.moves).zip(median(&starts.bare_moves)).map(|(moved, bare)| moved - bare);
+            target("moved away and back: s above a bare consumer".to_owned(), above, 1.0, false);
             target("idle: s until ready".to_owned(), starts.idle.map(|idle| idle.ready_seconds), 1.0, false);
             target("idle: % of a core".to_owned(), starts.idle.map(|idle| idle.cpu_percent_of_a_core), 1.0, false);
         }
@@ -330,6 +332,12 @@ fn write_starts(text: &mut String, starts: &Starts) -> fmt::Result {
         listed(&starts.restarts)
     )?;
     writeln!(text, "A bare static consumer, until its first record: {} s.", listed(&starts.rejoins))?;
+    writeln!(
+        text,
+        "\nA second worker came and went: from its end to the first new output of a partition that it had: {} s.",
+        listed(&starts.moves)
+    )?;
+    writeln!(text, "The same of two bare consumers, to the first record: {} s.\n", listed(&starts.bare_moves))?;
     if let Some(idle) = starts.idle {
         let (ready, cpu) = (idle.ready_seconds, idle.cpu_percent_of_a_core);
         writeln!(text, "An idle worker: ready after {ready:.2} s, then {cpu:.1} % of a core.")?;

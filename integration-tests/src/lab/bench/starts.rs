@@ -13,16 +13,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use processor_simulator::SplitMix64;
+use rdkafka::Offset;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::progress::Committed;
 use super::subject::{Job, Subject, has_peer};
 use super::work::Kind;
-use super::{Bench, TOPIC};
+use super::{Bench, TOPIC, reader};
 use crate::client::{Isolation, Observer, Pace, PacedProducer, Workload, create_topic, produce_readings};
 use crate::http;
 use crate::lab::program::{Program, Running};
@@ -49,6 +51,10 @@ pub(super) struct Starts {
     pub(super) restarts: Vec<f64>,
     /// Seconds from the making of a bare static consumer to its first record; of each.
     pub(super) rejoins: Vec<f64>,
+    /// Seconds from the end of a second worker to the first new output of a partition that it had; of each visit.
+    pub(super) moves: Vec<f64>,
+    /// The same of bare consumers, to the first record.
+    pub(super) bare_moves: Vec<f64>,
     pub(super) idle: Option<Idle>,
 }
 
@@ -86,7 +92,8 @@ pub(super) fn measure(bench: &Bench<'_>, records: u64, rounds: u32) -> Result<St
             starts.restores.push(streams.restore(bench)?);
         }
     }
-    (starts.restarts, starts.rejoins) = processor.restarts(bench)?;
+    (starts.restarts, starts.rejoins) = under_load(bench, || processor.restarts(bench))?;
+    (starts.moves, starts.bare_moves) = under_load(bench, || processor.moves(bench))?;
     starts.idle = Some(idle(bench)?);
     Ok(starts)
 }
@@ -108,8 +115,6 @@ impl Candidate {
     fn named(bench: &Bench<'_>, subject: Subject, name: &str, input: &str) -> Result<Self> {
         let output = format!("{name}-output");
         create_topic(bench.bootstrap, &output, PARTITIONS, &TOPIC)?;
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
-        let http = port.context("no free port")?.to_string();
         let job = Job {
             name: name.to_owned(),
             input: input.to_owned(),
@@ -120,7 +125,13 @@ impl Candidate {
             transaction_ms: 100,
             processor_options: vec![("memory-budget", "256MiB"), ("instance-id", "one")],
         };
-        let mut program = job.program(bench, subject, 0)?;
+        Self::of(bench, subject, job, 0)
+    }
+
+    fn of(bench: &Bench<'_>, subject: Subject, job: Job, worker: usize) -> Result<Self> {
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+        let http = port.context("no free port")?.to_string();
+        let mut program = job.program(bench, subject, worker)?;
         if subject == Subject::Processor {
             program.arguments.extend(["--http-listen".to_owned(), http.clone()]);
         }
@@ -182,22 +193,12 @@ impl Candidate {
 
     /// Kills and starts it, again and again, under load; beside it, a bare consumer takes its place again.
     fn restarts(&self, bench: &Bench<'_>) -> Result<(Vec<f64>, Vec<f64>)> {
-        let (stop, bootstrap) = (Arc::new(AtomicBool::new(false)), bench.bootstrap.to_owned());
-        let stopped = Arc::clone(&stop);
-        let load = thread::spawn(move || produce_until(&bootstrap, &stopped));
-        let measured = self.restart_under_load(bench);
-        stop.store(true, Ordering::SeqCst);
-        load.join().map_err(|_| anyhow!("the load panicked"))??;
-        measured
-    }
-
-    fn restart_under_load(&self, bench: &Bench<'_>) -> Result<(Vec<f64>, Vec<f64>)> {
-        let output = at_the_end(bench, &self.job.output)?;
+        let output = at_the_end(bench, &self.job.output, 0..PARTITIONS)?;
         let (mut restarts, mut rejoins) = (Vec::new(), Vec::new());
         let mut process = self.program.start()?;
         await_record(bench, &output)?;
         for _ in 0..RESTARTS {
-            bench.interrupt.wait_until(Duration::from_secs(3), || Ok(false))?; // there is something to have lost
+            something_to_lose(bench)?;
             process.kill()?;
             drain(&output);
             let started = Instant::now();
@@ -210,7 +211,7 @@ impl Candidate {
         // The first takes a place in a new group; each other one takes over from the one before, which is never told.
         for number in 0..=RESTARTS {
             let started = Instant::now();
-            let consumer = bare(bench)?;
+            let consumer = bare(bench, "bench-bare", &[("group.instance.id", "one")])?;
             await_record(bench, &consumer)?;
             if number > 0 {
                 rejoins.push(started.elapsed().as_secs_f64());
@@ -219,6 +220,87 @@ impl Candidate {
         }
         Ok((restarts, rejoins))
     }
+
+    /// A second worker comes and goes, again and again, under load: the partitions that it had are back where their state has
+    /// stayed. Beside it, a second bare consumer does the same.
+    fn moves(&self, bench: &Bench<'_>) -> Result<(Vec<f64>, Vec<f64>)> {
+        let process = self.program.start()?;
+        self.await_ready(bench, &process)?;
+        let guest = Self::guest(bench, &self.job)?;
+        let (mut moves, mut bare_moves) = (Vec::new(), Vec::new());
+        for _ in 0..RESTARTS {
+            let visit = guest.program.start()?;
+            let mut partitions = Vec::new();
+            bench.interrupt.wait_until(PATIENCE, || {
+                partitions = guest.partitions_at_work().unwrap_or_default();
+                Ok(!partitions.is_empty())
+            })?;
+            ensure!(!partitions.is_empty(), "a second worker gets no partition;{}", visit.log_tail());
+            something_to_lose(bench)?;
+            guest.subject.end(visit)?;
+            let started = Instant::now();
+            await_record(bench, &at_the_end(bench, &self.job.output, partitions)?)?;
+            moves.push(started.elapsed().as_secs_f64());
+            bench.say(&format!("moved away and back: first output after {:.2} s", started.elapsed().as_secs_f64()));
+        }
+        self.subject.end(process)?;
+        let first = bare(bench, "bench-moves", &[("group.instance.id", "one")])?;
+        await_record(bench, &first)?;
+        for _ in 0..RESTARTS {
+            let partitions = visited(bench, &first)?;
+            let started = Instant::now();
+            await_record_of(bench, &first, &partitions)?;
+            bare_moves.push(started.elapsed().as_secs_f64());
+        }
+        Ok((moves, bare_moves))
+    }
+
+    /// The same application's second worker, which takes half of the partitions and leaves the group when it stops.
+    fn guest(bench: &Bench<'_>, job: &Job) -> Result<Self> {
+        let job = Job { processor_options: vec![("memory-budget", "256MiB")], ..job.clone() };
+        Self::of(bench, Subject::Processor, job, 1)
+    }
+
+    /// Whose tasks run here.
+    fn partitions_at_work(&self) -> Result<Vec<i32>> {
+        let answer: Value = serde_json::from_str(&http::get(&self.http, "/tasks", &[])?.body).context("no JSON")?;
+        let tasks = answer["tasks"].as_array().into_iter().flatten().filter(|task| task["state"] == "running");
+        let inputs = tasks.flat_map(|task| task["inputs"].as_array().into_iter().flatten());
+        Ok(inputs.filter_map(|input| input["partition"].as_i64()?.try_into().ok()).collect())
+    }
+}
+
+/// A load for as long as something is measured.
+fn under_load<T>(bench: &Bench<'_>, measure: impl FnOnce() -> Result<T>) -> Result<T> {
+    let (stop, bootstrap) = (Arc::new(AtomicBool::new(false)), bench.bootstrap.to_owned());
+    let stopped = Arc::clone(&stop);
+    let load = thread::spawn(move || produce_until(&bootstrap, &stopped));
+    let measured = measure();
+    stop.store(true, Ordering::SeqCst);
+    load.join().map_err(|_| anyhow!("the load panicked"))??;
+    measured
+}
+
+/// Waits until a worker has done some work since it came.
+fn something_to_lose(bench: &Bench<'_>) -> Result<()> {
+    bench.interrupt.wait_until(Duration::from_secs(3), || Ok(false)).map(drop)
+}
+
+/// A second consumer joins the first one's group and leaves it. Returns the partitions that it had.
+fn visited(bench: &Bench<'_>, first: &BaseConsumer) -> Result<Vec<i32>> {
+    let second = bare(bench, "bench-moves", &[])?;
+    let mut partitions = Vec::new();
+    bench.interrupt.wait_until(PATIENCE, || {
+        // Both have to poll for a rebalance to come to its end.
+        first.poll(LOOK_EVERY);
+        if let Some(Ok(_)) = second.poll(LOOK_EVERY) {
+            let assigned = second.assignment().context("ask for the assignment")?;
+            partitions = assigned.elements().iter().map(TopicPartitionListElem::partition).collect();
+        }
+        Ok(!partitions.is_empty())
+    })?;
+    ensure!(!partitions.is_empty(), "a second consumer gets no record");
+    Ok(partitions)
 }
 
 fn tell(bench: &Bench<'_>, restore: &Restore) {
@@ -241,12 +323,8 @@ fn read_changelog(bench: &Bench<'_>, topic: &str) -> Result<Restore> {
     let ends = Observer::new(bench.bootstrap, "bench")?.watermarks(topic, Isolation::ReadCommitted)?;
     let before = crate::lab::program::cpu_time(std::process::id())?;
     let started = Instant::now();
-    let consumer = consumer(bench, "bench-changelog", &[])?;
-    let mut all = TopicPartitionList::new();
-    for partition in ends.keys() {
-        all.add_partition_offset(topic, *partition, Offset::Beginning)?;
-    }
-    consumer.assign(&all).context("assign the changelog")?;
+    let consumer = reader::client(bench.bootstrap, "bench-changelog", &[("enable.partition.eof", "true")])?;
+    reader::read(&consumer, topic, ends.keys().copied(), Offset::Beginning)?;
     let (mut records, mut at_end) = (0, 0);
     while at_end < ends.len() {
         bench.interrupt.check()?;
@@ -296,47 +374,34 @@ fn idle(bench: &Bench<'_>) -> Result<Idle> {
     Ok(Idle { ready_seconds, cpu_percent_of_a_core })
 }
 
-fn consumer(bench: &Bench<'_>, group: &str, more: &[(&str, &str)]) -> Result<BaseConsumer> {
-    let mut config = ClientConfig::new();
-    config
-        .set("bootstrap.servers", bench.bootstrap)
-        .set("client.id", group)
-        .set("group.id", group)
-        .set("isolation.level", "read_committed")
-        .set("enable.auto.commit", "false")
-        .set("enable.partition.eof", "true")
-        .set("auto.offset.reset", "latest")
-        .set("fetch.queue.backoff.ms", "5");
-    for (name, value) in more {
-        config.set(*name, *value);
-    }
-    config.create().with_context(|| format!("create a consumer for {}", bench.bootstrap))
-}
-
-/// A member of a group with a name, and nothing else.
-fn bare(bench: &Bench<'_>) -> Result<BaseConsumer> {
-    let consumer = consumer(bench, "bench-bare", &[("group.instance.id", "one"), ("session.timeout.ms", "6000")])?;
+/// A member of a group, and nothing else.
+fn bare(bench: &Bench<'_>, group: &str, settings: &[(&str, &str)]) -> Result<BaseConsumer> {
+    let mut all =
+        vec![("auto.offset.reset", "latest"), ("session.timeout.ms", "6000"), ("heartbeat.interval.ms", "500")];
+    all.extend(settings);
+    let consumer = reader::client(bench.bootstrap, group, &all)?;
     consumer.subscribe(&[INPUT]).context("subscribe to the input")?;
     Ok(consumer)
 }
 
-/// A reader of what comes from now on.
-fn at_the_end(bench: &Bench<'_>, topic: &str) -> Result<BaseConsumer> {
-    let consumer = consumer(bench, "bench-output", &[])?;
-    let mut all = TopicPartitionList::new();
-    for partition in 0..PARTITIONS {
-        all.add_partition_offset(topic, partition, Offset::End)?;
-    }
-    consumer.assign(&all).context("assign the output")?;
+/// A reader of what comes to these partitions from now on.
+fn at_the_end(bench: &Bench<'_>, topic: &str, partitions: impl IntoIterator<Item = i32>) -> Result<BaseConsumer> {
+    let consumer = reader::client(bench.bootstrap, "bench-output", &[])?;
+    reader::read(&consumer, topic, partitions, Offset::End)?;
     Ok(consumer)
 }
 
 fn await_record(bench: &Bench<'_>, consumer: &BaseConsumer) -> Result<()> {
+    await_record_of(bench, consumer, &(0..PARTITIONS).collect::<Vec<_>>())
+}
+
+fn await_record_of(bench: &Bench<'_>, consumer: &BaseConsumer, partitions: &[i32]) -> Result<()> {
     let began = Instant::now();
     while began.elapsed() < PATIENCE {
         bench.interrupt.check()?;
-        if let Some(Ok(record)) = consumer.poll(LOOK_EVERY) {
-            ensure!(record.offset() >= 0, "a record has an offset");
+        if let Some(Ok(record)) = consumer.poll(LOOK_EVERY)
+            && partitions.contains(&record.partition())
+        {
             return Ok(());
         }
     }

@@ -5,11 +5,18 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::reader;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// There is no coordinator just now.
+const COORDINATOR: [RDKafkaErrorCode; 3] = [
+    RDKafkaErrorCode::NotCoordinator,
+    RDKafkaErrorCode::CoordinatorNotAvailable,
+    RDKafkaErrorCode::CoordinatorLoadInProgress,
+];
 
 /// What tells it.
 pub(super) enum Progress {
@@ -34,6 +41,7 @@ impl Progress {
 pub(super) struct Committed {
     client: BaseConsumer,
     partitions: TopicPartitionList,
+    known: Cell<u64>,
 }
 
 impl Committed {
@@ -41,15 +49,22 @@ impl Committed {
     pub(super) fn new(bootstrap: &str, group: &str, topic: &str, partitions: i32) -> Result<Self> {
         // Answers at once, also while a transaction is open.
         let client = reader::client(bootstrap, group, &[("isolation.level", "read_uncommitted")])?;
-        Ok(Self { client, partitions: all(topic, partitions) })
+        Ok(Self { client, partitions: all(topic, partitions), known: Cell::default() })
     }
 
     /// How many records are committed as processed.
     pub(super) fn records(&self) -> Result<u64> {
-        let committed = self.client.committed_offsets(self.partitions.clone(), REQUEST_TIMEOUT);
-        let committed = committed.context("fetch committed offsets")?;
-        let offset = |offset| if let Offset::Offset(offset) = offset { u64::try_from(offset).ok() } else { None };
-        Ok(committed.elements().iter().filter_map(|element| offset(element.offset())).sum())
+        match self.client.committed_offsets(self.partitions.clone(), REQUEST_TIMEOUT) {
+            Ok(committed) => {
+                let offset =
+                    |offset| if let Offset::Offset(offset) = offset { u64::try_from(offset).ok() } else { None };
+                self.known.set(committed.elements().iter().filter_map(|element| offset(element.offset())).sum());
+            }
+            // A group that is new: its coordinator has yet to be found.
+            Err(error) if error.rdkafka_error_code().is_some_and(|code| COORDINATOR.contains(&code)) => {}
+            Err(error) => return Err(error).context("fetch committed offsets"),
+        }
+        Ok(self.known.get())
     }
 }
 

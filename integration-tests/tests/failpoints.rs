@@ -17,7 +17,7 @@ fn config(scene: &Scene, worker: &str) -> WorkerConfig {
     scene.worker(worker).with("instance-id", worker).with("transaction-timeout", "5s")
 }
 
-/// Puts an end to whatever producer has this worker's transactional id.
+/// Puts an end to this worker's first producer.
 fn fence(scene: &Scene, worker: &str) {
     let id = format!("{}:{worker}:0", scene.name);
     let mut settings = ClientConfig::new();

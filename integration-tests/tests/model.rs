@@ -232,6 +232,30 @@ fn stable_offsets<K: Kafka>(stage: &Stage<K>) -> Result<Seen> {
     Ok(seen)
 }
 
+/// Two transactions of two producers, each with an offset of the same partition: the one that was written last counts, though
+/// the other one is committed last.
+fn offsets_in_turn<K: Kafka>(stage: &Stage<K>) -> Result<Seen> {
+    let mut seen = Seen::default();
+    let mut member = stage.member("m")?;
+    join(&mut member)?;
+    let (mut first, mut second) = (stage.producer("a")?, stage.producer("b")?);
+    let partition = stage.partition(0);
+    for (producer, next) in [(&mut first, 5), (&mut second, 6)] {
+        producer.begin()?;
+        send(producer, "x")?;
+        producer.send_offsets(&offset(&partition, next, "m"), &member.group_metadata()?, SOON)?;
+    }
+    second.commit(SOON)?;
+    seen.note(format!("the first is open: {}", stage.committed(&mut member, true)?));
+    let counts = until("the second offset", || {
+        Ok(Some(stage.committed(&mut member, false)?).filter(|committed| committed != "nothing"))
+    })?;
+    seen.note(format!("not waiting: {counts}"));
+    first.commit(SOON)?;
+    seen.note(stage.stable(&mut member)?);
+    Ok(seen)
+}
+
 /// A membership of an older generation, or of a member that has left, commits nothing.
 fn generations<K: Kafka>(stage: &Stage<K>) -> Result<Seen> {
     let mut seen = Seen::default();
@@ -335,6 +359,7 @@ on_both! {
     last_stable_offset: an_open_transaction_holds_readers_back,
     fencing: whoever_initialises_an_id_fences_the_one_before,
     stable_offsets: offsets_of_an_open_transaction_are_unstable,
+    offsets_in_turn: of_two_offsets_the_one_that_was_written_last_counts,
     generations: an_old_membership_commits_nothing,
     polling: a_member_polls_what_is_committed,
 }

@@ -66,8 +66,9 @@ fn a_living_owner_is_not_fenced_until_it_stops() {
         assert_eq!(world.turn(0), None);
         assert_eq!(world.turn(1), None);
     }
-    let epoch = world.cluster.epoch(&world.id(0));
-    assert!(epoch <= 3, "started, fenced and started again make three epochs, and there are {epoch}");
+    for epoch in world.id(0).of_both().map(|id| world.cluster.epoch(&id)) {
+        assert!(epoch <= 3, "started, fenced and started again make three epochs, and there are {epoch}");
+    }
     assert!(!world.all_run(), "the last partition's task waits for the transaction that hangs");
     hanging.abort(Duration::ZERO).expect("it ends");
     world.finish();
@@ -329,6 +330,33 @@ fn while_a_producer_is_replaced_the_other_one_rests() {
     turn_until_committed(&mut world, 3);
     world.finish();
     verify(&world);
+}
+
+/// A worker dies for good inside a transaction, of one of its producers or of the other. Its heir ends it: nobody waits for
+/// the broker's time-out.
+#[test]
+fn a_dead_owner_is_fenced_whichever_producer_was_at_work() {
+    for committed_before in [0, 1, 2] {
+        let mut world = world(2, Brokers::Verify, Members::Dynamic);
+        world.start(0);
+        for offsets in 0..committed_before {
+            produce(&world, 0, "a", 1);
+            turn_until_committed(&mut world, offsets + 1);
+        }
+        world.strike(0, Failpoint::AfterOffsets, 0);
+        produce(&world, 0, "a", 1);
+        (0..TURNS).for_each(|_| assert_eq!(world.turn(0), None, "it dies where it was to die"));
+        let open = world.id(0).of_both().map(|id| world.cluster.open_transactions().contains(&id));
+        assert_eq!(open, [committed_before % 2 == 0, committed_before % 2 == 1], "they work in turn");
+        world.expire(0);
+        world.start(1);
+        for _ in 0..20 * TURNS {
+            assert_eq!(world.turn(1), None, "the heir goes on");
+        }
+        assert_eq!(committed(&world), committed_before + 1, "the heir has done what the dead one had begun");
+        world.finish();
+        verify(&world);
+    }
 }
 
 const TURNS: usize = 200;

@@ -1,8 +1,8 @@
 //! What becomes of a transaction when one of its requests is late, lost or cut off: ARCHITECTURE.md, on a real
 //! Kafka, through a proxy that holds single requests.
 //!
-//! A request that arrives late must arrive *inside a later transaction*, or the test shows nothing. So the worker is
-//! frozen when such a transaction is open. It is known by its offsets: every record of the transaction that was hit lies
+//! A request that arrives late must arrive *inside a later transaction* of the same transactional id, or the test shows
+//! nothing. So the worker is frozen when such a transaction is open. It is known by its offsets: every record of the transaction that was hit lies
 //! below the ends of the output that were read when it was over, so what is unstable at or behind them is of a later one.
 
 use std::collections::BTreeMap;
@@ -16,6 +16,7 @@ use processor_integration_tests::oracle;
 use processor_integration_tests::proxy::{ApiKey, Fault, Injection, Proxy, Request, Rule};
 use processor_integration_tests::scene::{OpenRange, PATIENCE, Scene, Watch};
 use processor_integration_tests::worker::{Worker, WorkerConfig, await_condition};
+use processor_runtime::config::transactional_id;
 
 /// After so long librdkafka gives a request up and sends a copy.
 const SOCKET_TIMEOUT: &str = "producer.socket.timeout.ms=1000";
@@ -132,6 +133,18 @@ impl Faulty {
             false // it only looks
         }));
         last
+    }
+
+    /// How each transaction of the worker was asked to end, in their order: of which producer, and whether to commit.
+    fn ends_asked_for(&self) -> Arc<Mutex<Vec<(String, bool)>>> {
+        let ends = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&ends);
+        self.inject(Rule::new(ApiKey::END_TXN, Fault::Delay(Duration::ZERO)).when(move |request| {
+            let end = request.end_txn().expect("librdkafka speaks a version that is known");
+            seen.lock().expect("nobody panics with it").push((end.transactional_id, end.committed));
+            false // it only looks
+        }));
+        ends
     }
 
     fn await_over(&self, over: Over, worker: &Worker) {
@@ -291,13 +304,20 @@ fn where_the_broker_does_not_verify_a_fence_keeps_late_offsets_out() {
     in_both_ways(|fault| {
         let mut faulty = Faulty::on(Stage::unverified(), &scene_name("fenced-offsets", fault));
         let config = faulty.worker(SOCKET_TIMEOUT);
-        // The first of its kind are the fences of the first two producers.
+        let ends = faulty.ends_asked_for();
+        // The first two of their kind are the fences of both producers.
         let rule = Rule::new(ApiKey::TXN_OFFSET_COMMIT, fault).nth(3);
         let (worker, answer) = faulty.late_in_a_later_transaction(rule, Over::Replaced, &config);
         worker.thaw().expect("a frozen worker can go on");
         assert!(worker.log().contains("transaction.partition.verification.enable"), "it is told of the weakness");
         assert!(answer.is_some_and(|code| code != 0), "the broker refuses the late offsets: {answer:?}");
+        let ids = transactional_id(&faulty.scene.name, "one", 0).of_both();
         faulty.finish(worker);
+        let ends = ends.lock().expect("nobody panics with it");
+        for id in ids {
+            let first = ends.iter().find(|(of, _)| *of == *id.0);
+            assert_eq!(first, Some(&(id.0.to_string(), false)), "each producer begins with a fence: {ends:?}");
+        }
     });
 }
 

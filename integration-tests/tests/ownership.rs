@@ -360,7 +360,7 @@ fn what_the_broker_decides_cannot_be_set_beside_it() {
     assert!(log.contains("session.timeout") && log.contains("group.protocol"), "{log}");
 }
 
-/// Three stream threads, each with a consumer and a producer of its own, in one process that is killed inside a
+/// Three stream threads, each with a consumer and producers of its own, in one process that is killed inside a
 /// transaction and comes back.
 #[test]
 fn three_threads_in_one_process_share_the_partitions() {

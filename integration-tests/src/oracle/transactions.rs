@@ -85,27 +85,26 @@ fn moves(verdict: &mut Verdict, group: &str, input: &str, offsets: &RawLog) -> B
     let mut moves: BTreeMap<i32, Vec<Move>> = BTreeMap::new();
     let mut last: BTreeMap<i32, i64> = BTreeMap::new();
     // Of the same producer's transactions the last one that begins before an offset has written it; it was committed if its
-    // end is known. They count in the order in which they ended.
+    // end is known. They count in the order in which they were written, whichever marker comes first: the group's coordinator
+    // never takes an older offset for a newer one (Kafka's OffsetMetadataManager compares the offsets of their records).
     let parts = committed(verdict, "__consumer_offsets", offsets);
     let begun: BTreeMap<(i64, i64), &Part> = parts.iter().map(|part| ((part.producer.0, part.from), part)).collect();
-    let mut ended: BTreeMap<i64, (&Part, Vec<&RawOffset>)> = BTreeMap::new();
+    let mut written: BTreeMap<i64, (&Part, &RawOffset)> = BTreeMap::new();
     for offset in offsets.offsets.iter().filter(|offset| (&*offset.group, &*offset.topic) == (group, input)) {
         let of = begun.range((offset.producer.0, i64::MIN)..=(offset.producer.0, offset.at)).next_back();
         if let Some((_, part)) = of.filter(|(_, part)| offset.at < part.to) {
-            ended.entry(part.to).or_insert((part, Vec::new())).1.push(offset);
+            written.insert(offset.at, (part, offset));
         }
     }
-    for (part, offsets) in ended.into_values() {
-        for offset in offsets {
-            let before = last.insert(offset.partition, offset.offset).unwrap_or(0);
-            let by = offset.offset - before;
-            if by < 0 {
-                let place = format!("the offset of {}", offset.partition);
-                verdict.violate(Kind::Reordered, place, || (format!("{before} or more"), offset.offset.to_string()));
-            }
-            if by != 0 {
-                moves.entry(offset.partition).or_default().push(Move { producer: part.producer, by });
-            }
+    for (part, offset) in written.into_values() {
+        let before = last.insert(offset.partition, offset.offset).unwrap_or(0);
+        let by = offset.offset - before;
+        if by < 0 {
+            let place = format!("the offset of {}", offset.partition);
+            verdict.violate(Kind::Reordered, place, || (format!("{before} or more"), offset.offset.to_string()));
+        }
+        if by != 0 {
+            moves.entry(offset.partition).or_default().push(Move { producer: part.producer, by });
         }
     }
     moves

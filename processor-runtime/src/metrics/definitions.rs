@@ -180,7 +180,7 @@ definitions! {
     TXN_TAINTED: "processor_txn_tainted_total", Kind::Counter, &["thread", "api"],
         "Producers that were replaced because a request may still arrive late (EO-11), by the request.";
     PRODUCER_REBUILDS: "processor_producer_rebuilds_total", Kind::Counter, BY_THREAD,
-        "Producers that were made to replace one that was spent, lost or gave no answer.";
+        "Producers that were made to replace one that was spent, lost, fenced or gave no answer; a fence replaces both of a thread.";
     FENCED: "processor_fenced_total", Kind::Counter, BY_THREAD,
         "How often a producer was fenced: by a successor, by another worker of the same instance id, or by the transaction time-out.";
     STORE_KEYS: "processor_store_keys", Kind::Gauge, BY_STORE,

@@ -47,7 +47,7 @@ pub(super) struct Blockers<K: Kafka> {
     former: BTreeSet<Arc<str>>,
     /// Their client ids.
     members: Option<Vec<String>>,
-    to_fence: VecDeque<TransactionalId>,
+    to_fence: VecDeque<ToFence>,
     /// The fence that is under way.
     fencing: Option<Fencing<K::Producer>>,
     /// No fence begins before this time: the last one has failed.
@@ -59,10 +59,18 @@ pub(super) struct Blockers<K: Kafka> {
     tail_read_at: Option<Duration>,
 }
 
-/// The fencing of a thread: of all its producers.
+/// A thread that is to be fenced.
+struct ToFence {
+    owner: TransactionalId,
+    /// Those of its producers that are not fenced yet.
+    ids: Vec<TransactionalId>,
+}
+
+/// The fencing of a thread.
 struct Fencing<P> {
     owner: TransactionalId,
-    open: Vec<Initialising<P>>,
+    /// Those of its producers that are not fenced yet.
+    open: Vec<(TransactionalId, Initialising<P>)>,
 }
 
 /// A read-uncommitted look at the end of changelogs, for headers.
@@ -170,7 +178,7 @@ impl<K: Kafka> Blockers<K> {
             match self.owners.get(task) {
                 Some(Some(owner)) if !patient || self.is_gone(owner) => {
                     let id = TransactionalId(owner.clone());
-                    // Our own id is fenced already: our producer was initialised before we could be blocked.
+                    // Our own ids are for our own producers to fence, which they do before anything else.
                     let in_vain = id == self.own_id || self.fenced_at.get(&id).is_some_and(|&at| now >= at + PATIENCE);
                     self.suspect(id, now);
                     if in_vain && !patient {
@@ -197,9 +205,10 @@ impl<K: Kafka> Blockers<K> {
             || lately
             || under_way
             || self.fenced.contains(&id)
-            || self.to_fence.contains(&id);
+            || self.to_fence.iter().any(|to_fence| to_fence.owner == id);
         if id != self.own_id && !before {
-            self.to_fence.push_back(id);
+            let ids = id.of_both().to_vec();
+            self.to_fence.push_back(ToFence { owner: id, ids });
         }
     }
 
@@ -207,44 +216,39 @@ impl<K: Kafka> Blockers<K> {
         let now = ctx.clock.monotonic();
         if self.fencing.is_none()
             && now >= self.fence_at
-            && let Some(id) = self.to_fence.pop_front()
+            && let Some(to_fence) = self.to_fence.pop_front()
         {
+            let id = &to_fence.owner;
             tracing::warn!(transactional_id = %id, "its owner is gone or in the way: fencing it, so that no transaction of it stays open");
-            self.fencing = Some(Fencing::of(id, ctx)?);
+            self.fencing = Some(Fencing::of(to_fence, ctx)?);
         }
         let Some(Fencing { owner, mut open }) = self.fencing.take() else { return Ok(()) };
-        // Both are asked before one is waited for: a living owner finds both fenced, and is fenced once.
+        let mut failed = None;
+        // Both are asked before one is waited for: a living owner finds both fenced at once.
         for wait in [Duration::ZERO, INIT_SLICE] {
             let mut pending = Vec::with_capacity(PRODUCERS);
-            for initialising in open {
+            for (id, initialising) in open {
                 match initialising.step(ctx.clock, wait, GIVE_UP_AFTER) {
-                    Ok(Initialised::Pending(initialising)) => pending.push(initialising),
+                    Ok(Initialised::Pending(initialising)) => pending.push((id, initialising)),
                     Ok(Initialised::Done(_)) => {}
-                    Ok(Initialised::GivenUp) => {
-                        self.fence_later(owner, now, &"no answer");
-                        return Ok(());
-                    }
-                    Err(error) => {
-                        self.fence_later(owner, now, &error);
-                        return Ok(());
-                    }
+                    Ok(Initialised::GivenUp) => failed = Some((id, "no answer".to_owned())),
+                    Err(error) => failed = Some((id, error.to_string())),
                 }
             }
             open = pending;
         }
-        if open.is_empty() {
+        if let Some((id, why)) = failed {
+            tracing::warn!(transactional_id = %id, "fencing failed, it is tried again: {why}");
+            let ids = open.into_iter().map(|(id, _)| id).chain([id]).collect();
+            self.to_fence.push_back(ToFence { owner, ids });
+            self.fence_at = now + FENCE_AGAIN_AFTER;
+        } else if open.is_empty() {
             self.fenced_at.insert(owner.clone(), ctx.clock.monotonic());
             self.fenced.insert(owner);
         } else {
             self.fencing = Some(Fencing { owner, open });
         }
         Ok(())
-    }
-
-    fn fence_later(&mut self, id: TransactionalId, now: Duration, why: &dyn std::fmt::Display) {
-        tracing::warn!(transactional_id = %id, "fencing failed, it is tried again: {why}");
-        self.to_fence.push_back(id);
-        self.fence_at = now + FENCE_AGAIN_AFTER;
     }
 
     /// Looks into the changelogs' tails for the ids of transactions that never committed.
@@ -294,12 +298,13 @@ impl<K: Kafka> Blockers<K> {
 
 impl<P: TransactionalProducer> Fencing<P> {
     fn of<K: Kafka<Producer = P>, S, C: Clock>(
-        owner: TransactionalId,
+        ToFence { owner, ids }: ToFence,
         ctx: &StepContext<'_, K, S, C>,
     ) -> Result<Self, RestoreError> {
-        let mut open = Vec::with_capacity(PRODUCERS);
-        for id in owner.of_both() {
-            open.push(Initialising::new(ctx.kafka.producer(&id, &[])?, ctx.clock));
+        let mut open = Vec::with_capacity(ids.len());
+        for id in ids {
+            let producer = ctx.kafka.producer(&id, &[])?;
+            open.push((id, Initialising::new(producer, ctx.clock)));
         }
         Ok(Self { owner, open })
     }

@@ -8,7 +8,7 @@
 //!  └ commit       changelog → drain → offsets → commit
 //!  └ apply        with the receipt only: values, positions and stream time as one change (EO-2, EO-3)
 //! ```
-//! The thread owns its consumer, its producer and its tasks; nothing is shared on the path of a record.
+//! The thread owns its consumer, its two producers, which work in turn, and its tasks; nothing is shared on the path of a record.
 
 mod batch;
 mod group;
@@ -49,6 +49,9 @@ use crate::transaction::Clean;
 
 /// Fences within [`FENCES_WITHIN`] that are put up with.
 const FENCES_MAX: usize = 3;
+/// Fences that follow each other so soon are one: whoever fences a thread fences both of its producers, and may come again
+/// before or behind what replaces them.
+const ONE_FENCE: Duration = Duration::from_secs(5);
 /// The time in which fences are counted.
 const FENCES_WITHIN: Duration = Duration::from_mins(5);
 /// How long leaving the group may take.
@@ -113,7 +116,7 @@ enum Footing {
     Sound,
     /// The group has moved on, so we were told at this time; the rebalance decides what follows.
     Moved(Duration),
-    /// Nobody knows whether the last transaction committed: every task must be recovered, once there is a producer.
+    /// Nobody knows whether the last transaction committed: every task must be recovered, once there are producers.
     InDoubt,
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use processor_core::ids::Offset;
 
-use super::{FENCES_MAX, FENCES_WITHIN, Footing, StreamThread, ThreadError};
+use super::{FENCES_MAX, FENCES_WITHIN, Footing, ONE_FENCE, StreamThread, ThreadError};
 use crate::clock::Clock;
 use crate::failpoints::{self, Failpoint};
 use crate::kafka::{Kafka, OffsetToCommit, PRODUCERS, TxnErrorKind};
@@ -284,7 +284,9 @@ impl<K: Kafka, S: StateDirectory, C: Clock> StreamThread<K, S, C> {
         self.instruments.metrics.fenced.increment(1);
         let now = self.clock.monotonic();
         self.fenced_at.retain(|&at| now < at + FENCES_WITHIN);
-        self.fenced_at.push(now);
+        if self.fenced_at.last().is_none_or(|&last| now >= last + ONE_FENCE) {
+            self.fenced_at.push(now);
+        }
         if self.fenced_at.len() <= FENCES_MAX {
             return Ok(());
         }

@@ -357,6 +357,12 @@ impl Model {
         Ok(log.append(written, Some(producer)))
     }
 
+    /// Commits an offset outside of any transaction.
+    pub(super) fn commit(&mut self, partition: TopicPartition, offset: Offset) {
+        self.appended += 1;
+        self.group.commit(partition, offset, String::new(), self.appended);
+    }
+
     /// `TxnOffsetCommit`: the offsets count when the transaction commits.
     pub(super) fn add_offsets(
         &mut self,
@@ -588,7 +594,7 @@ impl Model {
             coordinator.offsets_seen = coordinator.epoch;
         }
         for (partition, PendingOffset { offset, metadata, appended }) in offsets.into_iter().filter(|_| commit) {
-            self.group.commit_appended(partition, offset, metadata, appended);
+            self.group.commit(partition, offset, metadata, appended);
         }
     }
 

@@ -20,7 +20,7 @@ pub struct Group {
     replaced: BTreeSet<String>,
     members_made: u64,
     offsets: BTreeMap<TopicPartition, (Offset, String)>,
-    /// Where the record of each stands that came with a transaction.
+    /// Where the record of each stands in the group's own partition.
     appended: BTreeMap<TopicPartition, u64>,
 }
 
@@ -169,17 +169,12 @@ impl Group {
         &self.offsets
     }
 
-    /// Commits an offset.
-    pub fn commit(&mut self, partition: TopicPartition, offset: Offset, metadata: String) {
-        self.offsets.insert(partition, (offset, metadata));
-    }
-
-    /// Commits an offset of a transaction. Markers of two of them may come in any order: the offset that was written last
-    /// counts.
-    pub fn commit_appended(&mut self, partition: TopicPartition, offset: Offset, metadata: String, appended: u64) {
+    /// Commits an offset whose record stands there. Markers of two transactions may come in any order: the offset that was
+    /// written last counts.
+    pub fn commit(&mut self, partition: TopicPartition, offset: Offset, metadata: String, appended: u64) {
         if self.appended.get(&partition).is_none_or(|&newest| newest < appended) {
             self.appended.insert(partition.clone(), appended);
-            self.commit(partition, offset, metadata);
+            self.offsets.insert(partition, (offset, metadata));
         }
     }
 

@@ -337,7 +337,7 @@ impl FakeCluster {
     /// Commits an offset as a person does with `kafka-consumer-groups --reset-offsets`.
     pub fn set_offset(&self, topic: &str, partition: i32, offset: i64) {
         let partition = TopicPartition::new(topic, Partition::new(partition));
-        self.model.lock().group.commit(partition, Offset::new(offset), String::new());
+        self.model.lock().commit(partition, Offset::new(offset));
     }
 
     /// A worker has died: every client it made is of no use from now on. What it left in the cluster stays.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
+use processor_runtime::config::transactional_id;
 use processor_runtime::failpoints::Failpoint;
 use processor_simulator::SplitMix64;
 
@@ -377,8 +378,11 @@ impl<'a> Striker<'a> {
             .client_id_contains(&format!("{}:{}:", self.segment.scene.name, self.segment.crew[at].name))
     }
 
-    fn coordinator(&self, at: usize) -> Result<u16> {
-        self.cluster.coordinator(&format!("{}:{}:0", self.segment.scene.name, self.segment.crew[at].name))
+    /// The coordinator of one of a worker's two producers.
+    fn coordinator(&mut self, at: usize) -> Result<u16> {
+        let id = transactional_id(&self.segment.scene.name, &self.segment.crew[at].name, 0);
+        let ids = id.of_both();
+        self.cluster.coordinator(&ids[self.random.below(ids.len() as u64) as usize].0)
     }
 
     // ---- disks and clocks ---------------------------------------------------------------------------------------------

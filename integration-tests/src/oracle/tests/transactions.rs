@@ -146,6 +146,19 @@ fn a_successor_that_writes_before_the_marker_of_a_decided_transaction_is_in_its_
     assert_eq!(files.kinds(), [false, false]);
 }
 
+/// A thread's second producer writes when the first one's commit is decided, and its markers may come first.
+#[test]
+fn offsets_whose_markers_come_in_another_order_count_as_they_were_written() {
+    let mut files = sound();
+    files.open(WRITER, 2, 11);
+    end(&mut files.output, WRITER, true);
+    end(&mut files.changelog, WRITER, true);
+    files.open(OTHER, 1, 12);
+    files.end(OTHER, true);
+    end(&mut files.offsets, WRITER, true);
+    assert_eq!(files.kinds(), [false, false]);
+}
+
 #[test]
 fn a_transaction_that_nobody_ended_is_seen() {
     let mut files = sound();

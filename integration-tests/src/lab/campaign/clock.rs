@@ -15,7 +15,7 @@ const FAKETIME: [&str; 4] = [
     "/usr/lib64/faketime/libfaketime.so.1",
     "/usr/lib/faketime/libfaketime.so.1",
 ];
-const MISSING: &str = include_str!("cnd_timedwait.c");
+const MISSING: &str = include_str!("faketime_lacks.c");
 
 /// A clock that can be set. Time that is measured (monotonic) goes on as it does.
 #[derive(Clone, Debug)]
@@ -29,7 +29,7 @@ impl SettableClock {
     pub(super) fn new(directory: &Path) -> Result<Self> {
         let faketime = FAKETIME.iter().find(|file| Path::new(file).is_file());
         let faketime = faketime.context("libfaketime is not installed (apt-get install libfaketime)")?;
-        let (source, missing) = (directory.join("cnd_timedwait.c"), directory.join("cnd_timedwait.so"));
+        let (source, missing) = (directory.join("faketime_lacks.c"), directory.join("faketime_lacks.so"));
         fs::write(&source, MISSING).with_context(|| format!("cannot write {}", source.display()))?;
         let mut command = Command::new("cc");
         command.args(["-O2", "-shared", "-fPIC", "-pthread", "-o"]).arg(&missing).arg(&source).stdin(Stdio::null());

@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use processor_core::prelude::*;
 use processor_core::task::dead_letter::{ERROR_HEADER, KIND_HEADER, NODE_HEADER, OFFSET_HEADER};
-use processor_runtime::stream_thread::{StreamThread, producers};
-use processor_runtime::transaction::{Initialised, Initialising};
-use processor_simulator::fake::{FakeClock, FakeCluster, FakeDirectory, FakeKafka, Fault, thread_plan};
+use processor_runtime::stream_thread::StreamThread;
+use processor_simulator::fake::{FakeClock, FakeCluster, FakeDirectory, FakeKafka, Fault, initialised, thread_plan};
 
 const INPUT: &str = "in";
 const PARTITIONS: i32 = 2;
@@ -34,11 +33,7 @@ impl Stage {
         let plan = thread_plan("w", topology, PARTITIONS as u32);
         let kafka = Arc::new(cluster.worker("w"));
         let clock = FakeClock::ticking(Duration::from_micros(10));
-        let producers = producers(&plan, &*kafka).expect("the worker lives").map(|producer| {
-            let initialised = Initialising::new(producer, &clock).step(&clock, Duration::ZERO, Duration::from_secs(1));
-            let Ok(Initialised::Done(producer)) = initialised else { panic!("something is in the way") };
-            producer
-        });
+        let producers = initialised(&plan, &kafka, &clock);
         let directory = Arc::new(FakeDirectory::new());
         let thread = StreamThread::new(plan, kafka, directory, clock.clone(), producers);
         Self { cluster, clock, thread: thread.expect("the worker lives") }

@@ -12,9 +12,8 @@ use processor_runtime::config::Config;
 use processor_runtime::kafka::{
     DeliveryTag, Kafka, ProducerRecord, RecordHeaders, RecordNumber, TransactionalId, TransactionalProducer as _,
 };
-use processor_runtime::stream_thread::{StreamThread, producers};
-use processor_runtime::transaction::{Initialised, Initialising};
-use processor_simulator::fake::{FakeClock, FakeCluster, FakeDirectory, FakeKafka, thread_plan};
+use processor_runtime::stream_thread::StreamThread;
+use processor_simulator::fake::{FakeClock, FakeCluster, FakeDirectory, FakeKafka, initialised, thread_plan};
 
 /// Reads two topics and writes each record, its timestamp unchanged, to the same partition of one.
 fn merging(left: &str, right: &str, out: &str) -> Topology {
@@ -43,11 +42,7 @@ impl Stage {
         plan.max_task_idle = max_task_idle;
         let kafka = Arc::new(cluster.worker("w"));
         let clock = FakeClock::ticking(Duration::from_micros(10));
-        let producers = producers(&plan, &*kafka).expect("the worker lives").map(|producer| {
-            let initialised = Initialising::new(producer, &clock).step(&clock, Duration::ZERO, Duration::from_secs(1));
-            let Ok(Initialised::Done(producer)) = initialised else { panic!("something is in the way") };
-            producer
-        });
+        let producers = initialised(&plan, &kafka, &clock);
         let directory = Arc::new(FakeDirectory::new());
         let thread = StreamThread::new(plan, kafka, directory, clock.clone(), producers);
         Self { cluster, clock, thread: thread.expect("the worker lives") }

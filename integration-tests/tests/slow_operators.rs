@@ -11,9 +11,9 @@ use processor_core::protocol::batch::BatchBounds;
 use processor_core::protocol::slow::SlowLimits;
 use processor_runtime::metrics::{Gauges, Metrics};
 use processor_runtime::status::{ThreadStatus, Watcher};
-use processor_runtime::stream_thread::{Instruments, StreamThread, ThreadPlan, producers};
-use processor_runtime::transaction::{self, Initialised, Initialising};
-use processor_simulator::fake::{FakeClock, FakeCluster, FakeDirectory, FakeKafka, thread_plan};
+use processor_runtime::stream_thread::{Instruments, StreamThread, ThreadPlan};
+use processor_runtime::transaction;
+use processor_simulator::fake::{FakeClock, FakeCluster, FakeDirectory, FakeKafka, initialised, thread_plan};
 
 const IN: &str = "in";
 const OUT: &str = "out";
@@ -121,11 +121,7 @@ impl Stage {
         // One poll is the whole batch.
         let plan = ThreadPlan { transaction_timeout: timeout, batch: bounds, poll_records_max: 1_000, ..plan };
         let kafka = Arc::new(cluster.worker("one"));
-        let producers = producers(&plan, &*kafka).expect("it lives").map(|producer| {
-            let initialised = Initialising::new(producer, &clock).step(&clock, Duration::ZERO, SECOND);
-            let Ok(Initialised::Done(producer)) = initialised else { panic!("nothing is in the way") };
-            producer
-        });
+        let producers = initialised(&plan, &kafka, &clock);
         let thread =
             StreamThread::new(plan, kafka, Arc::new(FakeDirectory::new()), clock, producers).expect("it lives");
         let thread = thread.with_instruments(Instruments::new(metrics.thread(0), status.clone()));

@@ -38,7 +38,7 @@ pub use changelog::FakeChangelog;
 pub use clock::FakeClock;
 pub use cluster::{Fault, Happened};
 pub use consumer::{FakeConsumer, FakeMetadata, FakeRecord};
-pub use plan::thread_plan;
+pub use plan::{initialised, thread_plan};
 pub use producer::FakeProducer;
 pub use state::{Entries, FakeDirectory, FakeTask};
 

@@ -7,7 +7,11 @@ use processor_core::protocol::batch::BatchBounds;
 use processor_core::protocol::restore::StartRule;
 use processor_core::topology::ApplicationTopology;
 use processor_runtime::config::{member, transactional_id};
-use processor_runtime::stream_thread::ThreadPlan;
+use processor_runtime::kafka::PRODUCERS;
+use processor_runtime::stream_thread::{ThreadPlan, producers};
+use processor_runtime::transaction::{Clean, Initialised, Initialising};
+
+use super::{FakeClock, FakeKafka, FakeProducer};
 
 /// Plans the only thread of a worker. The application's outputs have so many partitions each; stores are up to the caller.
 pub fn thread_plan(worker: &str, topology: ApplicationTopology, partitions: u32) -> ThreadPlan {
@@ -32,4 +36,16 @@ pub fn thread_plan(worker: &str, topology: ApplicationTopology, partitions: u32)
         cache_bytes_max: 600,
         leave_on_stop: true,
     }
+}
+
+/// A thread's producers, initialised where nothing is in the way.
+///
+/// # Panics
+/// If something is.
+pub fn initialised(plan: &ThreadPlan, kafka: &FakeKafka, clock: &FakeClock) -> [Clean<FakeProducer>; PRODUCERS] {
+    producers(plan, kafka).expect("the worker lives").map(|producer| {
+        let step = Initialising::new(producer, clock).step(clock, Duration::ZERO, Duration::from_secs(1));
+        let Ok(Initialised::Done(producer)) = step else { panic!("something is in the way") };
+        producer
+    })
 }
